@@ -1,0 +1,44 @@
+# Every command that people and CI run. `make` alone lists them.
+PYTHON ?= python3
+export PYTHON
+LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" $(UPGRADE)
+
+.PHONY: help setup demo test lint format lock topology-definitions bench-delay
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
+
+setup: ## .venv with everything in it (PYTHON=python3.12 chooses another Python)
+	@deploy/setup.sh venv
+
+demo: setup ## everything in the foreground, a private RabbitMQ included; Ctrl-C stops it
+	@deploy/setup.sh demo
+	@exec .venv/bin/python -m deploy.demo
+
+test: setup ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
+	@deploy/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	.venv/bin/pytest
+
+lint: setup ## format, lint, types, one-way imports
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: setup ## let ruff format and mend what it can
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+lock: setup ## the lock files from pyproject.toml (UPGRADE=--upgrade: newest versions)
+	$(LOCK) --output-file requirements.txt
+	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --extra bench --constraint requirements.txt --output-file requirements-bench.txt
+
+topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topology
+	DEBUG=1 .venv/bin/python manage.py topology --definitions
+
+bench-delay: setup ## how late delays are, mixed, on a private RabbitMQ: prints a table
+	@deploy/setup.sh demo
+	.venv/bin/python -m tests.bench.delay

@@ -1,0 +1,209 @@
+"""Channels' layer on RabbitMQ: channels-rabbitmq, with its callers shielded and its connection kept by a loop of ours.
+
+Until channels-rabbitmq (4.0.1) and carehare (1.0.2) mend it themselves: a caller that is cancelled cancels a future
+that others share, which ends the layer for good; a loss in the middle of the set-up does so, too; an outage logs a
+traceback per second; names and percent-encoded credentials are not known. Both are pinned, as this reaches into them.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import re
+import socket
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import carehare
+import pamqp.commands as spec
+from carehare._protocol import Protocol
+from channels.exceptions import StopConsumer
+from channels_rabbitmq.core import RabbitmqChannelLayer
+from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_close
+from channels_rabbitmq.util import GroupRecipient, serialize_message
+
+from broker.connection import CONNECT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE, STEADY, label, place, tls_of, vhost_of
+from broker.topology import GROUPS, WEB
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT = 1.0
+CONFIRM_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 2.0
+
+
+class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
+    """Tells RabbitMQ the connection's name."""
+
+    def _accept_handshake_frame(self, frame: Any) -> Any:
+        if not isinstance(frame, spec.Connection.Start):
+            return super()._accept_handshake_frame(frame)
+        self._lifecycle[spec.Connection.Start] = frame
+        able: Any = {"authentication_failure_close": True, "publisher_confirms": True}
+        about: Any = {"product": "carehare", "connection_name": label("channel layer"), "capabilities": able}
+        login = f"\x00{self._username}\x00{self._password}"
+        return self._frame_writer.send_frame(spec.Connection.StartOk(about, "PLAIN", login))
+
+
+class _Connection(carehare.Connection):  # type: ignore[misc] # carehare has no types
+    """Futures that a cancelled caller cannot cancel: carehare would stumble over one when its answer comes."""
+
+    async def connect(self) -> None:
+        parts = urlsplit(self._url)
+
+        def protocol() -> _Protocol:
+            return _Protocol(
+                unquote(parts.username or "guest"), unquote(parts.password or "guest"), vhost_of(self._url)
+            )
+
+        tls = tls_of(self._url) if self._ssl is None else self._ssl
+        host, port = parts.hostname or "localhost", parts.port or (5671 if tls else 5672)
+        _, self._protocol = await asyncio.get_running_loop().create_connection(protocol, host, port, ssl=tls)
+        await asyncio.shield(self._protocol.open)
+
+    def abort(self) -> None:
+        """Ends the connection without a word."""
+        if protocol := getattr(self, "_protocol", None):
+            protocol._transport.abort()
+
+    def publish(self, *args: Any, **options: Any) -> asyncio.Future[None]:
+        return asyncio.shield(super().publish(*args, **options))
+
+    def queue_bind(self, *args: Any, **options: Any) -> asyncio.Future[None]:
+        return asyncio.shield(super().queue_bind(*args, **options))
+
+    def queue_unbind(self, *args: Any, **options: Any) -> asyncio.Future[None]:
+        return asyncio.shield(super().queue_unbind(*args, **options))
+
+
+class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has no types
+    """`CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}`.
+
+    A process that only sends (a worker) has no queue; the exclusive queue comes with the first channel.
+    `connected` says whether a message would go out now, `epoch` counts the connections: when it changes, pushes may
+    have been lost in between.
+    """
+
+    _carehare_connection: asyncio.Future[_Connection]
+
+    def __init__(self, host: str = "amqp://guest:guest@127.0.0.1/", **options: Any) -> None:
+        defaults = {"local_capacity": 200, "remote_capacity": 1000, "local_expiry": 10.0, "groups_exchange": GROUPS}
+        super().__init__(host=host, **(defaults | options))
+        machine = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())[:30]
+        self._queue_name = f"{WEB}.{machine}.{os.getpid()}.{uuid4().hex[:6]}"
+        self._receives = False
+        self._complained = 0.0
+        self.epoch = 0
+
+    @property
+    def connected(self) -> bool:
+        future = self._carehare_connection
+        return future.done() and not future.cancelled() and not future.result().closed.done()
+
+    @property
+    def carehare_connection(self) -> asyncio.Future[_Connection]:
+        if self._carehare_connection.done() and not self.connected and not self._want_close:
+            self._carehare_connection = asyncio.Future()  # lost, and the loop below is about to find out
+        return asyncio.shield(super().carehare_connection)
+
+    async def new_channel(self, prefix: str = "") -> str:
+        if not self._receives:
+            self._receives = True
+            if self.connected:  # as a sender until now: connect again, with a queue
+                (await self._carehare_connection).abort()
+        name: str = await super().new_channel(prefix)
+        return name
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> bool:
+        """Sends to a group, at most once. Waits a second for a connection, then drops the message: False."""
+        assert self.valid_group_name(group), "Group name not valid"
+        body = serialize_message(GroupRecipient(group), message)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                connection = await self.carehare_connection
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await connection.publish(body, exchange_name=self.groups_exchange, routing_key=group)
+        except (
+            TimeoutError,
+            carehare.ServerSentNack,
+            carehare.ConnectionClosed,
+            carehare.ChannelClosedByServer,
+        ) as error:
+            if time.monotonic() > self._complained + 10:
+                self._complained = time.monotonic()
+                logger.warning("a push to %s was dropped: %s", group, type(error).__name__)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Ends the connection; who waits for a message gets StopConsumer."""
+        self._want_close = True
+        self._multi_queue.close()
+        tasks = [getattr(self, name) for name in ("_expire_task", "_reconnect_forever_task") if hasattr(self, name)]
+        if self.connected:
+            (await self._carehare_connection)._protocol.send_close_if_allowed()
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
+        elif not self._carehare_connection.done():
+            self._carehare_connection.set_exception(StopConsumer)
+            self._carehare_connection.exception()  # seen, even when nobody waits
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _reconnect_forever(self) -> None:
+        """In place of the library's loop: every way to lose a connection means to start over; one line a change."""
+        loop = asyncio.get_running_loop()
+        pause, down = FIRST_PAUSE, False
+        while not self._want_close:
+            since = loop.time()
+            connection = _Connection(url=self.host, ssl=self.ssl_context)
+            reason = "the connection was lost"
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await connection.connect()
+                    await self._set_up(connection)
+                if self._carehare_connection.done():
+                    self._carehare_connection = asyncio.Future()
+                self._carehare_connection.set_result(connection)
+                self.epoch += 1
+                logger.info("channel layer: connected to RabbitMQ at %s", place(self.host))
+                since, down = loop.time(), False
+                if self._receives:
+                    await consume_into_multi_queue_until_connection_close(
+                        connection, self._queue_name, self._multi_queue, self.local_capacity
+                    )
+                await asyncio.shield(connection.closed)
+            except Exception as error:  # whatever it was (a broken message, too): the layer must live on
+                reason = str(error) or type(error).__name__
+            finally:
+                connection.abort()
+            if self._want_close:
+                return
+            if self._carehare_connection.done():
+                self._carehare_connection = asyncio.Future()
+            if not down:
+                logger.warning(
+                    "channel layer: RabbitMQ at %s: %s; starting over until it works", place(self.host), reason
+                )
+            down = True
+            if loop.time() - since > STEADY:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _set_up(self, connection: _Connection) -> None:
+        """The exchange (a user without rights to make it finds it made), and what this process receives by."""
+        try:
+            await asyncio.shield(connection.exchange_declare(self.groups_exchange, passive=True))
+        except carehare.ChannelClosedByServer as error:
+            if error.reply_code != 404:
+                raise
+            await asyncio.shield(connection.exchange_declare(self.groups_exchange, durable=True))
+        if self._receives:
+            limits = {"x-max-length": self.remote_capacity, "x-overflow": "reject-publish"}
+            limits["x-message-ttl"] = int(self.expiry * 1000)
+            await asyncio.shield(connection.queue_declare(self._queue_name, exclusive=True, arguments=limits))
+            for group in list(self._multi_queue._local_groups):
+                await connection.queue_bind(self._queue_name, self.groups_exchange, routing_key=group)

@@ -1,0 +1,135 @@
+"""Opens named connections to RabbitMQ and keeps them: connect, run, on any loss start over with backoff."""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AuthenticationError, ProbableAuthenticationError
+
+from broker.errors import BrokerError, BrokerUnavailable
+
+logger = logging.getLogger(__name__)
+# aiormq logs each failed attempt and each closed connection as an error with a traceback. They reach us as exceptions
+# as well, and an outage is one line; its warnings (such as a blocked connection) stay.
+logging.getLogger("aiormq.connection").addFilter(lambda record: record.levelno < logging.ERROR)
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 3.0
+HEARTBEAT = 20
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts, doubling
+STEADY = 10.0  # a connection that lasted this long makes the next attempt start from the first pause again
+
+
+def label(role: str) -> str:
+    """The name a connection or consumer bears in the management UI: `progrock <role> @host:pid`."""
+    return f"progrock {role} @{socket.gethostname()}:{os.getpid()}"
+
+
+def place(url: str) -> str:
+    """`host:port` of an AMQP URL, fit for messages: no credentials."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+
+
+def vhost_of(url: str) -> str:
+    """The virtual host that an AMQP URL names; `/` when it names none."""
+    return unquote(urlsplit(url).path[1:]) or "/"
+
+
+def tls_of(url: str) -> ssl.SSLContext | None:
+    """The TLS context of an `amqps://` URL, for drivers that do not read its query as aio-pika does; None for `amqp://`.
+
+    The query's keys are aiormq's: cafile, capath, certfile, keyfile, no_verify_ssl.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "amqps":
+        return None
+    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+    context = ssl.create_default_context(cafile=query.get("cafile"), capath=query.get("capath"))
+    if certificate := query.get("certfile"):
+        context.load_cert_chain(certificate, query.get("keyfile"))
+    if query.get("no_verify_ssl", "0") != "0":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@asynccontextmanager
+async def translated(doing: str) -> AsyncIterator[None]:
+    """Turns whatever aio-pika raises when a connection or channel goes into BrokerUnavailable."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except CONNECTION_EXCEPTIONS as error:
+        raise BrokerUnavailable(f"{doing}: {_words(error)}") from error
+    except asyncio.CancelledError as error:
+        # aiormq rejects what waits with the error that ended its reader, and that can be a CancelledError of its own.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerUnavailable(f"{doing}: the connection was lost") from error
+    except Exception as error:
+        if type(error) is not Exception:  # aiormq rejects with a bare Exception where it knows no reason
+            raise
+        raise BrokerUnavailable(f"{doing}: the connection was lost") from error
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return "the login was refused"
+    return str(error) or type(error).__name__
+
+
+async def connect(url: str, role: str) -> AbstractConnection:
+    """A plain connection (no robust one: FACTS of its open bugs) under the name of `role`. Raises BrokerUnavailable."""
+    query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
+    async with translated(f"cannot connect to RabbitMQ at {place(url)}"), asyncio.timeout(CONNECT_TIMEOUT):
+        return await aio_pika.connect(url + query)
+
+
+async def shut(connection: AbstractConnection) -> None:
+    """Closes a connection, at most waiting for `CLOSE_TIMEOUT`; one that is gone already is fine."""
+    with suppress(BrokerUnavailable):
+        async with translated("close"), asyncio.timeout(CLOSE_TIMEOUT):
+            await connection.close()
+
+
+async def keep(url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]) -> None:
+    """Connects and runs `run(connection, up)`; starts over with backoff whenever that raises BrokerUnavailable.
+
+    `run` calls `up()` once it is ready, and returns to end it all. One log line per change of state.
+    """
+    loop = asyncio.get_running_loop()
+    pause, down, since = FIRST_PAUSE, False, 0.0
+
+    def up() -> None:
+        nonlocal down, since
+        down, since = False, loop.time()
+        logger.info("%s: connected to RabbitMQ at %s", role, place(url))
+
+    while True:
+        since = loop.time()
+        try:
+            connection = await connect(url, role)
+            try:
+                return await run(connection, up)
+            finally:
+                await shut(connection)
+        except BrokerUnavailable as error:
+            if not down:
+                logger.warning("%s: %s; starting over until it works", role, error)
+            down = True
+        if loop.time() - since > STEADY:
+            pause = FIRST_PAUSE
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, LONGEST_PAUSE)

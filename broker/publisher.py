@@ -1,0 +1,170 @@
+"""Publishes poll tasks for a process's whole life: gathers what goes together, and returns when it is confirmed."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import DeliveryError, PublishError
+
+from broker.connection import keep, translated
+from broker.errors import BrokerUnavailable, PublishFailed
+from broker.lanes import Lane, lane_for
+from broker.tasks import MAX_TASKS, Task, encode, properties
+from broker.topology import DEAD, route
+
+READY_TIMEOUT = 2.0
+CONFIRM_TIMEOUT = 10.0
+
+_Key = tuple[Lane | None, str, int, float]
+
+
+class _Batch:
+    """What is being gathered for one lane and shard; `done` tells everybody who put something in."""
+
+    __slots__ = ("delay", "done", "tasks", "timer")
+
+    def __init__(self, delay: float, done: asyncio.Future[None], timer: asyncio.TimerHandle) -> None:
+        self.tasks: list[Task] = []
+        self.delay, self.done, self.timer = delay, done, timer
+
+
+class Publisher:
+    """One connection, made lazily and kept; `gather` is how many seconds a task waits for company."""
+
+    def __init__(self, url: str, name: str, *, gather: float = 0.005) -> None:
+        self._url, self._name, self._gather = url, f"{name} publisher", gather
+        self._batches: dict[_Key, _Batch] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+        self._channel: AbstractChannel | None = None
+        self._ready = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a message could be sent right now."""
+        return self._ready.is_set()
+
+    def start(self) -> None:
+        """Starts to connect; the first publish does so as well."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(keep(self._url, self._name, self._run))
+
+    async def close(self) -> None:
+        """Sends what was gathered, waits for its confirms, and closes the connection."""
+        for key in list(self._batches):
+            self._flush(key)
+        if self._sending:
+            await asyncio.wait(self._sending)
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+
+    async def publish(
+        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float = 0.0
+    ) -> None:
+        """Sends tasks of one shard on their way, all with the delay that was decided for them (seconds).
+
+        With a `spread` (seconds) all tasks of a message become due together, at the latest due among them and one draw
+        of up to `spread` on top: so messages neither fall apart nor grow into herds.
+        Returns when RabbitMQ has confirmed them. Raises PublishFailed when a message was returned (no such queue),
+        refused or lost, or when there is no connection within two seconds; then some may have been sent all the same.
+        """
+        self.start()
+        key = (lane_for(delay), backend, shard, spread)
+        waiting, taken = [], 0
+        while taken < len(tasks):
+            batch = self._batches.get(key) or self._open(key, delay)
+            room = tasks[taken : taken + MAX_TASKS - len(batch.tasks)]
+            batch.tasks.extend(room)
+            taken += len(room)
+            waiting.append(batch.done)
+            if len(batch.tasks) >= MAX_TASKS:
+                self._flush(key)
+        for done in waiting:
+            await asyncio.shield(done)  # a caller that is cancelled does not cancel the others' wait
+
+    async def dead(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
+        """Sends what could not be handled to the dead queue, with the reason. Raises PublishFailed."""
+        self.start()
+        await self._wait()
+        about = {"app_id": "progrock", "type": "progrock.dead", "timestamp": int(time.time()), "delivery_mode": 2}
+        await self._send(DEAD, "dead", body, {**about, "headers": {**headers, "reason": reason[:1000]}})
+
+    def _open(self, key: _Key, delay: float) -> _Batch:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        done.add_done_callback(lambda _: done.cancelled() or done.exception())  # seen, even when nobody waits any more
+        batch = self._batches[key] = _Batch(delay, done, loop.call_later(self._gather, self._flush, key))
+        return batch
+
+    def _flush(self, key: _Key) -> None:
+        batch = self._batches.pop(key)
+        batch.timer.cancel()
+        sending = asyncio.create_task(self._send_batch(key, batch))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+    async def _send_batch(self, key: _Key, batch: _Batch) -> None:
+        _, backend, shard, spread = key
+        if spread:
+            due = max(task.due for task in batch.tasks) + random.uniform(0.0, spread)
+            batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
+        try:
+            await self._wait()
+            now = time.time()
+            left = min(task.due for task in batch.tasks) - now
+            exchange, routing_key, expiration = route(backend, shard, batch.delay, left)
+            about = properties(batch.tasks, now) | {"expiration": expiration}
+            await self._send(exchange, routing_key, encode(batch.tasks), about)
+        except PublishFailed as error:
+            batch.done.set_exception(error)
+        else:
+            batch.done.set_result(None)
+        finally:
+            batch.done.cancel()  # does nothing but where this task itself was ended
+
+    async def _wait(self) -> None:
+        """For the connection, but not for long."""
+        if not self._ready.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READY_TIMEOUT):
+                    await self._ready.wait()
+
+    async def _send(self, exchange: str, routing_key: str, body: bytes, about: dict[str, Any]) -> None:
+        if self._channel is None:
+            raise PublishFailed("not connected to RabbitMQ")
+        try:
+            async with translated("publish"), asyncio.timeout(CONFIRM_TIMEOUT):
+                try:
+                    to = await self._channel.get_exchange(exchange, ensure=False)
+                    await to.publish(aio_pika.Message(body, **about), routing_key)  # mandatory, confirmed
+                except PublishError as error:
+                    raise PublishFailed(f"{exchange} has no queue for {routing_key}: {error.args[0]}") from error
+                except DeliveryError as error:
+                    raise PublishFailed(f"RabbitMQ refused a message for {exchange}, {routing_key}") from error
+        except BrokerUnavailable as error:
+            self._lost.set()  # after a silence, too, only a new connection knows where it stands
+            raise PublishFailed(str(error)) from error
+
+    async def _run(self, connection: AbstractConnection, up: Any) -> None:
+        self._lost.clear()
+        connection.close_callbacks.add(lambda *_: self._lost.set())
+        async with translated("open a channel"):
+            channel = connection.channel(on_return_raises=True)
+            channel.close_callbacks.add(lambda *_: self._lost.set())
+            await channel.initialize()
+        try:
+            self._channel = channel
+            self._ready.set()
+            up()
+            await self._lost.wait()
+            raise BrokerUnavailable("the connection was lost")
+        finally:
+            self._ready.clear()
+            self._channel = None

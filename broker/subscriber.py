@@ -1,0 +1,274 @@
+"""Takes poll tasks out of their queues, and holds each message until it is acked."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel as Wire
+from aiormq.abc import DeliveredMessage
+
+from broker.connection import keep, label, translated
+from broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
+from broker.publisher import Publisher
+from broker.tasks import MAX_TASKS, Task, decode
+from broker.topology import Topology, declare_on, parse_poll_queue
+
+logger = logging.getLogger(__name__)
+
+LOOK = 1.0  # seconds between two looks at whether every consumer is still there
+SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
+OPEN_TIMEOUT = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """One message of due tasks. It stays RabbitMQ's until `ack`; unacked ones come back when the connection ends."""
+
+    queue: str
+    backend: str
+    shard: int
+    tasks: list[Task]
+    deliveries: int  # how often it was delivered before: 0 the first time
+    size: int  # bytes
+    _inbox: "_Inbox"
+    _wire: Wire
+    _tag: int
+
+    async def ack(self) -> None:
+        """Handled. Does nothing when its connection is gone: then the message has gone back already."""
+        await self._inbox.ack(self._wire, self._tag)
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """One queue's consumer and what it has brought."""
+
+    queue: str
+    tag: str
+    backend: str
+    shard: int
+    waiting: deque[Delivery] = field(default_factory=deque)
+    arrival: asyncio.Event = field(default_factory=asyncio.Event)
+    channel: AbstractChannel | None = None
+    wire: Wire | None = None
+    unacked: int = 0
+    last: float = 0.0  # monotonic: when something arrived, or the consumer began
+    mark: float | None = None
+    missing: bool = False  # said so already
+
+    @property
+    def alive(self) -> bool:
+        # aiormq forgets the tag of a consumer that the broker cancelled, and says nothing.
+        return self.wire is not None and not self.wire.is_closed and self.tag in self.wire.consumers
+
+    def reset(self) -> None:
+        """What was not acked is RabbitMQ's again."""
+        self.waiting.clear()
+        self.channel = self.wire = self.mark = None
+        self.unacked = 0
+
+    async def ack(self, wire: Wire, tag: int) -> None:
+        if wire is not self.wire or wire.is_closed:
+            return
+        self.unacked -= 1
+        with suppress(BrokerUnavailable):
+            async with translated("ack"), asyncio.timeout(OPEN_TIMEOUT):
+                await wire.basic_ack(tag, wait=False)
+
+
+class Subscriber:
+    """One connection with one consumer for each of `queues`; broken messages go to the dead queue by `publisher`.
+
+    `declare`: the topology to make at each start; None where the user may not configure anything.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        queues: Iterable[str],
+        publisher: Publisher,
+        *,
+        prefetch: int = 32,
+        declare: Topology | None = None,
+    ) -> None:
+        self._url, self._name, self._publisher = url, name, publisher
+        self._prefetch, self._topology = prefetch, declare
+        self._inboxes: dict[str, _Inbox] = {}
+        for queue in queues:
+            if (parsed := parse_poll_queue(queue)) is None:
+                raise ValueError(f"{queue!r} is not a poll queue")
+            self._inboxes[queue] = _Inbox(queue, label(f"{name} {parsed[0]}.{parsed[1]}"), *parsed)
+        self._lost = asyncio.Event()
+        self._reason = ""
+        self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
+        self.connected = False
+
+    async def run(self) -> None:
+        """Consumes until `close`; reconnects by itself."""
+        self._keeper = asyncio.create_task(keep(self._url, self._name, self._session))
+        try:
+            await asyncio.wait([self._keeper])
+        finally:
+            self._keeper.cancel()
+        if not self._keeper.cancelled():
+            self._keeper.result()
+
+    async def take(self, queue: str, cap: int = MAX_TASKS) -> list[Delivery]:
+        """Waits for a delivery, then gives all that wait in this queue, up to `cap` tasks in sum (one at least).
+
+        Gives none once `stop_taking` was called.
+        """
+        inbox = self._inboxes[queue]
+        while not inbox.waiting:
+            if self._stopping:
+                return []
+            inbox.arrival.clear()
+            await inbox.arrival.wait()
+        taken = [inbox.waiting.popleft()]
+        room = cap - len(taken[0].tasks)
+        while inbox.waiting and (room := room - len(inbox.waiting[0].tasks)) >= 0:
+            taken.append(inbox.waiting.popleft())
+        return taken
+
+    def idle(self, queue: str) -> float | None:
+        """Seconds since something arrived, while more could arrive; None when nothing can (no consumer, no room)."""
+        inbox = self._inboxes[queue]
+        if not inbox.alive or inbox.unacked >= self._prefetch:
+            return None
+        return time.monotonic() - inbox.last
+
+    def watermark(self, queue: str) -> float | None:
+        """Tasks due before this (epoch seconds) should have arrived; None while unknown."""
+        idle = self.idle(queue)
+        return time.time() if idle is not None and idle >= SILENCE else self._inboxes[queue].mark
+
+    def restart(self, reason: str) -> None:
+        """Starts the connection over: everything unacked comes back."""
+        self._reason = reason
+        self._lost.set()
+
+    async def stop_taking(self) -> None:
+        """No more deliveries (SIGTERM); those taken can still be acked, the others go back at the end."""
+        self._stopping = True
+        for inbox in self._inboxes.values():
+            inbox.waiting.clear()
+            inbox.arrival.set()
+            if inbox.wire is not None and inbox.alive:
+                with suppress(BrokerUnavailable):
+                    async with translated("cancel"), asyncio.timeout(OPEN_TIMEOUT):
+                        await inbox.wire.basic_cancel(inbox.tag)
+
+    async def close(self) -> None:
+        """Ends `run` and closes the connection."""
+        await self.stop_taking()
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+
+    async def _session(self, connection: AbstractConnection, up: Callable[[], None]) -> None:
+        self._lost.clear()
+        self._reason = "the connection was lost"
+        connection.close_callbacks.add(lambda *_: self._lost.set())
+        try:
+            while True:
+                gone = [inbox for inbox in self._inboxes.values() if not inbox.alive]
+                if gone and not self._stopping:
+                    if self._topology:
+                        await declare_on(connection, self._topology)
+                    for inbox in gone:
+                        await self._consume(connection, inbox)
+                if not self.connected:
+                    self.connected = True
+                    up()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await self._lost.wait()
+                    raise BrokerUnavailable(self._reason)
+        finally:
+            self.connected = False
+            for inbox in self._inboxes.values():
+                inbox.reset()
+
+    async def _consume(self, connection: AbstractConnection, inbox: _Inbox) -> None:
+        """A channel of its own for each queue: one that is missing does not stop the others."""
+        if inbox.channel is not None:
+            logger.warning("%s: RabbitMQ ended the consumer of %s; starting it again", self._name, inbox.queue)
+            with suppress(BrokerUnavailable):
+                async with translated("close"), asyncio.timeout(OPEN_TIMEOUT):
+                    await inbox.channel.close()
+        inbox.reset()
+        try:
+            async with translated(f"cannot consume {inbox.queue}"), asyncio.timeout(OPEN_TIMEOUT):
+                channel = connection.channel(publisher_confirms=False)
+                await channel.initialize()
+                await channel.set_qos(self._prefetch)
+                wire = cast(Wire, await channel.get_underlay_channel())
+                inbox.channel, inbox.wire, inbox.last = channel, wire, time.monotonic()
+
+                async def receive(message: DeliveredMessage) -> None:
+                    await self._receive(inbox, wire, message)
+
+                await wire.basic_consume(inbox.queue, receive, consumer_tag=inbox.tag)
+        except BrokerUnavailable as error:
+            inbox.reset()
+            if self._lost.is_set():
+                raise
+            if not inbox.missing:
+                logger.error("%s: %s; looking again every second (manage.py topology --declare?)", self._name, error)
+            inbox.missing = True
+        else:
+            inbox.missing = False
+
+    async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
+        now = time.time()
+        about: dict[str, Any] = message.header.properties.headers or {}
+        if wire is not inbox.wire:
+            return  # a late one of a channel that was given up: it has gone back
+        inbox.unacked += 1
+        inbox.last = time.monotonic()
+        tag: int = message.delivery_tag or 0
+        try:
+            tasks = decode(message.body)
+        except BrokenMessage as error:
+            try:
+                await self._publisher.dead(message.body, str(error), {"queue": inbox.queue, "key": message.routing_key})
+            except PublishFailed as failure:
+                self.restart(str(failure))
+            else:
+                await inbox.ack(wire, tag)
+            return
+        inbox.mark = min(tasks[-1].due, _entered(message, now), now)
+        delivery = Delivery(
+            queue=inbox.queue,
+            backend=inbox.backend,
+            shard=inbox.shard,
+            tasks=tasks,
+            deliveries=max(int(about.get("x-delivery-count", 0)), int(bool(message.redelivered))),
+            size=len(message.body),
+            _inbox=inbox,
+            _wire=wire,
+            _tag=tag,
+        )
+        if not self._stopping:
+            inbox.waiting.append(delivery)
+            inbox.arrival.set()
+
+
+def _entered(message: DeliveredMessage, now: float) -> float:
+    """When a message entered its poll queue, to the second: as it left its lane, else as it was published.
+
+    The due alone would not do for a watermark: a task on a long way passes through here long before its due.
+    """
+    properties = message.header.properties
+    deaths: Any = (properties.headers or {}).get("x-death")
+    when = deaths[0].get("time") if deaths else properties.timestamp
+    return when.timestamp() if isinstance(when, datetime) else now

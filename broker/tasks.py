@@ -1,0 +1,92 @@
+"""The poll task and its message: what "look at this job now" looks like as JSON, and how it is read back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from broker.errors import BrokenMessage
+
+VERSION = 1
+MAX_TASKS = 100
+
+_is_job = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Look at `job` (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`."""
+
+    job: str
+    turn: int
+    due: float
+
+
+def shard_of(job: str, shards: int) -> int:
+    """Which of `shards` poll queues a job belongs to: its last four hex digits decide."""
+    return int(job[-4:], 16) % shards
+
+
+def encode(tasks: Sequence[Task]) -> bytes:
+    """The body of one message; `due` to the microsecond, in UTC."""
+    dues = {task.due: datetime.fromtimestamp(task.due, UTC) for task in tasks}
+    entries = [{"job": task.job, "turn": task.turn, "due": dues[task.due]} for task in tasks]
+    return orjson.dumps({"v": VERSION, "tasks": entries}, option=orjson.OPT_UTC_Z)
+
+
+def decode(body: bytes) -> list[Task]:
+    """The tasks of one body. Raises BrokenMessage with a reason a person can act on."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BrokenMessage(f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise BrokenMessage("not a JSON object")
+    if message.get("v") != VERSION:
+        raise BrokenMessage(f"unknown version {message.get('v')!r}: this worker reads {VERSION}")
+    entries = message.get("tasks")
+    if not isinstance(entries, list) or not entries:
+        raise BrokenMessage("'tasks' is not a list of tasks")
+    dues: dict[Any, float] = {}  # one message's tasks mostly share their due
+    tasks = []
+    for entry in entries:
+        try:
+            job, turn, text = entry["job"], entry["turn"], entry["due"]
+            due = dues.get(text) or dues.setdefault(text, _epoch(text))
+            if not _is_job(job):
+                raise ValueError("job is not a UUID")
+            if type(turn) is not int or turn < 0:
+                raise ValueError("turn is not a whole number")
+        except (KeyError, TypeError, ValueError) as error:
+            raise BrokenMessage(f"broken task {str(entry)[:200]}: {type(error).__name__} {error}") from None
+        tasks.append(Task(job, turn, due))
+    return tasks
+
+
+def _epoch(text: str) -> float:
+    due = datetime.fromisoformat(text)
+    if due.tzinfo is None:
+        raise ValueError("due has no time zone")
+    return due.timestamp()
+
+
+def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
+    """The AMQP properties of a message, by the names that aio-pika and pika share; made to be read in the UI."""
+    first = min(task.due for task in tasks)
+    return {
+        "content_type": "application/json",
+        "type": "progrock.poll",
+        "app_id": "progrock",
+        "message_id": uuid4().hex,
+        "timestamp": int(now),
+        "delivery_mode": 2,  # persistent: at-least-once dead-lettering needs it
+        "headers": {
+            "tasks": len(tasks),
+            "jobs": [task.job for task in tasks[:3]],
+            "due": datetime.fromtimestamp(first, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        },
+    }

@@ -1,0 +1,226 @@
+"""The one description of what exists in RabbitMQ, as data: names, queues, exchanges, bindings, and who may do what."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aio_pika.abc import AbstractConnection
+
+from broker.connection import connect, shut, translated
+from broker.lanes import LANES, lane_for, ttl
+
+DELAY, POLL, DEAD, GROUPS = "progrock.delay", "progrock.poll", "progrock.dead", "progrock.groups"
+WEB = "progrock.web"  # what the channel layer's exclusive queues start with; they come and go with their processes
+
+# Far beyond RabbitMQ 4's default of 20: looking at a dead message ("Get messages", requeue) must not use it up.
+_ENDLESS = 1_000_000
+
+# Least rights (configure, write, read), as regular expressions over names. A user of another name is an operator.
+_RIGHTS = {
+    "web": (r"^progrock\.web\..*", r"^progrock\.(poll|groups|web\..*)$", r"^progrock\.(groups|web\..*)$"),
+    "worker": (r"^$", r"^progrock\.(poll|delay|dead|groups)$", r"^progrock\.poll\..*"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange that must exist."""
+
+    name: str
+    type: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue that must exist."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Binding:
+    """What the exchange passes on to the queue."""
+
+    exchange: str
+    queue: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Everything that must exist for these backends (name → number of shards)."""
+
+    backends: Mapping[str, int]
+
+    @property
+    def poll_queues(self) -> list[str]:
+        """The poll queues of all backends, shard by shard."""
+        return [poll_queue(name, shard) for name, shards in self.backends.items() for shard in range(shards)]
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """Every exchange, in an order that can be declared."""
+        return [
+            Exchange(DEAD, "fanout", {}),
+            Exchange(POLL, "topic", {"alternate-exchange": DEAD}),
+            Exchange(DELAY, "topic", {}),
+            Exchange(GROUPS, "direct", {}),
+        ]
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Every queue."""
+        quorum = {"x-queue-type": "quorum"}
+        dead = {**quorum, "x-delivery-limit": _ENDLESS}
+        poll = {**quorum, "x-delivery-limit": 20, "x-dead-letter-exchange": DEAD}
+        # At-least-once dead-lettering silently becomes at-most-once without reject-publish.
+        lane = {
+            **quorum,
+            "x-dead-letter-exchange": POLL,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        return [
+            Queue(DEAD, dead),
+            *(Queue(each.queue, {**lane, "x-message-ttl": round(each.seconds * 1000)}) for each in LANES),
+            *(Queue(name, poll) for name in self.poll_queues),
+        ]
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """Every binding; a lane takes what starts with its name, a poll queue what ends with its backend and shard."""
+        return [
+            Binding(DEAD, DEAD, ""),
+            *(Binding(DELAY, lane.queue, f"{lane.name}.#") for lane in LANES),
+            *(Binding(POLL, name, f"*.{name.removeprefix(POLL + '.')}") for name in self.poll_queues),
+        ]
+
+
+def poll_queue(backend: str, shard: int) -> str:
+    """The name of a poll queue, such as `progrock.poll.render.0`."""
+    return f"{POLL}.{backend}.{shard}"
+
+
+def parse_poll_queue(name: str) -> tuple[str, int] | None:
+    """Backend and shard of a poll queue's name; None for any other name."""
+    backend, _, shard = name.removeprefix(f"{POLL}.").rpartition(".")
+    if not name.startswith(f"{POLL}.") or not backend or not shard.isdecimal():
+        return None
+    return backend, int(shard)
+
+
+def route(backend: str, shard: int, delay: float, left: float) -> tuple[str, str, float | None]:
+    """Exchange, routing key and expiration (seconds) of a message: `delay` as decided, `left` until it is due."""
+    if lane := lane_for(delay):
+        return DELAY, f"{lane.name}.{backend}.{shard}", ttl(lane, left)
+    return POLL, f"now.{backend}.{shard}", None
+
+
+def describe(topology: Topology) -> str:
+    """The topology for a terminal: one line an object."""
+
+    def words(arguments: Mapping[str, Any]) -> str:
+        return "  ".join(f"{key.removeprefix('x-')}={value}" for key, value in sorted(arguments.items()))
+
+    lines = [f"exchange {each.name:32} {each.type:6} {words(each.arguments)}" for each in topology.exchanges]
+    lines += [f"queue    {each.name:32} {words(each.arguments)}" for each in topology.queues]
+    lines += [
+        f"binding  {each.exchange:15} --{each.key or '(everything)'}--> {each.queue}" for each in topology.bindings
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+async def declare(url: str, topology: Topology) -> None:
+    """Makes everything that is missing. Raises BrokerUnavailable, also where something exists with other arguments."""
+    connection = await connect(url, "topology")
+    try:
+        await declare_on(connection, topology)
+    finally:
+        await shut(connection)
+
+
+async def declare_on(connection: AbstractConnection, topology: Topology) -> None:
+    """The same on a connection that is open."""
+    async with translated("cannot declare the topology (`manage.py topology --verify` says what differs)"):
+        channel = await connection.channel()
+        exchanges = {
+            each.name: await channel.declare_exchange(
+                each.name, each.type, durable=True, arguments=dict(each.arguments)
+            )
+            for each in topology.exchanges
+        }
+        queues = {
+            each.name: await channel.declare_queue(each.name, durable=True, arguments=dict(each.arguments))
+            for each in topology.queues
+        }
+        for binding in topology.bindings:
+            await queues[binding.queue].bind(exchanges[binding.exchange], binding.key)
+        await channel.close()
+
+
+def definitions(topology: Topology, passwords: Mapping[str, str], vhost: str = "/") -> dict[str, Any]:
+    """RabbitMQ's definitions file (`load_definitions`): the topology, and a user for each of `passwords`.
+
+    `web` and `worker` get no more rights than they need and may not configure anything but their own queues;
+    any other name is an operator with all rights.
+    """
+    rights = {user: _RIGHTS.get(user, (".*", ".*", ".*")) for user in passwords}
+    return {
+        "users": [
+            {
+                "name": user,
+                "password_hash": _password_hash(user, password),
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": [] if user in _RIGHTS else ["administrator"],
+            }
+            for user, password in passwords.items()
+        ],
+        "vhosts": [{"name": vhost}],
+        "permissions": [
+            {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
+            for user, (configure, write, read) in rights.items()
+        ],
+        "exchanges": [
+            {
+                "name": each.name,
+                "vhost": vhost,
+                "type": each.type,
+                "durable": True,
+                "auto_delete": False,
+                "internal": False,
+                "arguments": dict(each.arguments),
+            }
+            for each in topology.exchanges
+        ],
+        "queues": [
+            {
+                "name": each.name,
+                "vhost": vhost,
+                "durable": True,
+                "auto_delete": False,
+                "arguments": dict(each.arguments),
+            }
+            for each in topology.queues
+        ],
+        "bindings": [
+            {
+                "source": each.exchange,
+                "vhost": vhost,
+                "destination": each.queue,
+                "destination_type": "queue",
+                "routing_key": each.key,
+                "arguments": {},
+            }
+            for each in topology.bindings
+        ],
+    }
+
+
+def _password_hash(user: str, password: str) -> str:
+    """RabbitMQ's salted SHA-256 (https://www.rabbitmq.com/docs/passwords); same input, same file."""
+    salt = hashlib.sha256(f"progrock {user} {password}".encode()).digest()[:4]
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

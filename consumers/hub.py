@@ -1,0 +1,297 @@
+"""The hub of a web process: one channel for the whole process, from which each change goes to the sockets of its audience."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.db import DatabaseError
+
+from broker.errors import BrokerError
+from broker.publisher import Publisher
+from broker.tasks import Task, shard_of
+from progrock import conf, ledger, wire
+from progrock.audiences import SESSIONS, feed_of
+from progrock.ledger import Row
+
+logger = logging.getLogger(__name__)
+
+BEAT = 20.0
+REPAIR = 5.0
+#: How far each repair looks back beyond the one before: longer than a commit takes.
+OVERLAP = 10.0
+DELAYED = {
+    "rabbitmq": "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
+    "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
+}
+
+
+class Outbox:
+    """What a socket has yet to send: the newest frame per key, so a slow one gets fewer frames and holds nobody up."""
+
+    __slots__ = ("_frames", "_held", "_send", "_sender")
+
+    def __init__(self, send: Callable[[str], Awaitable[None]]) -> None:
+        self._frames: dict[str, str] = {}
+        self._held = True
+        self._send = send
+        self._sender: asyncio.Task[None] | None = None
+
+    def offer(self, key: str, frame: str) -> None:
+        """Send the frame soon, in place of an unsent one of this key."""
+        self._frames[key] = frame
+        if not self._held and self._sender is None:
+            self._sender = asyncio.create_task(self._drain())
+
+    async def open(self, first: str) -> None:
+        """Send the first frame, and from then on what was offered meanwhile."""
+        await self._send(first)
+        self._held = False
+        await self._drain()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._held = True
+        if self._sender is not None:
+            self._sender.cancel()
+
+    async def _drain(self) -> None:
+        try:
+            while self._frames and not self._held:
+                await self._send(self._frames.pop(next(iter(self._frames))))
+        except (OSError, RuntimeError):  # the socket has gone; its consumer hears of it from the server
+            self._held = True
+        finally:
+            self._sender = None
+
+
+class Member:
+    """A socket as the hub sees it."""
+
+    __slots__ = ("audiences", "close", "outbox", "session")
+
+    def __init__(
+        self, audiences: Sequence[str], session: str, outbox: Outbox, close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.audiences = audiences
+        self.session = session
+        self.outbox = outbox
+        self.close = close
+
+
+class Audience:
+    """The open sockets of one audience in this process, and the versions that they were shown."""
+
+    __slots__ = ("ended", "members", "versions")
+
+    def __init__(self) -> None:
+        self.members: set[Member] = set()
+        self.versions: dict[str, int] = {}
+        self.ended: set[str] = set()
+
+    def fresh(self, job: str, version: int, ended: bool) -> bool:
+        """Whether this version is news; notes it."""
+        if version <= self.versions.get(job, 0):
+            return False
+        self.versions[job] = version
+        if ended:
+            self.ended.add(job)
+        return True
+
+
+class Hub:
+    """Delivers changes to sockets, repairs what was lost on the way, and tells when updates are delayed."""
+
+    def __init__(self) -> None:
+        self.layer: Any = get_channel_layer()
+        self.publisher = Publisher(conf.amqp_url(), "web")
+        self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._audiences: dict[str, Audience] = {}
+        self._members: set[Member] = set()
+        self._groups: set[str] = set()
+        self._trouble: str | None = None
+        self._ledger_away = False
+        self._repaired = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to receive, repair and beat; once a process."""
+        if not self._tasks:
+            self.publisher.start()
+            self._tasks = [
+                asyncio.create_task(work()) for work in (self._receive, self._watch, self._repair, self._beat)
+            ]
+
+    # Sockets
+
+    def register(self, member: Member) -> None:
+        """Let a socket have the changes of its audiences from now on."""
+        self._members.add(member)
+        for audience in member.audiences:
+            self._audiences.setdefault(audience, Audience()).members.add(member)
+        if self._trouble:
+            member.outbox.offer("status", wire.encode(status_frame(self._trouble)))
+
+    async def join(self, member: Member) -> None:
+        """Be in the groups that the socket's audiences need; while RabbitMQ is away, `_watch` does it later."""
+        if self._trouble != "rabbitmq":
+            for group in {feed_of(audience) for audience in member.audiences} - self._groups:
+                await self._join(group)
+
+    def unregister(self, member: Member) -> None:
+        """Forget a socket."""
+        self._members.discard(member)
+        for name in member.audiences:
+            if (audience := self._audiences.get(name)) is not None:
+                audience.members.discard(member)
+                if not audience.members:
+                    del self._audiences[name]
+
+    def saw(self, rows: Iterable[Row]) -> None:
+        """Note what a snapshot showed."""
+        for row in rows:
+            if (audience := self._audiences.get(row.audience)) is not None:
+                audience.fresh(row.id, row.version, not row.active)
+
+    # Jobs
+
+    async def publish(self, row: Row) -> None:
+        """Publish the job's present task, due now; where that fails, a worker's sweep does it later."""
+        options = conf.backends()[row.backend]
+        task = Task(job=row.id, turn=row.turn, due=row.due_at)
+        try:
+            await self.publisher.publish(row.backend, shard_of(row.id, options.shards), [task], delay=0.0)
+        except BrokerError as error:
+            logger.warning("job %s is in the ledger; a worker's sweep will bring it, since: %s", row.id, error)
+
+    async def show(self, row: Row) -> None:
+        """Show a job to its audience, here and in the other web processes."""
+        change = change_of(row)
+        self._deliver([change])
+        await self.layer.group_send(feed_of(row.audience), {"type": "job.changed", "changes": [change]})
+
+    # What arrives on the channel: the handler's name is the event's
+
+    def job_changed(self, message: dict[str, Any]) -> None:
+        """Hand each change to the sockets of its audience."""
+        self._deliver(message["changes"])
+
+    def session_ended(self, message: dict[str, Any]) -> None:
+        """Close the sockets of a session that logged out."""
+        for member in [member for member in self._members if member.session == message["session"]]:
+            self._tasks.append(asyncio.create_task(self._close(member)))
+
+    async def _close(self, member: Member) -> None:
+        try:
+            await member.close()
+        finally:
+            self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]  # it is there
+
+    def _deliver(self, changes: Iterable[Sequence[Any]]) -> None:
+        for name, job, version, ended, frame in changes:
+            audience = self._audiences.get(name)
+            if audience is not None and audience.fresh(job, version, ended):
+                for member in audience.members:
+                    member.outbox.offer(job, frame)
+
+    # The loops
+
+    async def _receive(self) -> None:
+        channel = await self.layer.new_channel()
+        self._channel.set_result(channel)
+        await self._join(SESSIONS)
+        while True:
+            message = await self.layer.receive(channel)
+            try:
+                {"job.changed": self.job_changed, "session.ended": self.session_ended}[message["type"]](message)
+            except Exception:  # the loop lives on whatever another release sends
+                logger.exception("a message on the feed could not be handled: %.200r", message)
+
+    async def _join(self, group: str) -> None:
+        """Join a group; the layer keeps it over its own reconnects. Waits a little for a connection, then leaves it to `_watch`."""
+        self._groups.add(group)
+        try:
+            async with asyncio.timeout(2):
+                await self.layer.group_add(group, await asyncio.shield(self._channel))
+        except TimeoutError:
+            self._groups.discard(group)
+
+    async def _watch(self) -> None:
+        """Tell the sockets when updates begin to be delayed, and when they flow again."""
+        while True:
+            await asyncio.sleep(1)
+            wanted = {feed_of(audience) for audience in self._audiences} | {SESSIONS}
+            if self.layer.connected:
+                for group in wanted - self._groups:
+                    await self._join(group)
+            trouble = "ledger" if self._ledger_away else None if self.layer.connected else "rabbitmq"
+            if trouble != self._trouble:
+                self._trouble = trouble
+                frame = wire.encode(status_frame(trouble))
+                for member in self._members:
+                    member.outbox.offer("status", frame)
+
+    async def _repair(self) -> None:
+        """Look in the ledger for changes whose push did not arrive: one query for all sockets of the process."""
+        while True:
+            await asyncio.sleep(REPAIR)
+            try:
+                await self._repair_once()
+                self._ledger_away = False
+            except DatabaseError as error:
+                if not self._ledger_away:
+                    logger.warning("the ledger is away: %s", error)
+                self._ledger_away = True
+            except Exception:  # the loop lives on: without it a lost push stays lost
+                logger.exception("the repair failed")
+
+    async def _repair_once(self) -> None:
+        begun = time.monotonic()
+        if self._audiences:
+            names = list(self._audiences)
+            changed = await database_sync_to_async(ledger.changed_since)(names, begun - self._repaired + OVERLAP)
+            shown = {job: v for audience in self._audiences.values() for job, v in audience.versions.items()}
+            lost = [job for job, version in changed.items() if version > shown.get(job, 0)]
+            if lost:
+                rows = await database_sync_to_async(ledger.load)(lost, results=True)
+                self._deliver([change_of(row) for row in rows.values()])
+            for audience in self._audiences.values():
+                for job in audience.ended - changed.keys():
+                    audience.ended.discard(job)
+                    audience.versions.pop(job, None)
+        self._repaired = begun
+
+    async def _beat(self) -> None:
+        """Scripts never see protocol pings, so a frame shows them that the socket lives."""
+        while True:
+            await asyncio.sleep(BEAT)
+            for n, member in enumerate(list(self._members)):
+                member.outbox.offer("beat", '{"type":"beat"}')
+                if n % 200 == 199:
+                    await asyncio.sleep(0)
+
+
+def change_of(row: Row) -> list[Any]:
+    """A committed change as it travels to the hubs: audience, job, version, ended, the frame's text."""
+    return [row.audience, row.id, row.version, not row.active, wire.encode(wire.update_frame(row))]
+
+
+def status_frame(trouble: str | None) -> dict[str, Any]:
+    """Whether updates come at once, and why not."""
+    return {"type": "status", "live": trouble is None, "message": DELAYED[trouble] if trouble else ""}
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def hub() -> Hub:
+    """The hub of this process (of this event loop), started at the first socket."""
+    loop = asyncio.get_running_loop()
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+        _hubs[loop].start()
+    return _hubs[loop]

@@ -1,0 +1,159 @@
+"""The Poller: a worker process's consumer of poll queues, with its sweeper; one for all the queues that it was given."""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from statistics import quantiles
+
+from channels.layers import get_channel_layer
+
+from broker.errors import BrokerError
+from broker.holding import Due, Holding
+from broker.publisher import Publisher
+from broker.subscriber import Subscriber
+from broker.tasks import MAX_TASKS, Task
+from broker.topology import Topology, poll_queue
+from consumers.rounds import GRACE, Ledger, Rounds
+from progrock import conf, ledger
+from progrock.backends import Options, build
+
+logger = logging.getLogger(__name__)
+
+#: Rounds under way at once for one queue: while one waits for its backend, others go on.
+ROUNDS = 8
+SWEEP = 5.0
+#: Seconds that rounds under way get to finish when the process is told to stop.
+FINISH = 30.0
+REPORT = 60.0
+
+
+class Poller:
+    """Consumes the poll queues (backend, shard); `declare`: the topology that may be declared on connecting, or None."""
+
+    def __init__(
+        self, queues: Sequence[tuple[str, int]], backends: Mapping[str, Options], *, declare: Topology | None
+    ) -> None:
+        names = [poll_queue(backend, shard) for backend, shard in queues]
+        title = (
+            " ".join(f"{backend}.{shard}" for backend, shard in queues) if len(queues) < 5 else f"{len(queues)} queues"
+        )
+        self.queues = queues
+        self.publisher = Publisher(conf.amqp_url(), f"runworker {title} publisher")
+        self.subscriber = Subscriber(conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare)
+        self.holding = Holding(self.subscriber, self.publisher)
+        self.ledger = Ledger()
+        self.rounds = {
+            name: Rounds(
+                build(options),
+                options,
+                ledger=self.ledger,
+                publisher=self.publisher,
+                layer=get_channel_layer(),
+                draw=random.random,
+            )
+            for name, options in backends.items()
+            if name in {backend for backend, _ in queues}
+        }
+        self._stopping = asyncio.Event()
+        self._rounds_under_way: set[asyncio.Task[None]] = set()
+        self._lateness: deque[float] = deque(maxlen=10_000)
+
+    def stop(self) -> None:
+        """Take no more deliveries; `run` returns when the rounds under way are finished."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called; then finish the rounds under way, and leave what was not begun to others."""
+        self.publisher.start()
+        stopping = asyncio.create_task(self._stopping.wait())
+        loops = [asyncio.create_task(loop) for loop in (self.subscriber.run(), self._sweep(), self._report())]
+        for backend, shard in self.queues:
+            loops.append(asyncio.create_task(self.holding.hold(poll_queue(backend, shard))))
+            loops.append(asyncio.create_task(self._serve(backend, shard)))
+        try:
+            done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # a loop that ends by itself ended by an error
+            await self.subscriber.stop_taking()
+        finally:
+            for task in (stopping, *loops[1:]):
+                task.cancel()
+            await asyncio.gather(stopping, *loops[1:], return_exceptions=True)
+            if self._rounds_under_way:
+                await asyncio.wait(self._rounds_under_way, timeout=FINISH)
+            await self.publisher.close()
+            await self.subscriber.close()
+            await asyncio.gather(loops[0], return_exceptions=True)
+            for rounds in self.rounds.values():
+                await rounds.backend.aclose()
+
+    async def _serve(self, backend: str, shard: int) -> None:
+        """Round after round of one queue: all that is due there, up to a message's worth of tasks."""
+        room = asyncio.Semaphore(ROUNDS)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._rounds_under_way.discard(task)
+            room.release()
+
+        while True:
+            await room.acquire()
+            parts = await self.holding.take(poll_queue(backend, shard), MAX_TASKS)
+            task = asyncio.create_task(self._round(backend, shard, parts))
+            self._rounds_under_way.add(task)
+            task.add_done_callback(over)
+
+    async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
+        now = time.time()
+        self._lateness.extend(now - task.due for part in parts for task in part.tasks)
+        try:
+            calm = [part for part in parts if part.deliveries < 2]
+            if calm:
+                tasks = [task for part in calm for task in part.tasks]
+                await self.rounds[backend].work(shard, tasks, deliveries=max(part.deliveries for part in calm))
+            for part in parts:
+                if part.deliveries >= 2:
+                    await self.rounds[backend].work(shard, part.tasks, deliveries=part.deliveries)
+        except* BrokerError as errors:
+            self.subscriber.restart(str(errors.exceptions[0]))
+        except* Exception:  # the worker lives on; the tasks come again when the connection starts over
+            logger.exception("a round failed, queue=%s.%d", backend, shard)
+            self.subscriber.restart("a round failed")
+        else:
+            for part in parts:
+                await part.ack()
+
+    async def _sweep(self) -> None:
+        """Bring back the jobs whose task was lost: overdue, and overtaken by their queue's later tasks. And forget old ones."""
+        while True:
+            await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
+            for backend, shard in self.queues:
+                watermark = self.subscriber.watermark(poll_queue(backend, shard))
+                if watermark is None:
+                    continue
+                options = self.rounds[backend].options
+                now = time.time()
+                claimed = await self.ledger(
+                    ledger.sweep, backend, shard, options.shards,
+                    before=watermark, grace=max(GRACE, 2 * options.timeout), now=now,
+                )  # fmt: skip
+                if claimed:
+                    logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
+                    tasks = [Task(job=job, turn=turn, due=now) for job, turn in claimed]
+                    try:
+                        await self.publisher.publish(backend, shard, tasks, delay=0.0)
+                    except BrokerError as error:
+                        logger.warning("swept jobs wait for the next sweep: %s", error)
+            if conf.keep_days():
+                await self.ledger(ledger.forget, conf.keep_days())
+
+    async def _report(self) -> None:
+        """Say once a minute how late the tasks were."""
+        while True:
+            await asyncio.sleep(REPORT)
+            if len(late := sorted(self._lateness)) > 1:
+                cuts = quantiles(late, n=100)
+                logger.info("late by %.0f ms median, %.0f ms p99, tasks=%d", cuts[49] * 1e3, cuts[98] * 1e3, len(late))
+            self._lateness.clear()

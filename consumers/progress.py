@@ -1,0 +1,173 @@
+"""ProgressConsumer: a browser's socket on `/prog/`, which starts and cancels jobs and shows them."""
+
+import logging
+import time
+import uuid
+from http.cookies import SimpleCookie
+from typing import Any
+
+import orjson
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.db import DatabaseError
+
+from consumers.hub import Member, Outbox, hub
+from progrock import api, conf, ledger, wire
+from progrock.audiences import audiences_of, make_visitor, session_mark
+from progrock.ledger import Row
+from progrock.models import State
+from progrock.wire import Refused
+
+logger = logging.getLogger(__name__)
+
+#: The longest text frame that is read, in bytes; the server itself closes sockets far above it with 1009.
+MAX_FRAME = 65_536
+LOGIN_REQUIRED = 4401
+SESSION_ENDED = 4402
+TRY_AGAIN_LATER = 1013
+
+
+class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
+    """One browser's socket: a snapshot, then each change of the jobs that it may see (README, "The wire")."""
+
+    channel_layer_alias = None  # the hub has one channel for all sockets of the process
+
+    member: Member | None = None
+
+    async def connect(self) -> None:
+        """Register under the visitor's audiences, then send the snapshot, then what changed meanwhile."""
+        try:
+            audiences, cookie = await database_sync_to_async(_identify)(self.scope)
+        except DatabaseError as error:
+            logger.warning("a socket was refused, the database is away: %s", error)
+            await self._refuse(TRY_AGAIN_LATER, "unavailable", "The database is away; try again in a moment.")
+            return
+        if not audiences:
+            await self._refuse(LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours.")
+            return
+        await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
+        self.hub = hub()
+        session = session_mark(self.scope["session"].session_key or "")
+        self.member = Member(audiences, session, Outbox(self.send), self._end_session)
+        self.hub.register(self.member)
+        await self.hub.join(self.member)
+        try:
+            rows = await database_sync_to_async(ledger.snapshot)(audiences)
+        except DatabaseError as error:
+            logger.warning("a socket was closed, the database is away: %s", error)
+            await self.close(TRY_AGAIN_LATER)
+            return
+        self.hub.saw(rows)
+        await self.member.outbox.open(wire.encode(wire.snapshot_frame(rows, conf.backends())))
+
+    async def disconnect(self, code: int) -> None:
+        """Leave the hub."""
+        if self.member is not None:
+            self.member.outbox.close()
+            self.hub.unregister(self.member)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """One message of the browser. Whatever it is, the answer is a frame, and the socket stays open."""
+        request = None
+        try:
+            message = _parse(text_data)
+            request = message["request"] if isinstance(message.get("request"), str) else None
+            match message.get("action"):
+                case "start":
+                    await self._start(message)
+                case "cancel":
+                    await self._cancel(message)
+                case action:
+                    raise Refused(
+                        "unknown_action", f"There is no action {str(action)[:40]!r}; there is: start, cancel."
+                    )
+        except Refused as refused:
+            await self.send(wire.encode(wire.error_frame(refused.code, refused.message, request and request[:100])))
+        except DatabaseError as error:
+            logger.warning("a message was refused, the database is away: %s", error)
+            sentence = "The database is away, nothing was done; try again in a moment."
+            await self.send(wire.encode(wire.error_frame("unavailable", sentence, request and request[:100])))
+
+    async def _start(self, message: dict[str, Any]) -> None:
+        assert self.member is not None
+        backend = message.get("backend") or next(iter(conf.backends()))
+        row, created = await database_sync_to_async(_create)(
+            self.member.audiences[0], backend, message.get("params"), message.get("request")
+        )
+        if created:
+            await self.hub.show(row)
+            await self.hub.publish(row)
+        else:
+            self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
+
+    async def _cancel(self, message: dict[str, Any]) -> None:
+        assert self.member is not None
+        row, asked = await database_sync_to_async(_request_cancel)(self.member.audiences, message.get("job"))
+        if asked:
+            await self.hub.show(row)
+            if row.state == State.RUNNING:
+                await self.hub.publish(row)
+        else:
+            self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
+
+    async def _refuse(self, close: int, code: str, sentence: str) -> None:
+        """Accept, tell, and close: a script sees nothing of a refused handshake but 1006."""
+        await self.accept()
+        await self.send(wire.encode(wire.error_frame(code, sentence)))
+        await self.close(close)
+
+    async def _end_session(self) -> None:
+        await self.close(SESSION_ENDED)
+
+
+def _parse(text: str | None) -> dict[str, Any]:
+    """The message in a text frame. Raises Refused."""
+    if text is None:
+        raise Refused("bad_frame", "Only text frames are read, and this was a binary one.")
+    if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
+        raise Refused("too_large", f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}.")
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Refused("bad_json", f"This is not JSON: {error}.") from None
+    if not isinstance(message, dict):
+        raise Refused("bad_json", f"A message is an object with an action; found {type(message).__name__}.")
+    return message
+
+
+def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
+    """The audiences of a handshake, and the cookie to set where its session is new."""
+    session = scope["session"]
+    cookie = None
+    if conf.anonymous() and make_visitor(session):
+        session.save()
+        morsel = SimpleCookie({settings.SESSION_COOKIE_NAME: session.session_key})[settings.SESSION_COOKIE_NAME]
+        morsel["path"] = settings.SESSION_COOKIE_PATH
+        morsel["domain"] = settings.SESSION_COOKIE_DOMAIN or ""
+        morsel["secure"] = settings.SESSION_COOKIE_SECURE
+        morsel["httponly"] = settings.SESSION_COOKIE_HTTPONLY
+        morsel["samesite"] = settings.SESSION_COOKIE_SAMESITE or ""
+        if not session.get_expire_at_browser_close():
+            morsel["max-age"] = session.get_expiry_age()
+        cookie = morsel.OutputString()
+    return audiences_of(scope), cookie
+
+
+def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:
+    job, created = api.create(audience, backend, params, request)
+    key = str(job.pk)
+    return ledger.load([key], results=True)[key], created
+
+
+def _request_cancel(audiences: list[str], job: Any) -> tuple[Row, bool]:
+    """Ask for a cancellation in the name of these audiences: the job, and whether this asked first. Raises Refused."""
+    try:
+        key = str(uuid.UUID(job))
+        row = ledger.load([key], results=True)[key]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        row = None
+    if row is None or row.audience not in audiences:
+        raise Refused("unknown_job", "There is no such job, or it is not yours.")
+    asked = ledger.request_cancel(row.id, time.time())
+    return asked or row, asked is not None

@@ -1,0 +1,332 @@
+"""A round: what a worker does with the due poll tasks of one queue, from the ledger's rows to the next tasks and the pushes."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from channels.db import database_sync_to_async
+from django.db import InterfaceError, OperationalError
+
+from broker.lanes import lane_for
+from broker.publisher import Publisher
+from broker.tasks import Task
+from consumers.hub import change_of
+from progrock import ledger, policy, wire
+from progrock.audiences import feed_of
+from progrock.backends import Backend, BackendError, JobView, Options
+from progrock.ledger import Row, Update
+from progrock.models import State
+from progrock.policy import Decision
+from progrock.signals import job_changed, job_finished
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds beyond a start's timeout after which an open intent is overdue; also the sweeper's least grace.
+GRACE = 10.0
+#: So many workers may die of one job before it is given up.
+MOST_CRASHES = 5
+#: The most that one push carries, in characters of frames; RabbitMQ takes messages of up to 16 MiB.
+MOST_PUSHED = 1_000_000
+#: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds.
+SPREAD = 0.05
+
+
+class Ledger:
+    """The worker's way to the ledger: one thread, and patience while the database is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of `progrock.ledger` until the database answers. Logs one line when it goes, one when it is back."""
+        wait = 0.5
+        while True:
+            try:
+                answer: T = await database_sync_to_async(function)(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                if not self.away:
+                    logger.warning("the ledger is away, rounds wait for it: %s", str(error).strip())
+                self.away = True
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 5.0)
+            else:
+                if self.away:
+                    logger.warning("the ledger is back")
+                self.away = False
+                return answer
+
+
+class Rounds:
+    """Works on the tasks of one backend; `draw` gives numbers in [0, 1) for the backoff's jitter."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: Options,
+        *,
+        ledger: Ledger,
+        publisher: Publisher,
+        layer: Any,
+        draw: Callable[[], float],
+    ) -> None:
+        self.backend = backend
+        self.options = options
+        self.ledger = ledger
+        self.publisher = publisher
+        self.layer = layer
+        self.draw = draw
+        self._starts = asyncio.Semaphore(options.concurrency)
+
+    async def work(self, shard: int, tasks: Sequence[Task], *, deliveries: int = 0) -> None:
+        """Take one step of each job whose task is valid. Raises BrokerError: then the tasks must come again.
+
+        `deliveries` counts how often the tasks came before; from two on, each is worked by itself and counted as a crash
+        of its worker until its round commits.
+        """
+        if deliveries >= 2:
+            for task in tasks:
+                await self._step(shard, [task], redelivered=True, careful=True)
+        else:
+            await self._step(shard, tasks, redelivered=deliveries > 0, careful=False)
+
+    async def _step(self, shard: int, tasks: Sequence[Task], *, redelivered: bool, careful: bool) -> None:
+        rows = await self.ledger(ledger.load, {task.job for task in tasks})
+        current: dict[str, Row] = {}
+        resumed: list[Row] = []
+        for task in tasks:
+            row = rows.get(task.job)
+            if row is None or not row.active:
+                continue
+            if task.turn == row.turn:
+                current[row.id] = row
+            elif redelivered and task.turn == row.turn - 1 and row.state != State.STARTING:
+                resumed.append(row)  # its round died between the commit and the publish
+        if careful:
+            await self._count_crashes(current)
+        decisions = await self._decide(current)
+        after = await self._commit(rows, decisions)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish_next(shard, after))
+            if resumed:
+                group.create_task(self._publish(shard, resumed, delay=0.0))
+            group.create_task(self._push([row for row, _, visible in after if visible]))
+
+    # Deciding: one call of the backend for each kind of step
+
+    async def _decide(self, rows: Mapping[str, Row]) -> dict[str, Decision]:
+        starts, polls, cancels, given_up = [], [], [], {}
+        for row in rows.values():
+            if row.crashes >= MOST_CRASHES:
+                given_up[row.id] = _end(
+                    row, State.FAILED, f"given up: {row.crashes} workers crashed while they handled this job"
+                )
+            elif row.state in (State.QUEUED, State.STARTING):
+                starts.append(row)
+            elif row.cancel_requested and self.options.cancels:
+                cancels.append(row)
+            elif row.cancel_requested:
+                given_up[row.id] = _end(row, State.CANCELLED, "")
+            else:
+                polls.append(row)
+        found = await asyncio.gather(self._poll(polls), self._cancel(cancels), self._start(starts))
+        return given_up | found[0] | found[1] | found[2]
+
+    async def _poll(self, rows: Sequence[Row]) -> dict[str, Decision]:
+        if not rows:
+            return {}
+        answers = await self.backend.poll([_view(row) for row in rows])
+        return {
+            row.id: policy.decide_poll(row, answers[row.id], now=time.time(), options=self.options, draw=self.draw())
+            for row in rows
+        }
+
+    async def _cancel(self, rows: Sequence[Row]) -> dict[str, Decision]:
+        async def cancel(row: Row) -> tuple[str, Decision]:
+            try:
+                async with self._starts:
+                    outcome: Any = await self.backend.cancel(_view(row))
+            except BackendError as error:
+                outcome = error
+            return row.id, policy.decide_cancel(row, outcome, now=time.time(), options=self.options, draw=self.draw())
+
+        return dict(await asyncio.gather(*map(cancel, rows)))
+
+    async def _start(self, rows: Sequence[Row]) -> dict[str, Decision]:
+        """Commit the intent, then start: a worker that dies between the two leaves an open intent, which only a sweep brings back."""
+        decisions: dict[str, Decision] = {}
+        ready: list[Row] = []
+        now = time.time()
+        for row in rows:
+            swept = row.state == State.STARTING and row.sweeps > 0
+            if now >= row.deadline_at:
+                decisions[row.id] = _end(row, State.EXPIRED, "the deadline passed before the backend took the job")
+            elif row.state == State.STARTING and not self.options.repeat:
+                decisions[row.id] = _end(
+                    row, State.FAILED, "outcome unknown: the start may or may not have reached the backend"
+                )
+            else:
+                row.crashes += swept
+                ready.append(row)
+        due = now + self.options.timeout + GRACE
+        intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
+        won = await self.ledger(ledger.commit, intents, now) if intents else {}
+        opened = time.monotonic()
+        ready = [row for row in ready if row.id in won]
+        for row in ready:
+            row.turn, row.version = won[row.id].turn, won[row.id].version
+            row.cancel_requested, row.state = won[row.id].cancel_requested, State.STARTING
+
+        async def start(row: Row) -> None:
+            async with self._starts:
+                if time.monotonic() - opened > self.options.timeout:
+                    return  # a sweep may have brought it to somebody else by now
+                try:
+                    outcome: Any = await self.backend.start(_view(row))
+                except BackendError as error:
+                    outcome = error
+            decisions[row.id] = policy.decide_start(
+                row, outcome, now=time.time(), options=self.options, draw=self.draw()
+            )
+
+        await asyncio.gather(self._push([row for row in ready if row.attempts == 0]), *map(start, ready))
+        return decisions
+
+    async def _count_crashes(self, rows: dict[str, Row]) -> None:
+        for row in list(rows.values()):
+            crashes = await self.ledger(ledger.count_crash, row.id, row.turn)
+            if crashes is None:
+                del rows[row.id]
+            else:
+                row.crashes = crashes
+
+    # Acting: commit, then publish and push
+
+    async def _commit(
+        self, rows: Mapping[str, Row], decisions: Mapping[str, Decision]
+    ) -> list[tuple[Row, float | None, bool]]:
+        """Write the decisions; for each that won: the row as it is now, the next step's delay (None: ended), and whether to show it."""
+        if not decisions:
+            return []
+        now = time.time()
+        updates = [_decided(rows[job], decision, now) for job, decision in decisions.items()]
+        won = await self.ledger(ledger.commit, updates, now)
+        after: list[tuple[Row, float | None, bool]] = []
+        for update in updates:
+            if (new := won.get(update.id)) is None:
+                continue
+            row, delay = rows[update.id], decisions[update.id].delay
+            if delay is not None and new.cancel_requested and not update.cancel_seen:
+                delay = 0.0
+            row.state, row.handle, row.progress, row.message = (
+                update.state,
+                update.handle,
+                update.progress,
+                update.message,
+            )
+            row.error, row.result, row.ended = update.error, update.result, new.ended
+            row.turn, row.version, row.due_at, row.cancel_requested = (
+                new.turn,
+                new.version,
+                new.due_at,
+                new.cancel_requested,
+            )
+            after.append((row, delay, update.visible))
+        return after
+
+    async def _publish_next(self, shard: int, after: Iterable[tuple[Row, float | None, bool]]) -> None:
+        groups: dict[tuple[Any, bool], list[tuple[Row, float]]] = defaultdict(list)
+        for row, delay, _ in after:
+            if delay is not None:
+                groups[lane_for(delay), delay == self.options.interval].append((row, delay))
+        async with asyncio.TaskGroup() as group:
+            for (_, regular), members in groups.items():
+                delay = min(delay for _, delay in members)
+                spread = SPREAD * self.options.interval if regular else 0.0
+                group.create_task(self._publish(shard, [row for row, _ in members], delay=delay, spread=spread))
+
+    async def _publish(self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0) -> None:
+        tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]
+        await self.publisher.publish(self.options.name, shard, tasks, delay=delay, spread=spread)
+
+    async def _push(self, rows: Sequence[Row]) -> None:
+        """Show changes to the browsers and to this process's signal receivers; what is lost here, the hubs repair."""
+        if not rows:
+            return
+        feeds: dict[str, list[list[Any]]] = defaultdict(list)
+        for row in rows:
+            feeds[feed_of(row.audience)].append(change_of(row))
+        await asyncio.gather(
+            *(
+                self.layer.group_send(feed, {"type": "job.changed", "changes": part})
+                for feed, changes in feeds.items()
+                for part in _parts(changes)
+            )
+        )
+        if job_changed.has_listeners() or job_finished.has_listeners():
+            await database_sync_to_async(_send_signals)([wire.job_frame(row) for row in rows])
+
+
+def _view(row: Row) -> JobView:
+    return JobView(row.id, row.handle, row.params)
+
+
+def _end(row: Row, state: str, error: str) -> Decision:
+    return Decision(
+        state=state,
+        handle=row.handle,
+        progress=row.progress,
+        message="",
+        result=None,
+        error=error,
+        attempts=row.attempts,
+        delay=None,
+    )
+
+
+def _update(row: Row, *, state: str, due_at: float, visible: bool) -> Update:
+    """An update that keeps all but the state; the cancel flag waits for the step after."""
+    return Update(
+        id=row.id, turn=row.turn, state=state, handle=row.handle, progress=row.progress, message=row.message, error=row.error,
+        result=None, attempts=row.attempts, crashes=row.crashes, due_at=due_at, visible=visible, cancel_seen=True,
+    )  # fmt: skip
+
+
+def _decided(row: Row, decision: Decision, now: float) -> Update:
+    message, handle = decision.message or "", row.handle if decision.handle is None else decision.handle
+    visible = (decision.state, decision.progress, message) != (row.state, row.progress, row.message)
+    return Update(
+        id=row.id, turn=row.turn, state=decision.state, handle=handle, progress=decision.progress, message=message,
+        error=decision.error or "", result=decision.result, attempts=decision.attempts, crashes=0,
+        due_at=now + (decision.delay or 0.0), visible=visible or decision.delay is None,
+        cancel_seen=row.cancel_requested and row.state == State.RUNNING,
+    )  # fmt: skip
+
+
+def _parts(changes: list[list[Any]]) -> Iterable[list[list[Any]]]:
+    """The changes in parts that a message can carry."""
+    part: list[list[Any]] = []
+    size = 0
+    for change in changes:
+        if part and size + len(change[-1]) > MOST_PUSHED:
+            yield part
+            part, size = [], 0
+        part.append(change)
+        size += len(change[-1])
+    if part:
+        yield part
+
+
+def _send_signals(frames: Sequence[dict[str, Any]]) -> None:
+    for frame in frames:
+        answers = job_changed.send_robust(sender=None, job=frame)
+        if frame["complete"]:
+            answers += job_finished.send_robust(sender=None, job=frame)
+        for receiver, answer in answers:
+            if isinstance(answer, Exception):
+                logger.error("a signal receiver failed: %r, job=%s", receiver, frame["job"], exc_info=answer)

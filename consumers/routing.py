@@ -1,0 +1,28 @@
+"""WebSocket routes: `/prog/`, with sessions and users, behind an origin check."""
+
+from typing import Any
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import URLRouter
+from channels.security.websocket import OriginValidator
+from django.conf import settings
+from django.urls import path
+
+from consumers.progress import ProgressConsumer
+
+websocket_urlpatterns = [path("prog/", ProgressConsumer.as_asgi())]
+
+
+class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
+    """Refuses pages of other sites; programs send no Origin, and browsers always do (RFC 6455, 10.2)."""
+
+    def __init__(self, application: Any) -> None:
+        super().__init__(application, [])
+
+    def valid_origin(self, parsed_origin: Any) -> bool:
+        """No Origin, or one whose host is among ALLOWED_HOSTS."""
+        self.allowed_origins = settings.ALLOWED_HOSTS
+        return parsed_origin is None or bool(self.validate_origin(parsed_origin))
+
+
+websocket_application = SameSite(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))

@@ -1,0 +1,187 @@
+"""A private RabbitMQ node on loopback with its own data, ports, cookie and epmd; no system service is touched."""
+
+import argparse
+import base64
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+ADVANCED_CONFIG = Path(__file__).resolve().parent / "rabbitmq" / "advanced.config"
+# Debian's and Fedora's wrappers in /usr/sbin switch the user; what they call does not.
+BIN = "/usr/lib/rabbitmq/bin"
+PATH = os.pathsep.join([BIN, "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin", os.environ.get("PATH", "")])
+
+
+class NodeFailed(Exception):
+    """Raised when the node does not come up; says why, with the end of its output."""
+
+
+def installed() -> str | None:
+    """The path of `rabbitmq-server`, or None where RabbitMQ is not installed."""
+    return shutil.which("rabbitmq-server", path=PATH) if shutil.which("erl", path=PATH) else None
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback now, from below the range that the kernel hands out by itself."""
+    while True:
+        port = random.randint(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Node:
+    """One RabbitMQ node with the management plugin, user guest, password guest; all of it lies in `directory`."""
+
+    def __init__(
+        self, directory: Path, *, amqp_port: int, management_port: int, name: str = "progrock", conf: Sequence[str] = ()
+    ) -> None:
+        self.directory = directory.resolve()
+        self.amqp_port, self.management_port, self.name, self.conf = amqp_port, management_port, name, conf
+        self.amqp_url = f"amqp://guest:guest@127.0.0.1:{amqp_port}/"
+        self.management_url = f"http://guest:guest@127.0.0.1:{management_port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._env: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, timeout: float = 60) -> None:
+        """Start the node and wait until AMQP and the management API answer (about 7 s). Raises NodeFailed."""
+        server, epmd = installed(), shutil.which("epmd", path=PATH)
+        if not server or not epmd:
+            raise NodeFailed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
+        self._prepare()
+        with (self.directory / "log" / "out.log").open("wb") as out:
+            # epmd first, as a child of ours: one that the node starts by itself would outlive it
+            self._epmd = subprocess.Popen([epmd], env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                [server], env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        try:
+            self._wait_until_up(time.monotonic() + timeout)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, timeout: float = 30) -> None:
+        """End the node gracefully, and its epmd; kill what has not ended after `timeout` seconds."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the node at once, as a power cut would, and its epmd."""
+        if self.process:
+            with suppress(ProcessLookupError):  # all of it has ended already
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        if self._epmd:
+            self._epmd.kill()
+            self._epmd.wait()
+        self.process = self._epmd = None
+
+    def ctl(self, *args: str) -> str:
+        """Run `rabbitmqctl` on the running node; returns what it prints. Raises CalledProcessError."""
+        ctl = shutil.which("rabbitmqctl", path=PATH) or "rabbitmqctl"
+        return subprocess.run([ctl, "-q", *args], env=self._env, check=True, capture_output=True, text=True).stdout
+
+    def wipe(self) -> None:
+        """Delete the data of the stopped node."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        for folder in ("home", "data", "log", "generated"):
+            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        conf = ("management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}", *self.conf, "")
+        (self.directory / "rabbitmq.conf").write_text("\n".join(conf))
+        (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        self._env = {
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            "HOME": str(self.directory / "home"),  # where Erlang keeps the cookie
+            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
+            "RABBITMQ_NODENAME": f"{self.name}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.amqp_port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(ADVANCED_CONFIG),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.directory / "generated"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "log"),
+            "RABBITMQ_PID_FILE": str(self.directory / "pid"),
+        }
+
+    def _wait_until_up(self, until: float) -> None:
+        while not self._is_up():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > until:
+                end = (self.directory / "log" / "out.log").read_text(errors="replace").strip().splitlines()[-15:]
+                raise NodeFailed("\n  ".join([f"RabbitMQ in {self.directory} did not come up", *end]))
+            time.sleep(0.1)
+
+    def _is_up(self) -> bool:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.management_port}/api/vhosts")
+        request.add_header("Authorization", "Basic " + base64.b64encode(b"guest:guest").decode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=2), socket.create_connection(("127.0.0.1", self.amqp_port), timeout=2):
+                return True
+        except OSError:
+            return False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node in the foreground until SIGTERM or SIGINT; ends with an error when the node dies."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.rabbitmq_node", description=__doc__)
+    parser.add_argument("--directory", type=Path, required=True, help="everything of the node lies in here")
+    parser.add_argument("--amqp-port", type=int, required=True)
+    parser.add_argument("--management-port", type=int, required=True)
+    options = parser.parse_args(argv)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)  # it is leaving already
+        raise SystemExit(0)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, leave)
+    try:
+        with Node(options.directory, amqp_port=options.amqp_port, management_port=options.management_port) as node:
+            print(f"up at {node.amqp_url}, log in {node.directory / 'log'}", flush=True)  # noqa: T201 (a command)
+            return node.process.wait() or 1 if node.process else 1
+    except NodeFailed as error:
+        print(error, file=sys.stderr)  # noqa: T201 (a command)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

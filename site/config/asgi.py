@@ -1,0 +1,14 @@
+"""The ASGI application: HTTP to Django, WebSockets to the consumers, behind an origin check."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+django_application = get_asgi_application()  # before the imports below: it loads the apps
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402  (needs the apps)
+
+from consumers.routing import websocket_application  # noqa: E402  (needs the apps)
+
+application = ProtocolTypeRouter({"http": django_application, "websocket": websocket_application})

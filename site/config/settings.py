@@ -1,0 +1,165 @@
+"""Settings of the stand-alone project: the only file that reads the environment (README, "Settings")."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from csp.constants import NONE, SELF  # type: ignore[import-untyped, unused-ignore]
+from django.core.exceptions import ImproperlyConfigured
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def flag(name: str, default: bool) -> bool:
+    """An environment variable as a yes or no; anything else stops the start."""
+    text = os.environ.get(name, "").strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    if text:
+        raise ImproperlyConfigured(f"{name}={text!r}: wanted 1 or 0")
+    return default
+
+
+def number(name: str, default: float, least: float = 0) -> float:
+    """An environment variable as a number of at least `least`; anything else stops the start."""
+    text = os.environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={text!r}: wanted a number") from None
+    if not value >= least:
+        raise ImproperlyConfigured(f"{name}={text!r}: wanted at least {least:g}")
+    return value
+
+
+DEBUG = flag("DEBUG", False)
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set: put 50 random characters into the environment, or DEBUG=1 while you develop"
+        )
+    SECRET_KEY = "progrock-development-only-not-a-secret-at-all-000000"
+ALLOWED_HOSTS = [host for host in os.environ.get("ALLOWED_HOSTS", "").replace(",", " ").split() if host]
+if DEBUG and not ALLOWED_HOSTS:
+    ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+# `consumers` brings the runworker of this project, so it stands before `channels`; daphne (for development) makes runserver serve WebSockets.
+INSTALLED_APPS = [
+    "consumers",
+    "progrock",
+    "channels",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic.runserver_nostatic",
+    "django.contrib.staticfiles",
+]
+if flag("PROGROCK_DAPHNE", False):
+    INSTALLED_APPS.insert(0, "daphne")
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# The hot path runs in one thread of each process and keeps its connection; a dead one is noticed and replaced.
+try:
+    DATABASES: dict[str, Any] = {
+        "default": dict(
+            dj_database_url.parse(
+                os.environ.get("DATABASE_URL") or f"sqlite:///{ROOT / '.progrock' / 'db.sqlite3'}",
+                conn_max_age=600,
+                conn_health_checks=True,
+            )
+        )
+    }
+except (dj_database_url.UnknownSchemeError, dj_database_url.ParseError) as error:
+    raise ImproperlyConfigured(f"DATABASE_URL: {error}") from None
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"].setdefault("OPTIONS", {}).update(
+        timeout=20, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+    )
+    Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
+CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}
+
+PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" / "backends.toml")
+PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
+PROGROCK_MAX_ACTIVE_JOBS = int(number("PROGROCK_MAX_ACTIVE_JOBS", 100, 1))
+PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS", 30)
+PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or "progrock.audiences.audiences"
+PROGROCK_FEEDS = int(number("PROGROCK_FEEDS", 4, 1))
+PROGROCK_DECLARE = flag("PROGROCK_DECLARE", DEBUG)
+PROGROCK_MANAGEMENT_URL = os.environ.get("PROGROCK_MANAGEMENT_URL", "")
+
+LANGUAGE_CODE = "en-gb"
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+STATIC_ROOT = ROOT / ".progrock" / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+SERVESTATIC_USE_FINDERS = DEBUG
+LOGIN_URL = "progrock:login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "progrock:index"
+SESSION_COOKIE_HTTPONLY = True
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
+if not DEBUG:
+    secure = flag("PROGROCK_HTTPS", True)
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = secure
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("PROGROCK_BEHIND_PROXY", False) else None
+    SECURE_HSTS_SECONDS = 365 * 86400 if secure else 0
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = secure
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        name: {"level": os.environ.get("PROGROCK_LOG_LEVEL", "INFO").upper()}
+        for name in ("progrock", "consumers", "broker")
+    },
+}

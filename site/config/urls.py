@@ -1,0 +1,6 @@
+"""URLs of the stand-alone project: ProgRock's pages and the admin."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [path("admin/", admin.site.urls), path("", include("progrock.urls"))]

@@ -1,0 +1,23 @@
+"""The Django app: the ledger of jobs, the backends, the poll policy, the Python API and the pages.
+
+The API in one import: `progrock.start`, `progrock.cancel`, `progrock.astart`, `progrock.acancel`,
+`progrock.job_changed`, `progrock.job_finished`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from progrock.signals import job_changed, job_finished
+
+if TYPE_CHECKING:
+    from progrock.api import acancel, astart, cancel, start
+
+__all__ = ["acancel", "astart", "cancel", "job_changed", "job_finished", "start"]
+
+
+def __getattr__(name: str) -> Any:
+    """The API's functions touch the model, which Django loads later than this package."""
+    if name in __all__:
+        from progrock import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

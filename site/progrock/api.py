@@ -1,0 +1,140 @@
+"""The Python API: start and cancel jobs from a project's own code; also what the WebSocket consumer calls."""
+
+import logging
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from channels.db import database_sync_to_async
+from django.db import IntegrityError, transaction
+
+from broker import blocking
+from broker.errors import BrokerError
+from broker.tasks import Task, shard_of
+from progrock import conf, ledger, wire
+from progrock.audiences import audiences_of_request, feed_of
+from progrock.models import ACTIVE, Job, State
+from progrock.wire import Refused
+
+logger = logging.getLogger(__name__)
+
+#: The longest params that a job may have, as JSON, in bytes.
+MAX_PARAMS = 65_536
+
+
+def start(backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None) -> Job:
+    """Start a job and return it, queued. Its poll task is published when the transaction commits.
+
+    `audience` says who may see it: a string such as "user:7" or "team:blue", a user, or an HttpRequest (then its first
+    audience). The same `request` (a string of the caller's choosing) of one audience starts one job, however often it is asked.
+    Raises `progrock.wire.Refused`: unknown backend, params that are no dict or too large, too many active jobs.
+    While RabbitMQ is away the job is kept, and starts when it returns.
+    """
+    job, created = create(_audience(audience), backend, params, request)
+    if created:
+        transaction.on_commit(lambda: _publish(str(job.pk)))
+    return job
+
+
+def cancel(job: Job | uuid.UUID | str) -> bool:
+    """Ask for a job's cancellation; returns False where there is nothing to cancel. The worker tells the backend."""
+    key = str(job.pk if isinstance(job, Job) else job)
+    found = ledger.request_cancel(str(uuid.UUID(key)), time.time()) is not None
+    if found:
+        transaction.on_commit(lambda: _publish(key))
+    return found
+
+
+async def astart(
+    backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None
+) -> Job:
+    """`start`, from asynchronous code."""
+    job: Job = await database_sync_to_async(start)(backend, params, audience=audience, request=request)
+    return job
+
+
+async def acancel(job: Job | uuid.UUID | str) -> bool:
+    """`cancel`, from asynchronous code."""
+    asked: bool = await database_sync_to_async(cancel)(job)
+    return asked
+
+
+def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job, bool]:
+    """The row of a new job, or of the one that this request started before; and whether it is new. Raises Refused."""
+    options = conf.backends().get(backend) if isinstance(backend, str) else None
+    if options is None:
+        names = ", ".join(conf.backends())
+        raise Refused("unknown_backend", f"There is no backend {str(backend)[:40]!r}; there is: {names}.")
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise Refused("bad_params", f"params must be an object, found {type(params).__name__}.")
+    try:
+        text = orjson.dumps(params)
+    except orjson.JSONEncodeError as error:
+        raise Refused("bad_params", f"params must be JSON: {error}.") from None
+    if len(text) > MAX_PARAMS:
+        raise Refused("bad_params", f"params of {len(text)} bytes; at most {MAX_PARAMS} are taken.")
+    if b"\\u0000" in text:
+        raise Refused("bad_params", "params must not hold the character U+0000.")
+    if request is not None and not (isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()):
+        raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
+    now = datetime.now(UTC)
+    key = uuid.uuid4()
+    job = Job(
+        id=key,
+        bucket=bucket_of(str(key)),
+        audience=audience,
+        backend=backend,
+        params=params,
+        request=request,
+        due_at=now,
+        deadline_at=now + timedelta(seconds=options.deadline),
+    )
+    try:
+        with transaction.atomic():
+            if request is not None and (known := Job.objects.filter(audience=audience, request=request).first()):
+                return known, False
+            active = Job.objects.filter(audience=audience, state__in=ACTIVE).count()
+            if active >= conf.max_active_jobs():
+                raise Refused("too_many_jobs", f"{active} of your jobs are active; wait for one to end, or cancel one.")
+            job.save(force_insert=True)
+    except IntegrityError:  # the same request, at the same time
+        return Job.objects.get(audience=audience, request=request), False
+    return job, True
+
+
+def bucket_of(job: str) -> int:
+    """0–65535, evenly spread; modulo the number of shards it is the job's shard (`broker.tasks.shard_of`)."""
+    return int(job[-4:], 16)
+
+
+def _audience(audience: Any) -> str:
+    """The audience that a string, a user or an HttpRequest stands for."""
+    if isinstance(audience, str):
+        return audience
+    if hasattr(audience, "session"):
+        if found := audiences_of_request(audience):
+            return found[0]
+        raise Refused("login_required", "This request has no audience: sign in first.")
+    return f"user:{audience.pk}"
+
+
+def _publish(job: str) -> None:
+    """Publish the task that is due now, and show the job; a RabbitMQ that is away delays both, and loses neither."""
+    row = ledger.load([job])[job]
+    url = conf.amqp_url()
+    try:
+        if row.active:
+            options = conf.backends()[row.backend]
+            task = Task(job=job, turn=row.turn, due=row.due_at)
+            if row.state != State.STARTING:  # an open intent is only flagged
+                blocking.publish_tasks(url, row.backend, shard_of(job, options.shards), [task])
+        change = [row.audience, row.id, row.version, not row.active, wire.encode(wire.update_frame(row))]
+        blocking.group_send(url, feed_of(row.audience), {"type": "job.changed", "changes": [change]})
+    except (BrokerError, KeyError) as error:
+        logger.warning(
+            "job %s is in the ledger, but its task could not be published: %s; a worker's sweep will", job, error
+        )

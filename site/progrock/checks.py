@@ -1,0 +1,49 @@
+"""System checks: a wrong setting stops the start with what was found and what to write."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from progrock import conf
+from progrock.backends import ConfigError
+
+
+@register()
+def check_backends(**kwargs: Any) -> list[CheckMessage]:
+    """The backends' file can be read and makes sense."""
+    try:
+        conf.backends()
+    except (ConfigError, ImproperlyConfigured) as error:
+        return [Error(str(error), hint="See “Add a backend” in the README.", id="progrock.E001")]
+    return []
+
+
+@register()
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """The settings that the apps read are of the right form."""
+    found: list[CheckMessage] = []
+    try:
+        import_string(conf.audiences_path())
+    except ImportError as error:
+        found.append(
+            Error(f"PROGROCK_AUDIENCES: {error}", hint="Name a function audiences(scope).", id="progrock.E002")
+        )
+    if conf.feeds() < 1:
+        found.append(Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003"))
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
+    if layer != "broker.channel_layer.ChannelLayer":
+        hint = 'CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}'
+        found.append(Error(f"the default channel layer is {layer}", hint=hint, id="progrock.E004"))
+    apps = list(settings.INSTALLED_APPS)
+    if "channels" in apps and "consumers" in apps and apps.index("channels") < apps.index("consumers"):
+        found.append(
+            Warning(
+                "`channels` stands before `consumers` in INSTALLED_APPS: `manage.py runworker` is Channels' own",
+                hint="Put `consumers` first.",
+                id="progrock.W001",
+            )
+        )
+    return found

@@ -1,0 +1,70 @@
+"""The ledger's table: one row per job, in the states of `State`."""
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class State(models.TextChoices):
+    """Where a job stands; `queued → starting → running → succeeded | failed | cancelled | expired`."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+ACTIVE = (State.QUEUED.value, State.STARTING.value, State.RUNNING.value)
+ENDED = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value, State.EXPIRED.value)
+
+
+class Job(models.Model):
+    """One long run on a backend. Workers write it through `progrock.ledger` only, never by `save()`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    audience = models.CharField(max_length=200, help_text="Who may see the job, e.g. user:7 or visitor:…")
+    backend = models.CharField(max_length=40)
+    bucket = models.PositiveIntegerField(editable=False, help_text="0–65535, from the id; modulo the shards: the queue")
+    params = models.JSONField(default=dict, blank=True)
+    request = models.CharField(max_length=100, null=True, blank=True, help_text="The client's own id for its start")
+    handle = models.CharField(max_length=500, default="", blank=True, help_text="The backend's id for the job")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    progress = models.FloatField(null=True, blank=True, help_text="0–100; empty: the backend cannot tell")
+    message = models.CharField(max_length=500, default="", blank=True)
+    result = models.JSONField(null=True, blank=True)
+    error = models.TextField(default="", blank=True)
+    version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
+    turn = models.PositiveIntegerField(default=1, help_text="+1 at each step; a poll task of another turn is stale")
+    due_at = models.DateTimeField(help_text="When the next step is due")
+    cancel_requested = models.BooleanField(default=False)
+    attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
+    crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")
+    sweeps = models.PositiveIntegerField(default=0, help_text="Sweeps in vain, in a row")
+    deadline_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now(), help_text="The database's clock at the last visible change")
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["audience", "request"], name="progrock_one_job_a_request"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["due_at"], name="progrock_due", condition=models.Q(state__in=ACTIVE)),
+            models.Index(fields=["audience", "-created_at"], name="progrock_audience"),
+            models.Index(fields=["changed_at"], name="progrock_changed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.backend} {str(self.id)[:8]}"
+
+    @property
+    def active(self) -> bool:
+        """Whether the job has not come to its end."""
+        return self.state in ACTIVE

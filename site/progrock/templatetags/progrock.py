@@ -1,0 +1,1 @@
+"""`{% load progrock %}{% job_progress job %}`: a job's live progress in anybody's template."""

@@ -1,0 +1,15 @@
+"""URLs of the app, for a project to include; the names are in the namespace `progrock`."""
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from progrock import views
+
+app_name = "progrock"
+urlpatterns = [
+    path("", views.index, name="index"),
+    path("jobs/<uuid:job_id>", views.job, name="job"),
+    path("login/", LoginView.as_view(template_name="progrock/login.html"), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("healthz", views.healthz, name="healthz"),
+]

@@ -1,0 +1,50 @@
+"""The pages: the jobs page, a job as JSON, and the health of the process."""
+
+import uuid
+from typing import Any
+
+from channels.layers import channel_layers
+from django.contrib.auth.views import redirect_to_login
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from progrock import conf, ledger, wire
+from progrock.audiences import audiences_of_request, make_visitor
+
+
+@never_cache
+@require_safe
+def index(request: HttpRequest) -> HttpResponseBase:
+    """The page on which a visitor starts jobs and watches them."""
+    if not conf.anonymous() and not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    make_visitor(request.session)
+    return render(request, "progrock/index.html", {"anonymous": conf.anonymous()})
+
+
+@never_cache
+@require_safe
+def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """A job in the form of the wire's frame, its whole result included; 404 for whoever may not see it."""
+    row = ledger.load([str(job_id)], results=True).get(str(job_id))
+    if row is None or row.audience not in audiences_of_request(request):
+        return JsonResponse(wire.error_frame("unknown_job", "There is no such job, or it is not yours."), status=404)
+    return HttpResponse(wire.encode(wire.job_frame(row)), content_type="application/json")
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 while this process can serve pages; RabbitMQ's state is told, but its absence takes no page down."""
+    state: dict[str, Any] = {"database": "ok", "rabbitmq": "not connected yet"}
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        state["database"] = type(error).__name__
+    if (layer := channel_layers.backends.get("default")) is not None:
+        state["rabbitmq"] = "ok" if layer.connected else "unreachable"
+    return JsonResponse(state, status=200 if state["database"] == "ok" else 503)

@@ -1,0 +1,75 @@
+"""The JSON that browsers see: a job's frame, the snapshot, an error (README, "The wire")."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from progrock.backends import Options
+from progrock.ledger import LARGE_RESULT, Row
+from progrock.models import State
+
+
+class Refused(Exception):
+    """Raised when a client's wish cannot be granted: `code` is for programs, `message` a sentence for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def job_frame(row: Row) -> dict[str, Any]:
+    """A job as one frame; the last one has `complete` and then `result` (or, where it is large, `result_url`) or `error`."""
+    frame: dict[str, Any] = {
+        "type": "job",
+        "job": row.id,
+        "request": row.request,
+        "backend": row.backend,
+        "version": row.version,
+        "state": row.state,
+        "progress": row.progress,
+        "complete": not row.active,
+        "message": row.message,
+        "cancelling": row.cancel_requested and row.active,
+        "created": row.created,
+        "ended": row.ended,
+    }
+    if row.state == State.SUCCEEDED:
+        if row.has_result and row.result is None:
+            frame["result_url"] = f"/jobs/{row.id}"
+        frame["result"] = row.result
+    elif not row.active:
+        frame["error"] = row.error or None
+    return frame
+
+
+def update_frame(row: Row) -> dict[str, Any]:
+    """The frame of a change that was just committed: a large result is left out, as in a snapshot."""
+    if row.result is not None:
+        row.has_result = True
+        if len(orjson.dumps(row.result)) > LARGE_RESULT:
+            row.result = None
+    return job_frame(row)
+
+
+def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict[str, Any]:
+    """What a socket gets on connect: its jobs, newest first, and the backends that it may choose among."""
+    return {
+        "type": "snapshot",
+        "jobs": [job_frame(row) for row in rows],
+        "backends": [
+            {"name": name, "progress": options.has_progress, "cancel": options.cancels}
+            for name, options in backends.items()
+        ],
+    }
+
+
+def error_frame(code: str, message: str, request: str | None = None) -> dict[str, Any]:
+    """Why a message had no effect; the socket stays open."""
+    return {"type": "error", "code": code, "message": message, "request": request}
+
+
+def encode(frame: Mapping[str, Any]) -> str:
+    """The text of a frame."""
+    return orjson.dumps(frame).decode()

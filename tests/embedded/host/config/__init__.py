@@ -1,0 +1,1 @@
+"""A Django project of somebody's own, with ProgRock in it."""

@@ -1,0 +1,139 @@
+"""A host project with users, settings and a `jobs` app of its own installs the built wheel and runs a job through it."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from deploy.rabbitmq_node import free_port
+from tests.services import ROOT, DemoBackend, Process, answers
+
+HOST = Path(__file__).parent / "host"
+CONFIG_IS_THE_HOSTS = (
+    "import config.settings as s, progrock, broker; print(s.AUTH_USER_MODEL, progrock.__file__, broker.__file__)"
+)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: Any) -> Path:
+    """The Python of an environment that has the built wheel, and beside it what the lock file installs."""
+    folder = tmp_path_factory.mktemp("embedded")
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "build", "--wheel", "--out-dir", folder / "dist", ROOT], check=True, cwd=folder)
+    subprocess.run([*uv, "venv", "--python", sys.executable, folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    install = [*uv, "pip", "install", "--python", python]
+    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.txt"], check=True)
+    subprocess.run([*install, "--no-deps", next((folder / "dist").glob("*.whl"))], check=True)
+    return python
+
+
+@pytest.fixture
+def host(
+    python: Path, vhost_url: str, demo_backend: DemoBackend, tmp_path: Path
+) -> Iterator[tuple[str, dict[str, str], Path]]:
+    """The host project, running: its address, its environment, its Python."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PROGROCK_", "DJANGO_", "PYTHON"))}
+    env = inherited | {
+        "HOST_DATABASE": str(tmp_path / "host.sqlite3"),
+        "HOST_RABBITMQ": vhost_url,
+        "PRESS_URL": demo_backend.url,
+        "PYTHONPATH": str(HOST),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    manage = [str(python), str(HOST / "manage.py")]
+    for command in (
+        ["check"],
+        ["makemigrations", "--check", "--dry-run", "progrock"],
+        ["migrate", "--run-syncdb", "-v0"],
+    ):
+        subprocess.run([*manage, *command], check=True, env=env)
+    make = (
+        "from people.models import Person; [Person.objects.create_user(n, password='pw', team=t) for n, t in {teams}]"
+    )
+    teams = [("ann", "blue"), ("bob", "blue"), ("eve", "red")]
+    subprocess.run([*manage, "shell", "-c", make.format(teams=teams)], check=True, env=env)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    uvicorn = [
+        str(python),
+        "-m",
+        "uvicorn",
+        "config.asgi:application",
+        "--port",
+        str(port),
+        "--ws",
+        "websockets-sansio",
+    ]
+    web = Process("host-web", uvicorn, log=tmp_path / "web.log", env=env)
+    worker = Process("host-worker", [*manage, "runworker"], log=tmp_path / "worker.log", env=env)
+    try:
+        web.start(lambda: answers(f"{url}/progress/healthz"))
+        worker.start()
+        yield url, env, python
+    finally:
+        assert worker.stop() == 0, worker.output()
+        web.stop()
+
+
+def test_the_wheel_brings_no_config(host: tuple[str, dict[str, str], Path]) -> None:
+    _, env, python = host
+    told = subprocess.run(
+        [python, "-c", CONFIG_IS_THE_HOSTS], env=env, check=True, capture_output=True, text=True
+    ).stdout
+    user_model, *files = told.split()
+    assert user_model == "people.Person"
+    assert all("site-packages" in file for file in files)
+
+
+async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str, str], Path]) -> None:
+    url, env, python = host
+    async with signed_in(url, "ann") as ann, signed_in(url, "bob") as bob, signed_in(url, "eve") as eve:
+        async with bob.ws_connect(f"{url}/prog/") as socket, eve.ws_connect(f"{url}/prog/") as other:
+            assert json.loads((await socket.receive()).data)["type"] == "snapshot"
+            assert json.loads((await other.receive()).data)["type"] == "snapshot"
+            async with ann.get(f"{url}/printing/") as answer:
+                page = await answer.text()
+            job = re.search(r'<job-progress[^>]*job="([0-9a-f-]{36})"', page)
+            assert job, page
+            async with asyncio.timeout(60):
+                while not (frame := json.loads((await socket.receive()).data)).get("complete"):
+                    pass
+            assert (frame["job"], frame["state"]) == (job[1], "succeeded")
+            await other.send_json({"action": "cancel", "job": job[1]})
+            answered = json.loads((await other.receive()).data)
+            assert (answered["type"], answered["code"]) == ("error", "unknown_job"), "another team was shown nothing"
+        async with eve.get(f"{url}/progress/jobs/{job[1]}") as answer:
+            assert answer.status == 404
+    see = "from jobs.models import Job; print(Job.objects.get().outcome)"
+    told = [python, HOST / "manage.py", "shell", "-v0", "-c", see]
+    assert subprocess.run(told, env=env, check=True, capture_output=True, text=True).stdout.split()[-1] == "succeeded"
+
+
+class signed_in:
+    """An HTTP session of a user of the host."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = url, name
+
+    async def __aenter__(self) -> aiohttp.ClientSession:
+        self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        login = f"{self.url}/progress/login/?next=/progress/"
+        async with self.session.get(login) as page:
+            token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', await page.text())
+        assert token
+        data = {"username": self.name, "password": "pw", "csrfmiddlewaretoken": token[1]}
+        async with self.session.post(login, data=data, allow_redirects=False) as answer:
+            assert answer.status == 302
+        return self.session
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()

@@ -1,0 +1,251 @@
+"""The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dj_database_url
+import pytest
+from django.core.management import call_command
+from django.db import connections
+
+from progrock import ledger
+from progrock.ledger import Row, Update
+from progrock.models import Job
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: Any, django_db_blocker: Any, tmp_path_factory: Any) -> Iterator[str]:
+    """The default connection of this thread, on a database of its own."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'db.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgres_url").new_database()
+    template = connections.settings["default"]
+    connections.settings["ledger"] = {**template, "OPTIONS": {}, **dj_database_url.parse(url)}
+    if request.param == "sqlite":
+        connections.settings["ledger"]["OPTIONS"] = template["OPTIONS"]
+    before, own = connections["default"], connections.create_connection("ledger")
+    with django_db_blocker.unblock():
+        own.alias = "default"
+        connections["default"] = own
+        call_command("migrate", verbosity=0)
+        try:
+            yield request.param
+        finally:
+            own.close()
+            connections["default"] = before
+            del connections.settings["ledger"]
+
+
+@pytest.fixture(autouse=True)
+def empty(database: str) -> None:
+    """No job is left of the test before."""
+    Job.objects.all().delete()
+
+
+def make(**changes: Any) -> Row:
+    """A job in the ledger, running unless told otherwise."""
+    key = uuid.uuid4()
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": key, "bucket": int(str(key)[-4:], 16), "audience": "user:1", "backend": "render", "params": {"a": [1, "ü"]},
+        "state": "running", "handle": "h1", "turn": 3, "due_at": now, "deadline_at": now + timedelta(hours=1),
+    }  # fmt: skip
+    Job(**values | changes).save(force_insert=True)
+    return ledger.load([str(key)], results=True)[str(key)]
+
+
+def update(row: Row, **changes: Any) -> Update:
+    """An update of the row that shows progress."""
+    values: dict[str, Any] = {
+        "id": row.id, "turn": row.turn, "state": "running", "handle": row.handle, "progress": 42.5, "message": "halfway",
+        "error": "", "result": None, "attempts": 0, "crashes": 0, "due_at": time.time() + 1, "visible": True,
+        "cancel_seen": row.cancel_requested,
+    }  # fmt: skip
+    return Update(**values | changes)
+
+
+def test_a_row_comes_back_as_it_was_written() -> None:
+    due = 1_800_000_000.125
+    row = make(due_at=datetime.fromtimestamp(due, UTC), request="r-1", progress=1.5, message="ünïcode ' \" %s")
+    assert (row.due_at, row.request, row.progress, row.params) == (due, "r-1", 1.5, {"a": [1, "ü"]})
+    assert row.message == "ünïcode ' \" %s"
+    assert row.created.endswith("Z")
+    assert abs(datetime.fromisoformat(row.created).timestamp() - time.time()) < 60
+    assert (row.version, row.turn, row.active, row.ended, row.cancel_requested) == (1, 3, True, None, False)
+    assert ledger.load([str(uuid.uuid4())]) == {}
+
+
+def test_of_two_steps_of_one_turn_one_wins() -> None:
+    row = make()
+    due = time.time() + 5
+    first = ledger.commit([update(row, due_at=due)], time.time())
+    second = ledger.commit([update(row, message="late", due_at=due)], time.time())
+    assert second == {}
+    assert (first[row.id].turn, first[row.id].version) == (4, 2)
+    assert abs(first[row.id].due_at - due) < 1e-5
+    now = ledger.load([row.id])[row.id]
+    assert (now.turn, now.version, now.message, now.progress) == (4, 2, "halfway", 42.5)
+
+
+def test_a_batch_is_won_row_by_row() -> None:
+    rows = [make() for _ in range(100)]
+    lost = {row.id for row in rows[::3]}
+    won = ledger.commit([update(row, turn=row.turn - (row.id in lost)) for row in rows], time.time())
+    assert won.keys() == {row.id for row in rows} - lost
+
+
+def test_an_invisible_step_counts_the_turn_and_not_the_version() -> None:
+    row = make()
+    won = ledger.commit([update(row, visible=False)], time.time())
+    assert (won[row.id].turn, won[row.id].version) == (4, 1)
+
+
+@pytest.mark.parametrize("result", [None, {"url": "x", "n": [1.5, None, True]}, "text", 0, False, []])
+def test_an_end_keeps_its_result_and_takes_no_further_step(result: object) -> None:
+    row = make()
+    won = ledger.commit([update(row, state="succeeded", progress=100.0, result=result)], time.time())
+    assert won[row.id].ended is not None
+    now = ledger.load([row.id], results=True)[row.id]
+    assert (now.state, now.result, now.active, now.has_result) == ("succeeded", result, False, result is not None)
+    assert ledger.commit([update(now)], time.time()) == {}
+    assert ledger.request_cancel(row.id, time.time()) is None
+
+
+def test_a_cancel_in_the_middle_of_a_round_makes_the_next_step_due_now() -> None:
+    row = make()
+    asked = ledger.request_cancel(row.id, time.time())
+    assert asked is not None
+    assert (asked.state, asked.turn, asked.version, asked.cancel_requested) == ("running", 3, 2, True)
+    now = time.time()
+    won = ledger.commit([update(row, due_at=now + 60)], now)
+    assert won[row.id].cancel_requested
+    assert abs(won[row.id].due_at - now) < 1e-5
+    assert won[row.id].version == 3
+    seen = ledger.load([row.id])[row.id]
+    assert ledger.commit([update(seen, due_at=now + 60)], now)[row.id].due_at > now + 59
+
+
+def test_a_queued_job_is_cancelled_at_once_and_its_task_is_stale() -> None:
+    row = make(state="queued", handle="")
+    asked = ledger.request_cancel(row.id, time.time())
+    assert asked is not None
+    assert (asked.state, asked.turn, asked.ended is not None) == ("cancelled", 4, True)
+    assert ledger.commit([update(row)], time.time()) == {}
+    assert ledger.request_cancel(row.id, time.time()) is None
+
+
+def test_an_open_intent_is_only_flagged() -> None:
+    row = make(state="starting", handle="")
+    asked = ledger.request_cancel(row.id, time.time())
+    assert asked is not None
+    assert (asked.state, asked.turn, asked.due_at, asked.cancel_requested) == ("starting", 3, row.due_at, True)
+
+
+def test_crashes_are_counted_for_one_job_and_a_commit_sets_them_back() -> None:
+    row, other = make(), make()
+    assert [ledger.count_crash(row.id, row.turn) for _ in range(2)] == [1, 2]
+    assert ledger.count_crash(row.id, row.turn + 1) is None
+    assert ledger.load([other.id])[other.id].crashes == 0
+    ledger.commit([update(row)], time.time())
+    assert ledger.load([row.id])[row.id].crashes == 0
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds before now."""
+    return datetime.fromtimestamp(time.time() - seconds, UTC)
+
+
+def test_a_sweep_claims_what_is_overdue_and_overtaken_once() -> None:
+    now = time.time()
+    lost, recent = make(due_at=at(30)), make(due_at=at(5))
+    make(due_at=at(30), state="succeeded")
+    make(due_at=at(30), backend="other")
+    shards = {int(row.id[-4:], 16) % 2 for row in (lost, recent)}
+    claimed = [c for shard in shards for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)]
+    assert claimed == [(lost.id, lost.turn)]
+    again = [c for shard in shards for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)]
+    assert again == []
+
+
+def test_a_backlog_overtakes_nobody() -> None:
+    make(due_at=at(30))
+    now = time.time()
+    assert ledger.sweep("render", 0, 1, before=now - 40, grace=10, now=now) == []
+
+
+def test_a_job_swept_in_vain_is_swept_more_rarely() -> None:
+    now = time.time()
+    row = make(due_at=at(30), sweeps=2)
+    assert ledger.sweep("render", 0, 1, before=now, grace=10, now=now) == []
+    assert ledger.sweep("render", 0, 1, before=now + 11, grace=10, now=now) == [(row.id, row.turn)]
+    make(due_at=at(2000), sweeps=50)
+    assert len(ledger.sweep("render", 0, 1, before=now, grace=10, now=now)) == 1
+
+
+def test_a_snapshot_has_all_active_jobs_and_the_latest_ended_ones_of_these_audiences() -> None:
+    ended = [make(state="succeeded", created_at=at(1000 - n)) for n in range(4)]
+    active = make(created_at=at(5000), audience="visitor:x")
+    make(audience="user:2")
+    found = ledger.snapshot(["user:1", "visitor:x"], ended=2)
+    assert [row.id for row in found] == [ended[3].id, ended[2].id, active.id]
+
+
+def test_a_snapshot_leaves_large_results_out() -> None:
+    small, large = make(state="succeeded", result="x" * 100), make(state="succeeded", result="x" * 20_000)
+    found = {row.id: row for row in ledger.snapshot(["user:1"])}
+    assert (found[small.id].result, found[small.id].has_result) == ("x" * 100, True)
+    assert (found[large.id].result, found[large.id].has_result) == (None, True)
+
+
+def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
+    row, old, other = make(), make(changed_at=at(100)), make(audience="user:2")
+    ledger.commit([update(row)], time.time())
+    assert ledger.changed_since(["user:1"], 20) == {row.id: 2}
+    assert ledger.changed_since(["user:1", "user:2"], 200) == {row.id: 2, old.id: 1, other.id: 1}
+
+
+def test_old_ended_jobs_are_forgotten() -> None:
+    make(state="succeeded", ended_at=at(3 * 86400))
+    kept = [make(state="succeeded", ended_at=at(86400)), make(created_at=at(9 * 86400))]
+    assert ledger.forget(2) == 1
+    assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {row.id for row in kept}
+
+
+def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
+    from progrock import api
+
+    settings.PROGROCK_MAX_ACTIVE_JOBS = 2
+    first, created = api.create("user:9", "render", {"n": 1}, "r")
+    again, created_again = api.create("user:9", "render", {"n": 1}, "r")
+    assert (created, created_again, first.pk) == (True, False, again.pk)
+    api.create("user:9", "render", None, None)
+    with pytest.raises(api.Refused, match="2 of your jobs are active") as refused:
+        api.create("user:9", "render", None, None)
+    assert refused.value.code == "too_many_jobs"
+
+
+@pytest.mark.parametrize(
+    ("backend", "params", "request_id", "code"),
+    [
+        ("nope", {}, None, "unknown_backend"),
+        (["render"], {}, None, "unknown_backend"),
+        ("render", [1], None, "bad_params"),
+        ("render", {"x": "y" * 70_000}, None, "bad_params"),
+        ("render", {}, 7, "bad_request"),
+        ("render", {}, "", "bad_request"),
+        ("render", {}, "x" * 101, "bad_request"),
+        ("render", {}, "a\x00b", "bad_request"),
+        ("render", {"a": "nul \x00"}, None, "bad_params"),
+    ],
+)
+def test_a_start_of_a_wrong_shape_is_refused(backend: Any, params: Any, request_id: Any, code: str) -> None:
+    from progrock import api
+
+    with pytest.raises(api.Refused) as refused:
+        api.create("user:9", backend, params, request_id)
+    assert refused.value.code == code
+    assert Job.objects.count() == 0

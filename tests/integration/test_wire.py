@@ -1,0 +1,258 @@
+"""The wire: every message and every wrong input, against a real web process, workers, RabbitMQ and demo backend."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.services import Stack
+
+Frame = dict[str, Any]
+
+
+class Browser:
+    """A visitor: a cookie jar, and the frames of one socket."""
+
+    def __init__(self, stack: Stack, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.stack, self.session, self.socket = stack, session, socket
+        self.frames: list[Frame] = []
+
+    async def send(self, message: object) -> None:
+        await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
+
+    async def until(self, matches: Callable[[Frame], Any], seconds: float = 30) -> Frame:
+        """The first frame from now on that matches."""
+        async with asyncio.timeout(seconds):
+            while True:
+                received = await self.socket.receive()
+                assert received.type == aiohttp.WSMsgType.TEXT, f"{received} after {self.frames[-3:]}"
+                frame: Frame = json.loads(received.data)
+                self.frames.append(frame)
+                if matches(frame):
+                    return frame
+
+    async def error(self) -> Frame:
+        return await self.until(lambda f: f["type"] == "error")
+
+    async def start(self, backend: str = "render", **params: Any) -> Frame:
+        request = str(uuid.uuid4())
+        await self.send({"action": "start", "backend": backend, "params": params, "request": request})
+        return await self.until(lambda f: f.get("request") == request)
+
+    async def ended(self, job: str, seconds: float = 60) -> Frame:
+        return await self.until(lambda f: f.get("job") == job and f["complete"], seconds)
+
+
+@asynccontextmanager
+async def browse(stack: Stack, session: aiohttp.ClientSession | None = None, **headers: str) -> AsyncIterator[Browser]:
+    """Open a socket as a new visitor, or as the one of an earlier session."""
+    own = session or aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+    try:
+        async with own.ws_connect(stack.ws_url, headers=headers, max_msg_size=0) as socket:
+            yield Browser(stack, own, socket)
+    finally:
+        if session is None:
+            await own.close()
+
+
+@pytest.fixture(scope="module")
+def running(stack: Callable[..., Stack]) -> Iterator[Stack]:
+    """One stack for the tests that leave it as it was."""
+    with stack(workers=2, env={"PROGROCK_MAX_ACTIVE_JOBS": "5"}) as up:
+        yield up
+
+
+async def test_the_first_frame_is_a_snapshot_with_the_backends(running: Stack) -> None:
+    async with browse(running) as browser:
+        first = await browser.until(lambda _: True)
+    assert first["type"] == "snapshot"
+    assert first["jobs"] == []
+    assert {"name": "render", "progress": True, "cancel": True} in first["backends"]
+
+
+async def test_a_job_is_watched_from_start_to_result(running: Stack) -> None:
+    async with browse(running) as browser:
+        queued = await browser.start("render", seconds=2)
+        assert (queued["state"], queued["complete"], queued["version"]) == ("queued", False, 1)
+        last = await browser.ended(queued["job"])
+    frames = [f for f in browser.frames if f.get("job") == queued["job"]]
+    versions = [f["version"] for f in frames]
+    assert versions == sorted(set(versions)), "versions only grow"
+    assert {"queued", "running", "succeeded"} <= {f["state"] for f in frames}
+    shown = [f["progress"] for f in frames if f["state"] == "running" and f["progress"]]
+    assert shown, "progress moved while the job ran"
+    assert all(0 <= progress <= 100 for progress in shown)
+    assert (last["progress"], last["state"]) == (100, "succeeded")
+    assert last["result"]
+    assert last["ended"]
+    expected = {"type", "job", "request", "backend", "version", "state", "progress", "complete", "message"}
+    assert last.keys() == expected | {"cancelling", "created", "ended", "result"}
+
+
+async def test_a_client_of_2017_that_knows_start_progress_and_complete_is_served(running: Stack) -> None:
+    async with browse(running) as browser:
+        await browser.send('{"action": "start", "params": {"seconds": 1}}')
+        await browser.until(lambda f: f.get("complete"))
+        assert any("progress" in f for f in browser.frames)
+
+
+async def test_a_backend_that_cannot_tell_its_progress_shows_none(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("transcribe", seconds=2)
+        await browser.ended(job["job"])
+    assert {f["progress"] for f in browser.frames if f.get("state") == "running"} == {None}
+
+
+async def test_a_failing_job_ends_with_its_error(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=1, outcome="fail")
+        last = await browser.ended(job["job"])
+    assert last["state"] == "failed"
+    assert last["error"]
+    assert "result" not in last
+
+
+async def test_the_same_request_twice_is_one_job(running: Stack) -> None:
+    async with browse(running) as browser:
+        await browser.send({"action": "start", "request": "same", "params": {"seconds": 1}})
+        first = await browser.until(lambda f: f.get("request") == "same")
+        await browser.send({"action": "start", "request": "same", "params": {"seconds": 1}})
+        second = await browser.until(lambda f: f.get("request") == "same")
+        await browser.ended(first["job"])
+    assert first["job"] == second["job"]
+
+
+async def test_a_cancelled_job_ends_as_cancelled(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=60)
+        await browser.until(lambda f: f.get("state") == "running")
+        await browser.send({"action": "cancel", "job": job["job"]})
+        last = await browser.ended(job["job"])
+        assert last["state"] == "cancelled"
+        assert any(f.get("cancelling") for f in browser.frames)
+        await browser.send({"action": "cancel", "job": job["job"]})
+        again = await browser.until(lambda f: f.get("job") == job["job"])
+        assert again["version"] == last["version"], "there is nothing to cancel any more, and nothing changed"
+
+
+async def test_a_reconnect_shows_what_went_on_meanwhile(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=2)
+        await browser.socket.close()
+        async with browse(running, browser.session) as again:
+            snapshot = await again.until(lambda f: f["type"] == "snapshot")
+            assert [f["job"] for f in snapshot["jobs"]] == [job["job"]]
+            await again.ended(job["job"])
+        async with browse(running, browser.session) as later:
+            snapshot = await later.until(lambda f: f["type"] == "snapshot")
+            assert snapshot["jobs"][0]["complete"]
+            assert snapshot["jobs"][0]["result"]
+
+
+async def test_two_sockets_of_a_visitor_see_the_same_and_another_visitor_nothing(running: Stack) -> None:
+    async with browse(running) as one, browse(running) as stranger:
+        await one.until(lambda f: f["type"] == "snapshot")
+        await stranger.until(lambda f: f["type"] == "snapshot")
+        async with browse(running, one.session) as two:
+            await two.until(lambda f: f["type"] == "snapshot")
+            job = await one.start("render", seconds=1)
+            assert (await two.ended(job["job"]))["state"] == "succeeded"
+        await stranger.send({"action": "cancel", "job": job["job"]})
+        error = await stranger.error()
+        assert error["code"] == "unknown_job"
+        assert [f for f in stranger.frames if f["type"] == "job"] == []
+        async with stranger.session.get(f"{running.url}/jobs/{job['job']}") as answer:
+            assert answer.status == 404
+        async with one.session.get(f"{running.url}/jobs/{job['job']}") as answer:
+            assert (await answer.json())["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("hello", "bad_json"),
+        ("[1, 2]", "bad_json"),
+        ("{", "bad_json"),
+        ("NaN", "bad_json"),
+        ({"action": "explode"}, "unknown_action"),
+        ({}, "unknown_action"),
+        ({"action": ["start"]}, "unknown_action"),
+        ({"action": "start", "backend": "nope"}, "unknown_backend"),
+        ({"action": "start", "backend": "http://evil.example/"}, "unknown_backend"),
+        ({"action": "start", "backend": {"a": 1}}, "unknown_backend"),
+        ({"action": "start", "params": [1]}, "bad_params"),
+        ({"action": "start", "params": "x"}, "bad_params"),
+        ({"action": "start", "request": 7}, "bad_request"),
+        ({"action": "cancel"}, "unknown_job"),
+        ({"action": "cancel", "job": 7}, "unknown_job"),
+        ({"action": "cancel", "job": str(uuid.uuid4())}, "unknown_job"),
+        ({"action": "start", "params": {"x": "y" * 70_000}}, "too_large"),
+    ],
+)
+async def test_wrong_input_gets_a_code_and_a_sentence_and_changes_nothing(
+    running: Stack, message: object, code: str
+) -> None:
+    async with browse(running) as browser:
+        await browser.send(message)
+        error = await browser.error()
+        assert error["code"] == code
+        assert len(error["message"]) > 10
+        job = await browser.start("render", seconds=1)
+        assert job["state"] == "queued", "the socket stays open, and works"
+        await browser.ended(job["job"])
+
+
+async def test_a_binary_frame_is_refused_and_the_socket_stays(running: Stack) -> None:
+    async with browse(running) as browser:
+        await browser.socket.send_bytes(b'{"action": "start"}')
+        assert (await browser.error())["code"] == "bad_frame"
+
+
+async def test_a_frame_above_the_servers_limit_closes_the_socket_with_1009(running: Stack) -> None:
+    async with browse(running) as browser:
+        await browser.until(lambda f: f["type"] == "snapshot")
+        await browser.send("x" * 2_000_000)
+        async with asyncio.timeout(10):
+            while (await browser.socket.receive()).type == aiohttp.WSMsgType.TEXT:
+                pass
+        assert browser.socket.close_code == 1009
+
+
+async def test_a_flood_of_starts_is_stopped_at_the_limit(running: Stack) -> None:
+    async with browse(running) as browser:
+        for _ in range(8):
+            await browser.send({"action": "start", "params": {"seconds": 60}})
+        errors = [await browser.error() for _ in range(3)]
+        assert {error["code"] for error in errors} == {"too_many_jobs"}
+        jobs = {f["job"] for f in browser.frames if f["type"] == "job"}
+        assert len(jobs) == 5
+        for job in jobs:
+            await browser.send({"action": "cancel", "job": job})
+        left = set(jobs)
+        while left:
+            left.discard((await browser.until(lambda f: f.get("complete")))["job"])
+
+
+async def test_a_page_of_another_site_is_refused(running: Stack) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        async with browse(running, Origin="https://evil.example"):
+            pass
+
+
+async def test_a_visitor_without_a_login_is_told_and_closed_with_4401(stack: Callable[..., Stack]) -> None:
+    with stack(workers=0, env={"PROGROCK_ANONYMOUS": "0"}) as up:
+        async with browse(up) as browser:
+            assert (await browser.error())["code"] == "login_required"
+            assert (await browser.socket.receive()).type == aiohttp.WSMsgType.CLOSE
+            assert browser.socket.close_code == 4401
+
+
+async def test_health_is_told(running: Stack) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{running.url}/healthz") as answer:
+        assert answer.status == 200
+        assert (await answer.json())["database"] == "ok"

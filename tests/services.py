@@ -1,0 +1,355 @@
+"""The real services that tests talk to: processes, RabbitMQ, PostgreSQL, the demo backend, all of ProgRock."""
+
+import base64
+import itertools
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from deploy.rabbitmq_node import Node, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+MANAGE = [sys.executable, str(ROOT / "manage.py")]
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def http(method: str, url: str, body: object = None, *, timeout: float = 10) -> Any:
+    """One HTTP request with a JSON body and a JSON answer; credentials may stand in the URL. Raises HTTPError."""
+    parts = urllib.parse.urlsplit(url)
+    request = urllib.request.Request(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    if parts.username:
+        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    with _opener.open(request, timeout=timeout) as answer:
+        text = answer.read()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")
+
+
+def answers(url: str) -> bool:
+    """Whether anything but a server error comes back from an address."""
+    try:
+        http("GET", url, timeout=2)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code < 500
+    except OSError:
+        return False
+    return True
+
+
+class Process:
+    """A program in a session of its own with its output in a file; ended with all its children."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        self.name, self.command, self.log, self.env, self.options = name, list(command), log, env, options
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running program."""
+        assert self.popen, f"{self.name} was not started"
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the program runs now."""
+        return self.popen is not None and self.popen.poll() is None
+
+    def start(self, ready: Callable[[], bool] = lambda: True, *, timeout: float = 30) -> Self:
+        """Start the program and wait until `ready()`; an end before that raises with its output."""
+        with self.log.open("ab") as out:
+            self.popen = subprocess.Popen(
+                self.command,
+                env=self.env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                **self.options,
+            )
+        until = time.monotonic() + timeout
+        while not ready():
+            if not self.alive or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not come up:\n{self.output()[-4000:]}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self, timeout: float = 15) -> int | None:
+        """SIGTERM, then SIGKILL after `timeout` seconds; returns the exit code."""
+        if self.popen and self.alive:
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(timeout)
+        return self.kill()
+
+    def kill(self) -> int | None:
+        """SIGKILL for the program and its children; returns the exit code."""
+        if self.popen is None:
+            return None
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        return self.popen.wait()
+
+    def output(self) -> str:
+        """What it wrote so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Broker:
+    """A RabbitMQ for the tests: a private node, or one that runs already (management on the AMQP port + 10000)."""
+
+    def __init__(self, url: str, management_url: str, node: Node | None = None) -> None:
+        self.url, self.management_url, self.node = url, management_url, node
+        self._user = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "guest")
+
+    @classmethod
+    def running_at(cls, url: str) -> Self:
+        """The broker at an AMQP address."""
+        parts = urllib.parse.urlsplit(url)
+        credentials = parts.netloc.rpartition("@")[0] or "guest:guest"
+        return cls(url, f"http://{credentials}@{parts.hostname}:{(parts.port or 5672) + 10000}")
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """A request to the management API, such as `api("GET", "queues/myvhost")`."""
+        return http(method, f"{self.management_url}/api/{path}", body)
+
+    def new_vhost(self, name: str = "") -> str:
+        """Make a vhost with a name of its own; returns its AMQP address."""
+        vhost = f"{name or 'test'}-{secrets.token_hex(4)}"
+        self.api("PUT", f"vhosts/{vhost}", {})
+        self.api("PUT", f"permissions/{vhost}/{self._user}", {"configure": ".*", "write": ".*", "read": ".*"})
+        return urllib.parse.urlsplit(self.url)._replace(path=f"/{vhost}").geturl()
+
+    def delete_vhost(self, url: str) -> None:
+        """Delete the vhost of an address that `new_vhost` gave, with all that is in it."""
+        self.api("DELETE", f"vhosts/{vhost_of(url)}")
+
+    def queues(self, url: str) -> dict[str, dict[str, Any]]:
+        """The queues of a vhost by name, as the management API tells them (counts are up to 5 s old)."""
+        return {queue["name"]: queue for queue in self.api("GET", f"queues/{vhost_of(url)}")}
+
+    def close_connections(self, url: str) -> int:
+        """Force-close every connection into a vhost, as an operator would; returns how many there were."""
+        found = self.api("GET", f"vhosts/{vhost_of(url)}/connections")
+        for connection in found:
+            with suppress(urllib.error.HTTPError):
+                self.api("DELETE", "connections/" + urllib.parse.quote(connection["name"], safe=""))
+        return len(found)
+
+
+def vhost_of(url: str) -> str:
+    """The vhost in an AMQP address, as it stands in a path of the management API."""
+    return urllib.parse.urlsplit(url).path[1:] or "%2F"
+
+
+class Postgres:
+    """A private PostgreSQL cluster on loopback, run by an unprivileged user as PostgreSQL demands."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="progrock-postgres-"))
+        user = next((name for name in ("postgres", "nobody") if _exists(name)), None) if os.geteuid() == 0 else None
+        self._as: dict[str, Any] = {}
+        if user:
+            shutil.chown(self.directory, user)
+            self._as = {"user": user, "extra_groups": []}
+        command = [self._binary("postgres"), "-D", "data", "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
+        for setting in ("fsync=off", "full_page_writes=off", "synchronous_commit=off"):
+            command += ["-c", setting]
+        # the cluster's folder is its working directory, for the user that runs it may not enter ours
+        self.process = Process("postgres", ["env", "-C", str(self.directory), *command], log=self._log(), **self._as)
+
+    @staticmethod
+    def _binary(name: str) -> str:
+        """Debian keeps the server's programs off the PATH, in a folder per version."""
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+        return str(found[-1]) if found else shutil.which(name) or ""
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether a PostgreSQL server is on this machine."""
+        return bool(cls._binary("postgres"))
+
+    def _log(self) -> Path:
+        return self.directory / "log"
+
+    def start(self) -> Self:
+        """Make the cluster and start it; about 2 s."""
+        initdb = [self._binary("initdb"), "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(initdb, cwd=self.directory, check=True, capture_output=True, **self._as)
+        self.process.start(self._is_up)
+        return self
+
+    def stop(self) -> None:
+        """End the cluster and delete it."""
+        self.process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def url(self, database: str = "postgres") -> str:
+        """The address of a database, in dj-database-url's form."""
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make an empty database with a name of its own; returns its address."""
+        name = f"test_{secrets.token_hex(4)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type, unused-ignore]  # a name of ours
+        return self.url(name)
+
+    def _is_up(self) -> bool:
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _exists(user: str) -> bool:
+    import pwd  # there is none on Windows
+
+    with suppress(KeyError):
+        return bool(pwd.getpwnam(user))
+    return False
+
+
+class DemoBackend:
+    """The demo backend as a program of its own, with its hooks for tests under `/_test/`."""
+
+    def __init__(self, directory: Path, *, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "deploy.demo_backend", "--port", str(self.port), "--test"]
+        self.process = Process("demo-backend", command, log=directory / "demo-backend.log")
+
+    def start(self) -> Self:
+        """Start it and wait until it answers."""
+        self.process.start(lambda: answers(f"{self.url}/tasks?ids=none"))
+        return self
+
+    def stop(self) -> None:
+        """End it; its jobs are forgotten."""
+        self.process.stop()
+
+
+class Stack:
+    """All of ProgRock with a vhost and a database of its own: web server and workers; stops as a context manager."""
+
+    def __init__(
+        self,
+        directory: Path,
+        broker: Broker,
+        *,
+        database_url: str = "",
+        backend_url: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory, self.broker = directory, broker
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.amqp_url = broker.new_vhost(directory.name)
+        self.management_url = broker.management_url
+        self.database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
+        self.port = free_port()
+        self.url, self.ws_url = f"http://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port}/prog/"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PROGROCK_", "DJANGO_"))}
+        self.env = inherited | {
+            "AMQP_URL": self.amqp_url,
+            "DATABASE_URL": self.database_url,
+            "PROGROCK_MANAGEMENT_URL": self.management_url,
+            "PROGROCK_BACKENDS": str(ROOT / "deploy" / "backends.toml"),
+            "DEMO_BACKEND_URL": backend_url,
+            "DEBUG": "1",
+            "SECRET_KEY": "only-for-tests",
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        }
+        self.processes: dict[str, Process] = {}
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def manage(self, *args: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command of manage.py in this stack's environment."""
+        done = subprocess.run(
+            [*MANAGE, *args], env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"manage.py {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def start_web(self) -> Process:
+        """Start the web server, on the same port each time, and wait for /healthz."""
+        uvicorn = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(self.port)]
+        options = ["--ws", "websockets-sansio", "--ws-max-size", "1048576", "--ws-per-message-deflate", "false"]
+        web = self._process("web", [*uvicorn, *options])
+        return web.start(lambda: answers(f"{self.url}/healthz"))
+
+    def stop_web(self) -> int | None:
+        """SIGTERM for the web server, as a deployment does; returns its exit code."""
+        return self.processes["web"].stop()
+
+    def start_worker(self, *queues: str, env: Mapping[str, str] | None = None) -> Process:
+        """Start one more `runworker`; it is named worker1, worker2 … in the order of starting."""
+        worker = self._process(f"worker{next(self._numbers)}", [*MANAGE, "runworker", *queues], env)
+        return worker.start()
+
+    def workers(self) -> list[Process]:
+        """The workers that run now."""
+        return [each for name, each in self.processes.items() if name.startswith("worker") and each.alive]
+
+    def stop_worker(self, worker: Process | None = None) -> int | None:
+        """SIGTERM for a worker (the oldest that runs); returns its exit code."""
+        return (worker or self.workers()[0]).stop()
+
+    def kill_worker(self, worker: Process | None = None) -> int | None:
+        """SIGKILL for a worker (the oldest that runs)."""
+        return (worker or self.workers()[0]).kill()
+
+    def logs(self, name: str = "") -> str:
+        """What one process wrote so far, or all of them."""
+        chosen = [self.processes[name]] if name else self.processes.values()
+        return "\n".join(f"--- {each.name}\n{each.output()}" for each in chosen)
+
+    def stop(self) -> None:
+        """End every process and delete the vhost."""
+        for each in self.processes.values():
+            if each.popen and each.alive:
+                each.popen.terminate()
+        for each in self.processes.values():
+            each.stop()
+        with suppress(OSError):  # the broker may be down: some tests do that
+            self.broker.delete_vhost(self.amqp_url)
+
+    def _process(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
+        self.processes[name] = Process(name, command, log=self.directory / f"{name}.log", env=self.env | (env or {}))
+        return self.processes[name]
