@@ -1,6 +1,7 @@
 """Publishes poll tasks for a process's whole life: gathers what goes together, and returns when it is confirmed."""
 
 import asyncio
+import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -41,7 +41,7 @@ class Poller:
             " ".join(f"{backend}.{shard}" for backend, shard in queues) if len(queues) < 5 else f"{len(queues)} queues"
         )
         self.queues = queues
-        self.publisher = Publisher(conf.amqp_url(), f"runworker {title} publisher")
+        self.publisher = Publisher(conf.amqp_url(), f"runworker {title}")
         self.subscriber = Subscriber(conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare)
         self.holding = Holding(self.subscriber, self.publisher)
         self.ledger = Ledger()

@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import TracebackType
+from typing import NoReturn, Self
 
 ADVANCED_CONFIG = Path(__file__).resolve().parent / "rabbitmq" / "advanced.config"
 # Debian's and Fedora's wrappers in /usr/sbin switch the user; what they call does not.
@@ -70,21 +69,26 @@ class Node:
 
     def start(self, timeout: float = 60) -> None:
         """Start the node and wait until AMQP and the management API answer (about 7 s). Raises NodeFailed."""
-        server, epmd = installed(), shutil.which("epmd", path=PATH)
-        if not server or not epmd:
-            raise NodeFailed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
-        self._prepare()
+        server, epmd = self._prepare()
         with (self.directory / "log" / "out.log").open("wb") as out:
             # epmd first, as a child of ours: one that the node starts by itself would outlive it
-            self._epmd = subprocess.Popen([epmd], env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self._epmd = subprocess.Popen(epmd, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
             self.process = subprocess.Popen(
-                [server], env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                server, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         try:
             self._wait_until_up(time.monotonic() + timeout)
         except BaseException:
             self.kill()
             raise
+
+    def become(self) -> NoReturn:
+        """Turn this process into the server, with epmd as a child in the same process group. Raises NodeFailed."""
+        server, epmd = self._prepare()
+        # setpriv (util-linux): epmd ends when the server does, however that ends
+        tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        subprocess.Popen([*tied, *epmd], env=self._env, stdin=subprocess.DEVNULL)
+        os.execve(server[0], server, self._env)
 
     def stop(self, timeout: float = 30) -> None:
         """End the node gracefully, and its epmd; kill what has not ended after `timeout` seconds."""
@@ -114,7 +118,10 @@ class Node:
         """Delete the data of the stopped node."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> tuple[list[str], list[str]]:
+        server, epmd = installed(), shutil.which("epmd", path=PATH)
+        if not server or not epmd:
+            raise NodeFailed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
         for folder in ("home", "data", "log", "generated"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         conf = ("management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}", *self.conf, "")
@@ -140,6 +147,7 @@ class Node:
             "RABBITMQ_LOG_BASE": str(self.directory / "log"),
             "RABBITMQ_PID_FILE": str(self.directory / "pid"),
         }
+        return [server], [epmd]
 
     def _wait_until_up(self, until: float) -> None:
         while not self._is_up():
@@ -159,29 +167,19 @@ class Node:
             return False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a node in the foreground until SIGTERM or SIGINT; ends with an error when the node dies."""
+def main() -> None:
+    """Prepare a node, start its epmd and become its server: what started this process then holds the whole node."""
     parser = argparse.ArgumentParser(prog="python -m deploy.rabbitmq_node", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="everything of the node lies in here")
     parser.add_argument("--amqp-port", type=int, required=True)
     parser.add_argument("--management-port", type=int, required=True)
-    options = parser.parse_args(argv)
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)  # it is leaving already
-        raise SystemExit(0)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, leave)
+    options = parser.parse_args()
+    node = Node(options.directory, amqp_port=options.amqp_port, management_port=options.management_port)
     try:
-        with Node(options.directory, amqp_port=options.amqp_port, management_port=options.management_port) as node:
-            print(f"up at {node.amqp_url}, log in {node.directory / 'log'}", flush=True)  # noqa: T201 (a command)
-            return node.process.wait() or 1 if node.process else 1
+        node.become()
     except NodeFailed as error:
-        print(error, file=sys.stderr)  # noqa: T201 (a command)
-        return 1
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -56,7 +56,7 @@ print(sys.version, hashlib.sha256(b"".join(open(name, "rb").read() for name in s
   if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     install_packages "Python's venv module is missing" "$("$PYTHON" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')"
   fi
-  echo "setup: making .venv (a minute or two, the first time)"
+  echo "setup: packages into .venv (a minute or two the first time)"
   # one that was made elsewhere or by another Python is made anew
   .venv/bin/python -c 'import sys; sys.exit(sys.argv[1] != sys.version)' "$("$PYTHON" -c 'import sys; print(sys.version)')" 2>/dev/null &&
     .venv/bin/python -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear .venv

@@ -47,7 +47,7 @@ ALLOWED_HOSTS = [host for host in os.environ.get("ALLOWED_HOSTS", "").replace(",
 if DEBUG and not ALLOWED_HOSTS:
     ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
-# `consumers` brings the runworker of this project, so it stands before `channels`; daphne (for development) makes runserver serve WebSockets.
+# `consumers` brings the runworker, so it stands before `channels`; daphne (for development) makes runserver serve WebSockets.
 INSTALLED_APPS = [
     "consumers",
     "progrock",

@@ -107,4 +107,4 @@ def percent(value: object, scale: float = 100.0) -> float | None:
         number = float(value)  # type: ignore[arg-type]  # whatever JSON held: float() itself is the check
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(100.0, max(0.0, number / scale * 100.0)) if math.isfinite(number) else None
+    return min(100.0, max(0.0, number * 100.0 / scale)) if math.isfinite(number) else None

@@ -256,15 +256,7 @@ function region() {
   return document.body.appendChild(made);
 }
 
-const WORDS = {
-  queued: "Queued",
-  starting: "Starting",
-  running: "Running",
-  succeeded: "Finished",
-  failed: "Failed",
-  cancelled: "Cancelled",
-  expired: "Timed out",
-};
+const wordOf = ({ cancelling, state }) => (cancelling ? "cancelling" : state);
 
 /** "12 s", "3 min 5 s", "2 h 10 min" */
 function duration(ms) {
@@ -378,7 +370,7 @@ export class JobProgress extends HTMLElement {
     this.setAttribute("aria-label", label);
     this.setAttribute("state", job.state);
     this.#text("name", label);
-    this.#text("state", job.cancelling ? "Cancelling" : (WORDS[job.state] ?? job.state));
+    this.#text("state", wordOf(job).replace(/^./, (letter) => letter.toUpperCase()));
     this.#cancelButton(job, label);
     bar.setAttribute("aria-label", label);
     bar.hidden = !known && job.complete;
@@ -436,8 +428,7 @@ export class JobProgress extends HTMLElement {
   #announce(before, job) {
     const quarter = ({ progress }) => Math.floor((progress ?? 0) / 25);
     if (job.state !== before?.state || job.cancelling !== before.cancelling) {
-      const state = job.cancelling ? "cancelling" : (WORDS[job.state] ?? job.state).toLowerCase();
-      announce(job.job, `${this.label} ${state}${job.error ? `: ${job.error}` : ""}`);
+      announce(job.job, `${this.label} ${wordOf(job)}${job.error ? `: ${job.error}` : ""}`);
     } else if (quarter(job) > quarter(before)) {
       announce(job.job, `${this.label} ${quarter(job) * 25} %`);
     }

@@ -1,0 +1,32 @@
+"""Serves the demo backend: `python -m deploy.demo_backend --port 8090`."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from deploy.demo_backend.app import application
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo_backend", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--test", action="store_true", help="with hooks for tests under /_test/")
+    options = parser.parse_args(arguments)
+    try:
+        web.run_app(
+            application(test=options.test),
+            host=options.host,
+            port=options.port,
+            access_log=None,
+            shutdown_timeout=1.0,
+        )
+    except OSError as error:
+        raise SystemExit(f"port {options.port} cannot be used ({os.strerror(error.errno or 0)}): choose another by --port") from error
+
+
+if __name__ == "__main__":
+    main()

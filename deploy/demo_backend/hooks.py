@@ -1,0 +1,169 @@
+"""The demo backend's hooks for tests: make it misbehave, move a task, count what was asked of it.
+
+POST /_test/behave    {"mode": "503", "on": "poll", "task": id, "count": 2, "retry_after": "3", "delay": 0.1}; all but mode optional
+DELETE /_test/behave  behave again
+POST /_test/tasks/id  {"percent": 42, "status": "running", "stage": "…"}: laid over what the task answers from now on
+GET /_test/tasks/id   {"polls": 3, "overlaps": 0, "times": [epoch seconds of polls], "cancels": 0}
+GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "under_way": 0, "most_under_way": 8}
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from deploy.demo_backend.app import TASKS, answer
+
+KINDS = {"POST": "start", "GET": "poll", "DELETE": "cancel"}
+
+
+@dataclass
+class Seen:
+    """What was asked about one task."""
+
+    polls: int = 0
+    overlaps: int = 0
+    cancels: int = 0
+    under_way: int = 0
+    times: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Hooks:
+    """How to misbehave, and what was seen."""
+
+    rules: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
+    starts: int = 0
+    polls: int = 0
+    requests: int = 0
+    under_way: int = 0
+    most_under_way: int = 0
+
+    def rule(self, kind: str, ids: list[str]) -> dict[str, Any] | None:
+        """The first rule for such a request; each use counts down its `count`."""
+        for rule in self.rules:
+            if rule.get("on") in (None, kind) and (not rule.get("task") or rule["task"] in ids) and rule["count"] != 0:
+                rule["count"] -= 1
+                return rule
+        return None
+
+
+HOOKS = web.AppKey("hooks", Hooks)
+
+
+@web.middleware
+async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Counts, and answers by a rule where there is one."""
+    if request.path.startswith("/_test/"):
+        return await handler(request)
+    hooks, kind = request.app[HOOKS], KINDS.get(request.method, "")
+    ids = [request.match_info["id"]] if "id" in request.match_info else request.query.get("ids", "").split(",")
+    seen = [hooks.seen[i] for i in ids if i in request.app[TASKS].by_id]
+    hooks.requests += 1
+    hooks.under_way += 1
+    hooks.most_under_way = max(hooks.most_under_way, hooks.under_way)
+    hooks.starts += kind == "start"
+    for task in seen:
+        task.cancels += kind == "cancel"
+        if kind == "poll":
+            hooks.polls += 1
+            task.polls += 1
+            task.overlaps += task.under_way > 0
+            task.under_way += 1
+            task.times.append(time.time())
+            del task.times[:-1000]
+    try:
+        rule = hooks.rule(kind, ids)
+        return await misbehave(request, handler, rule) if rule else await handler(request)
+    finally:
+        hooks.under_way -= 1
+        for task in seen if kind == "poll" else ():
+            task.under_way -= 1
+
+
+async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]) -> web.StreamResponse:
+    """One answer that is not as it should be: `mode` is a status, or one of the words below."""
+    mode, headers = str(rule["mode"]), {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
+    await asyncio.sleep(rule.get("delay", 0.0))
+    if mode.isdigit():
+        return answer(f"told to answer {mode}", int(mode), **headers)
+    if mode == "hang":
+        await asyncio.sleep(3600)
+    if mode in ("reset", "garbage", "close"):
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n" + b'{"status": "ru'
+        transport.write({"reset": b"", "garbage": b"good day\r\n\r\n", "close": head}[mode])
+        transport.close()
+        return web.Response()
+    if mode == "huge":
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
+        await response.prepare(request)
+        for _ in range(1600):
+            await response.write(b" " * 65536)
+        return response
+    bodies = {
+        "html": b"<html>It works!</html>",
+        "nan": b'{"status": "running", "percent": NaN, "stage": "not a number"}',
+        "infinity": b'{"status": "running", "percent": Infinity}',
+        "state": b'{"status": "paused"}',
+        "stateless": b'{"percent": 10}',
+        "list": b"[1, 2]",
+        "empty": b"",
+        "handleless": b'{"id": null}',
+        "dots": b'{"id": ".."}',
+    }
+    if mode in bodies:
+        return web.Response(body=bodies[mode], content_type="application/json", headers=headers)
+    if mode == "redirect":
+        return web.Response(status=302, headers={"Location": str(request.url), **headers})
+    response = await handler(request)  # "ok" and "text": the right answer, but for a header
+    response.headers.update(headers | ({"Content-Type": "text/plain"} if mode == "text" else {}))
+    return response
+
+
+async def set_rule(request: web.Request) -> web.Response:
+    """POST /_test/behave."""
+    rule = {"count": -1, **orjson.loads(await request.read())}
+    request.app[HOOKS].rules.append(rule)
+    return answer(rule)
+
+
+async def forget_rules(request: web.Request) -> web.Response:
+    """DELETE /_test/behave."""
+    request.app[HOOKS].rules.clear()
+    return answer({})
+
+
+async def force(request: web.Request) -> web.Response:
+    """POST /_test/tasks/{id}."""
+    task = request.app[TASKS].by_id[request.match_info["id"]]
+    task.forced |= orjson.loads(await request.read())
+    return answer(task.answer() | {"at": time.time()})
+
+
+async def seen(request: web.Request) -> web.Response:
+    """GET /_test/tasks/{id}."""
+    return answer(request.app[HOOKS].seen[request.match_info["id"]])
+
+
+async def stats(request: web.Request) -> web.Response:
+    """GET /_test/stats."""
+    hooks, names = request.app[HOOKS], ("starts", "polls", "requests", "under_way", "most_under_way")
+    return answer({"tasks": len(request.app[TASKS].by_id)} | {name: getattr(hooks, name) for name in names})
+
+
+def install(app: web.Application) -> None:
+    """Put the hooks into the program."""
+    app[HOOKS] = Hooks()
+    app.middlewares.append(watch)
+    app.add_routes([web.post("/_test/behave", set_rule), web.delete("/_test/behave", forget_rules)])
+    app.add_routes([web.post("/_test/tasks/{id}", force), web.get("/_test/tasks/{id}", seen)])
+    app.add_routes([web.get("/_test/stats", stats)])

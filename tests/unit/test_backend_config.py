@@ -1,0 +1,195 @@
+"""The backends' file: what it may say, and what a wrong one is told."""
+
+from pathlib import Path
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from progrock.backends import ConfigError, Options, build, load
+from progrock.backends.config import find
+
+ROOT = Path(__file__).resolve().parents[2]
+RIGHT = {
+    "url": '"https://render.internal/v1/"',
+    "start": '{ path = "/tasks" }',
+    "poll": '{ path = "/tasks/{handle}" }',
+    "handle": '"id"',
+    "state": '"status"',
+    "states": '{ running = ["Queued", "running"], succeeded = ["done"] }',
+}
+
+
+class Gpu:
+    """A backend class of someone's own."""
+
+    def __init__(self, options: Options, *, zone: str, cards: int = 1) -> None:
+        self.options, self.zone, self.cards = options, zone, cards
+
+
+def toml(changes: dict[str, str | None], name: str = "render") -> str:
+    lines = RIGHT | changes
+    return f"[{name}]\n" + "\n".join(f"{key} = {text}" for key, text in lines.items() if text is not None)
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "backends.toml").write_text(text, encoding="utf-8")
+    return folder / "backends.toml"
+
+
+def test_the_shipped_file_is_right_and_in_its_order() -> None:
+    backends = load(ROOT / "deploy" / "backends.toml", {})
+    assert list(backends) == ["render", "transcribe", "report"]
+    render, transcribe, report = backends.values()
+    assert render.spec is not None
+    assert render.spec.url == "http://127.0.0.1:8090"
+    assert render.spec.poll_many is not None
+    assert (render.has_progress, render.cancels, render.repeat) == (True, True, True)
+    assert (transcribe.has_progress, transcribe.cancels, report.interval) == (False, True, 2.0)
+
+
+def test_the_least_table_gets_the_documented_defaults(tmp_path: Path) -> None:
+    options = load(write(tmp_path, toml({})))["render"]
+    assert (options.interval, options.timeout, options.deadline, options.shards) == (1.0, 5.0, 3600.0, 2)
+    assert (options.concurrency, options.max_answer, options.repeat) == (8, 1 << 20, True)
+    assert (options.cancels, options.has_progress) == (False, False)
+    assert options.spec is not None
+    assert options.spec.url == "https://render.internal/v1"
+    assert options.spec.states == {"queued": "running", "running": "running", "done": "succeeded"}
+
+
+def test_repeat_may_be_refused(tmp_path: Path) -> None:
+    text = toml({"start": '{ path = "/tasks", repeat = false }'})
+    assert load(write(tmp_path, text))["render"].repeat is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "found", "wanted"),
+    [
+        ({"url": None}, "[render] url", "nothing", "an address"),
+        ({"url": '"ftp://x"'}, "[render] url", "ftp://x", "an address"),
+        ({"url": '"http://x:99999"'}, "[render] url", "http://x:99999", "an address"),
+        ({"url": '"http://x/?a=1"'}, "[render] url", "?a=1", "without ?"),
+        ({"url": "7"}, "[render] url", "7", "an address"),
+        ({"url": '"${NOWHERE}"'}, "[render] url", "no NOWHERE in the environment", "NOWHERE"),
+        ({"timeot": "5"}, "[render]", "'timeot'", "timeout"),
+        ({"zzz": "5"}, "[render]", "'zzz'", "interval, timeout"),
+        ({"timeout": '"5"'}, "[render] timeout", "'5'", "a number of at least 0.1"),
+        ({"timeout": "nan"}, "[render] timeout", "nan", "a number"),
+        ({"timeout": "true"}, "[render] timeout", "True", "a number"),
+        ({"interval": "0"}, "[render] interval", "0", "at least 0.1"),
+        ({"shards": "0"}, "[render] shards", "0", "a whole number from 1 to 256"),
+        ({"shards": "1.5"}, "[render] shards", "1.5", "a whole number"),
+        ({"state": '"status["'}, "[render] state", "status[", "JMESPath"),
+        ({"state": '""'}, "[render] state", "''", "JMESPath"),
+        ({"message": "3"}, "[render] message", "3", "JMESPath"),
+        ({"handle": None}, "[render] handle", "nothing", "JMESPath"),
+        ({"start": None}, "[render] start", "nothing", "path"),
+        ({"start": '"/tasks"'}, "[render] start", "/tasks", "a table"),
+        ({"start": '{ path = "/tasks/{handle}" }'}, "[render] start path", "{handle}", "/tasks"),
+        ({"start": '{ path = "tasks" }'}, "[render] start path", "tasks", "/tasks"),
+        ({"start": '{ path = "/tasks", method = "GET" }'}, "[render] start method", "GET", "POST"),
+        ({"start": '{ path = "/t", method = "PUT", repeat = false }'}, "[render] start", "PUT", "POST"),
+        ({"start": '{ path = "/t", repeat = "no" }'}, "[render] start repeat", "no", "true or false"),
+        ({"poll": None}, "[render] poll", "nothing", "poll_many"),
+        ({"poll": '{ path = "/tasks/{id}" }'}, "[render] poll path", "{id}", "{handle}"),
+        ({"poll": '{ path = "/tasks" }'}, "[render] poll path", "/tasks", "{handle}"),
+        ({"poll_many": '{ path = "/t?i={handles}" }'}, "[render] poll_many items", "nothing", "JMESPath"),
+        ({"states": None}, "[render] states", "nothing", "words"),
+        ({"states": '{ running = ["a"] }'}, "[render] states", "running", "succeeded"),
+        ({"states": '{ running = ["a"], succeeded = ["A"] }'}, "[render] states", "a", "stands twice"),
+        ({"states": '{ running = ["a", "a"], succeeded = ["b"] }'}, "[render] states", "a", "stands twice"),
+        ({"states": '{ running = "a", succeeded = ["b"] }'}, "[render] states running", "'a'", "a list"),
+        ({"states": '{ runing = ["a"] }'}, "[render] states", "'runing'", "running"),
+        ({"headers": '{ "a b" = "c" }'}, "[render] headers", "a b", "HTTP headers"),
+        ({"headers": "{ a = 1 }"}, "[render] headers", "1", "HTTP headers"),
+        ({"headers": '"x"'}, "[render] headers", "'x'", "HTTP headers"),
+    ],
+)
+def test_a_wrong_table_is_told_where_what_was_found_and_what_was_wanted(
+    tmp_path: Path, changes: dict[str, str | None], where: str, found: str, wanted: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(write(tmp_path, toml(changes)), {})
+    assert raised.value.where.endswith(f"backends.toml: {where}")
+    assert found in raised.value.found
+    assert wanted in raised.value.wanted
+    assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("name", ["Render", "7up", "a.b", '"a*"', "x" * 41])
+def test_a_name_that_would_break_routing_keys_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        load(write(tmp_path, toml({}, name)))
+
+
+def test_a_file_that_is_missing_empty_or_no_toml_is_told_so(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", write(tmp_path, ""), write(tmp_path, "[render")):
+        with pytest.raises(ConfigError, match="TOML|a table per backend"):
+            load(path)
+    with pytest.raises(ConfigError, match="a table"):
+        load(write(tmp_path, "render = 3"))
+
+
+def test_variables_of_the_address_come_from_the_environment_and_stay_out_of_errors(tmp_path: Path) -> None:
+    path = write(tmp_path, toml({"url": '"${SCHEME:-https}://${HOST}/v1"'}))
+    spec = load(path, {"HOST": "render.example"})["render"].spec
+    assert spec is not None
+    assert spec.url == "https://render.example/v1"
+    with pytest.raises(ConfigError) as raised:
+        load(path, {"HOST": "hunter2 with a space"})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_headers_are_read_from_the_environment_only_when_a_worker_builds_the_backend(tmp_path: Path) -> None:
+    options = load(write(tmp_path, toml({"headers": '{ Authorization = "Bearer ${TOKEN}" }'})), {})["render"]
+    assert "TOKEN" not in repr(options)
+    with pytest.raises(ConfigError, match="no TOKEN in the environment"):
+        build(options, {})
+    with pytest.raises(ConfigError, match="line break") as raised:
+        build(options, {"TOKEN": "hunter2\r\nX: y"})
+    assert "hunter2" not in str(raised.value)
+    assert build(options, {"TOKEN": "hunter2"}).options is options
+
+
+def test_a_class_gets_the_tables_other_keys(tmp_path: Path) -> None:
+    text = f'[gpu]\nclass = "{__name__}.Gpu"\ninterval = 3\ncancels = false\nzone = "eu"\ncards = 4\n'
+    options = load(write(tmp_path, text))["gpu"]
+    assert (options.interval, options.cancels, options.has_progress, options.spec) == (3, False, True, None)
+    backend: Any = build(options)
+    assert (backend.options, backend.zone, backend.cards) == (options, "eu", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('class = "nowhere.Gpu"', "No module named 'nowhere'"),
+        (f'class = "{__name__}.Cpu"', "has no attribute 'Cpu'"),
+        (f'class = "{__name__}.Gpu"', "missing a required"),
+        (f'class = "{__name__}.Gpu"\nzone = "eu"\ntimeot = 5', "unexpected keyword argument 'timeot'"),
+        ('class = "Gpu"', "dotted path"),
+        ("class = 5", "dotted path"),
+    ],
+)
+def test_a_class_that_does_not_fit_stops_the_start(tmp_path: Path, text: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(write(tmp_path, f"[gpu]\n{text}\n"))
+    assert wanted in str(raised.value)
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("ab"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner),
+)
+
+
+@given(json, st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join))
+def test_plain_paths_find_what_jmespath_finds(answer: object, expression: str) -> None:
+    assert find(expression)(answer) == jmespath.search(expression, answer)
+
+
+def test_other_expressions_are_jmespaths_own() -> None:
+    assert find("tasks[?id=='b'].status | [0]")({"tasks": [{"id": "b", "status": "done"}]}) == "done"
+    assert find("`7`")({}) == 7

@@ -1,0 +1,266 @@
+"""The poll policy: pure, so by table at its edges, and by Hypothesis where a law can be stated."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.lanes import round_delay
+from progrock.backends import BackendError, Handle, Options, Status
+from progrock.policy import FORGOTTEN, Decision, decide_cancel, decide_poll, decide_start
+
+NOW = 1_800_000_000.0
+OPTIONS = Options(name="render")
+
+
+@dataclass(kw_only=True)
+class Job:
+    state: str = "running"
+    handle: str = "h1"
+    progress: float | None = 40.0
+    message: str = "Rendering"
+    attempts: int = 0
+    deadline_at: float = NOW + 3600
+    cancel_requested: bool = False
+
+
+def poll(outcome: Status | BackendError, job: Job | None = None, **changes: Any) -> Decision:
+    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
+    return decide_poll(job or Job(), outcome, **arguments)
+
+
+def start(outcome: str | BackendError, job: Job | None = None, **changes: Any) -> Decision:
+    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
+    return decide_start(job or Job(state="starting", handle="", progress=None), outcome, **arguments)
+
+
+def test_a_running_job_is_looked_at_again_after_the_interval() -> None:
+    decision = poll(Status(state="running", progress=42.0, message="Placing lights"), Job(attempts=3))
+    assert decision == Decision(
+        state="running", handle="h1", progress=42.0, message="Placing lights", attempts=0, delay=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "retry_after", "delay"),
+    [(1.0, None, 1.0), (1.0, 0.3, 1.0), (1.0, 17.3, 17.3), (1.7, None, 1.7), (1.0, 1e9, 3600.0), (1.0, math.nan, 1.0)],
+)
+def test_retry_after_wins_when_it_is_longer_and_is_kept_exactly(
+    interval: float, retry_after: float | None, delay: float
+) -> None:
+    options = Options(name="render", interval=interval)
+    assert poll(Status(state="running", retry_after=retry_after), options=options).delay == delay
+
+
+def test_the_last_look_is_at_the_deadline_and_after_it_the_job_expires() -> None:
+    assert poll(Status(state="running"), Job(deadline_at=NOW + 0.4)).delay == pytest.approx(0.4)
+    expired = poll(Status(state="running", progress=99), Job(deadline_at=NOW))
+    assert (expired.state, expired.delay) == ("expired", None)
+    assert expired.error == "the job did not end within 60 minutes"
+    assert expired.progress == 40.0
+
+
+def test_an_error_at_the_deadline_expires_the_job_and_says_what_was_last_wrong() -> None:
+    expired = poll(BackendError("the backend answered 503"), Job(deadline_at=NOW - 1))
+    assert expired.state == "expired"
+    assert expired.error.endswith("; at last the backend answered 503")
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_the_backends_last_word_counts_even_when_it_comes_after_the_deadline(state: Any) -> None:
+    decision = poll(Status(state=state), Job(deadline_at=NOW - 9))
+    assert (decision.state, decision.delay) == (state, None)
+
+
+def test_a_success_ends_at_100_with_its_result() -> None:
+    decision = poll(Status(state="succeeded", progress=99.0, result={"file": "a.mp4"}))
+    assert (decision.state, decision.progress, decision.result, decision.error) == (
+        "succeeded",
+        100.0,
+        {"file": "a.mp4"},
+        "",
+    )
+
+
+@pytest.mark.parametrize("result", [0, False, "", [], None])
+def test_an_empty_result_is_a_result(result: object) -> None:
+    assert poll(Status(state="succeeded", result=result)).result == result
+
+
+def test_a_failure_carries_the_backends_error_and_the_progress_known() -> None:
+    assert poll(Status(state="failed", error="out of memory")).error == "out of memory"
+    assert poll(Status(state="failed")).error == "the backend says that the job failed"
+    assert poll(Status(state="failed")).progress == 40.0
+    assert poll(Status(state="failed", progress=55)).progress == 55.0
+
+
+def test_a_cancellation_that_nobody_asked_for_is_explained() -> None:
+    assert poll(Status(state="cancelled")).error == "cancelled at the backend"
+    assert poll(Status(state="cancelled"), Job(cancel_requested=True)).error == ""
+
+
+@pytest.mark.parametrize(
+    ("progress", "shown"),
+    [(None, None), (math.nan, None), (math.inf, None), (-3, 0.0), (250, 100.0), (12.5, 12.5), (True, None)],
+)
+def test_progress_is_a_finite_number_from_0_to_100_or_unknown(progress: Any, shown: float | None) -> None:
+    assert poll(Status(state="running", progress=progress)).progress == shown
+
+
+def test_progress_that_jumps_back_is_shown_as_the_backend_says() -> None:
+    assert poll(Status(state="running", progress=10.0), Job(progress=80.0)).progress == 10.0
+
+
+def test_an_error_keeps_the_job_running_and_says_so_at_once() -> None:
+    decision = poll(BackendError("connection refused", sent=False))
+    assert decision.message == "backend unreachable, retrying (connection refused)"
+    assert (decision.state, decision.progress, decision.attempts, decision.delay) == ("running", 40.0, 1, 1.0)
+
+
+def test_a_recovery_takes_the_backends_message_or_none() -> None:
+    recovered = poll(Status(state="running"), Job(message="backend unreachable, retrying (…)", attempts=4))
+    assert (recovered.message, recovered.attempts) == ("", 0)
+
+
+def test_backoff_grows_with_the_attempts_up_to_a_minute() -> None:
+    delays = [poll(BackendError("x"), Job(attempts=n), draw=0.999).delay for n in range(12)]
+    assert delays[:4] == [2.0, 4.0, 10.0, 20.0]  # 2, 4, 8 and 16 seconds, rounded up to what two lanes hold
+    assert delays[-1] == 60.0
+    slow = Options(name="slow", interval=300.0)
+    assert poll(BackendError("x"), draw=0.999, options=slow).delay == 300.0
+
+
+def test_retry_after_on_an_error_wins_when_it_is_longer() -> None:
+    assert poll(BackendError("the backend answered 429", retry_after=33.3)).delay == 33.3
+    assert poll(BackendError("the backend answered 429", retry_after=0.2), draw=0.9).delay == round_delay(1.8)
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    draw=st.floats(0, 1, exclude_max=True),
+    interval=st.floats(0.1, 600),
+    left=st.floats(0.001, 1e6),
+    wait=st.none() | st.floats(0, 1e7),
+)
+def test_no_delay_is_hasty_or_beyond_the_deadline(
+    attempts: int, draw: float, interval: float, left: float, wait: float | None
+) -> None:
+    job, options = Job(attempts=attempts, deadline_at=NOW + left), Options(name="render", interval=interval)
+    delay = poll(BackendError("x", retry_after=wait), job, draw=draw, options=options).delay
+    left = job.deadline_at - NOW
+    assert delay is not None
+    assert min(left, max(0.1, wait or 0)) <= delay <= left
+    assert delay in (left, wait) or delay == round_delay(delay)
+
+
+def test_a_forgotten_job_fails_at_the_third_404_in_a_row() -> None:
+    gone, job = BackendError("the backend answered 404", forgotten=True), Job()
+    for attempt in (1, 2):
+        decision = poll(gone, job)
+        assert (decision.state, decision.message, decision.attempts) == ("running", FORGOTTEN, attempt)
+        job = Job(message=decision.message, attempts=decision.attempts)
+    assert (poll(gone, job).state, poll(gone, job).error) == ("failed", "the backend no longer knows this job")
+
+
+def test_a_404_after_an_outage_is_the_first_in_its_row() -> None:
+    decision = poll(BackendError("x", forgotten=True), Job(attempts=9, message="backend unreachable, retrying (x)"))
+    assert (decision.state, decision.attempts) == ("running", 1)
+
+
+def test_a_final_error_fails_the_job_at_once() -> None:
+    assert poll(BackendError("quota used up", final=True)).error == "quota used up"
+    assert poll(BackendError("quota used up", final=True)).state == "failed"
+
+
+def test_a_started_job_is_first_looked_at_after_a_second_at_most() -> None:
+    assert start("h9") == Decision(state="running", handle="h9", progress=None, delay=1.0)
+    assert start("h9", options=Options(name="r", interval=0.3)).delay == 0.3
+    assert start("h9", options=Options(name="r", interval=30.0)).delay == 1.0
+    assert start(Handle("h9", 12.5)).delay == 12.5
+    assert type(start(Handle("h9", 12.5)).handle) is str
+
+
+@pytest.mark.parametrize("handle", ["", ".", "..", "x" * 501, "a\0b", "a\nb"])
+def test_a_handle_that_cannot_be_used_is_no_start(handle: str) -> None:
+    assert start(handle).message.endswith("(the backend answered without a usable handle for the job)")
+    assert start(handle).state == "starting"
+    assert start(handle, options=Options(name="r", repeat=False)).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "repeat", "state", "text"),
+    [
+        (BackendError("the backend answered 503"), True, "starting", "retrying (the backend answered 503)"),
+        (BackendError("connection refused", sent=False), False, "queued", "retrying (connection refused)"),
+        (BackendError("the backend answered 503"), False, "failed", "outcome unknown: the backend answered 503"),
+        (BackendError("the backend answered 422: bad", final=True), True, "failed", "the backend answered 422: bad"),
+    ],
+)
+def test_a_failed_start_is_repeated_where_it_may_be_and_stays_open_where_it_may_have_arrived(
+    error: BackendError, repeat: bool, state: str, text: str
+) -> None:
+    decision = start(error, options=Options(name="r", repeat=repeat))
+    assert decision.state == state
+    assert (decision.error if state == "failed" else decision.message).endswith(text)
+    assert (decision.delay is None) == (state == "failed")
+
+
+def test_a_start_at_the_deadline_expires_but_keeps_its_handle() -> None:
+    decision = start("h9", Job(state="starting", handle="", deadline_at=NOW))
+    assert (decision.state, decision.handle) == ("expired", "h9")
+    assert start(BackendError("x"), Job(state="starting", deadline_at=NOW)).state == "expired"
+
+
+def cancel(outcome: Status | BackendError | None, job: Job | None = None, **changes: Any) -> Decision:
+    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
+    return decide_cancel(job or Job(cancel_requested=True), outcome, **arguments)
+
+
+def test_a_cancelled_job_ends_and_keeps_its_progress() -> None:
+    assert cancel(None) == Decision(state="cancelled", handle="h1", progress=40.0)
+
+
+def test_a_cancel_that_did_not_get_through_is_tried_again() -> None:
+    decision = cancel(BackendError("connection refused", sent=False))
+    assert (decision.state, decision.attempts, decision.delay) == ("running", 1, 1.0)
+    assert decision.message == "cancelling, backend unreachable, retrying (connection refused)"
+
+
+def test_a_refused_cancel_shows_where_the_job_really_stands() -> None:
+    assert cancel(Status(state="succeeded", result=7)).state == "succeeded"
+    running = cancel(Status(state="running", progress=77.0))
+    assert (running.state, running.progress, running.delay) == ("running", 77.0, 1.0)
+    assert running.message == "the backend refused to cancel the job, trying again"
+
+
+def test_nothing_that_postgresql_refuses_gets_into_the_ledger() -> None:
+    running = poll(Status(state="running", message="a\0b" + "c" * 1000))
+    assert running.message == "ab" + "c" * 498
+    assert len(poll(Status(state="failed", error="e" * 9000)).error) == 2000
+    tricky = {"nul": "a\0\0b", "not nul": "a\\u0000b", "\0key": ["\\\0", "\\\\u0000"]}
+    kept = {"nul": "ab", "not nul": "a\\u0000b", "key": ["\\", "\\\\u0000"]}
+    assert poll(Status(state="succeeded", result=tricky)).result == kept
+    assert "\0" not in poll(BackendError("a\0b")).message
+
+
+@given(st.recursive(st.text("\0\\u0a\"'"), lambda inner: st.lists(inner) | st.dictionaries(st.text("\0\\u0"), inner)))
+def test_any_result_loses_its_nuls_and_nothing_else(result: object) -> None:
+    def without(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("\0", "")
+        if isinstance(value, list):
+            return [without(item) for item in value]
+        return {without(key): without(item) for key, item in value.items()}
+
+    assert poll(Status(state="succeeded", result=result)).result == without(result)
+
+
+def test_a_result_that_json_cannot_hold_fails_the_job_rather_than_the_batch() -> None:
+    decision = poll(Status(state="succeeded", result=object()))
+    assert decision.state == "failed"
+    assert "its result cannot be kept" in decision.error
+    assert orjson.dumps(decision.error)
