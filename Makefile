@@ -37,7 +37,11 @@ lock: setup ## the lock files from pyproject.toml (UPGRADE=--upgrade: newest ver
 	$(LOCK) --extra bench --constraint requirements.txt --output-file requirements-bench.txt
 
 topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topology
-	DEBUG=1 .venv/bin/python manage.py topology --definitions
+	@export RABBITMQ_WEB_PASSWORD="$${RABBITMQ_WEB_PASSWORD:-web-demo}" \
+		RABBITMQ_WORKER_PASSWORD="$${RABBITMQ_WORKER_PASSWORD:-worker-demo}" \
+		RABBITMQ_OPERATOR_PASSWORD="$${RABBITMQ_OPERATOR_PASSWORD:-operator-demo}"; \
+	DEBUG=1 .venv/bin/python manage.py topology --definitions > deploy/rabbitmq/definitions.json.new && \
+	mv deploy/rabbitmq/definitions.json.new deploy/rabbitmq/definitions.json
 
 bench-delay: setup ## how late delays are, mixed, on a private RabbitMQ: prints a table
 	@deploy/setup.sh demo

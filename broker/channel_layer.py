@@ -24,10 +24,22 @@ from channels_rabbitmq.core import RabbitmqChannelLayer
 from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_close
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 
-from broker.connection import CONNECT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE, STEADY, label, place, tls_of, vhost_of
+from broker.connection import (
+    CONNECT_TIMEOUT,
+    FIRST_PAUSE,
+    HEARTBEAT,
+    LONGEST_PAUSE,
+    STEADY,
+    label,
+    place,
+    tls_of,
+    vhost_of,
+)
 from broker.topology import GROUPS, WEB
 
 logger = logging.getLogger(__name__)
+# It has one thing to say, a traceback at each end of a consumer, whatever ended it; that reaches us as an exception.
+logging.getLogger("carehare._consume_channel").addFilter(lambda record: False)
 
 READY_TIMEOUT = 1.0
 CONFIRM_TIMEOUT = 5.0
@@ -35,9 +47,11 @@ CLOSE_TIMEOUT = 2.0
 
 
 class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
-    """Tells RabbitMQ the connection's name."""
+    """Tells RabbitMQ the connection's name, and notices a silent loss as early as the other connections do."""
 
     def _accept_handshake_frame(self, frame: Any) -> Any:
+        if isinstance(frame, spec.Connection.Tune):
+            frame.heartbeat = HEARTBEAT
         if not isinstance(frame, spec.Connection.Start):
             return super()._accept_handshake_frame(frame)
         self._lifecycle[spec.Connection.Start] = frame
@@ -97,6 +111,10 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         self._complained = 0.0
         self.epoch = 0
 
+    # The library still asks by the names that Channels 4.3 warns about.
+    valid_channel_name = RabbitmqChannelLayer.require_valid_channel_name
+    valid_group_name = RabbitmqChannelLayer.require_valid_group_name
+
     @property
     def connected(self) -> bool:
         future = self._carehare_connection
@@ -112,13 +130,14 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         if not self._receives:
             self._receives = True
             if self.connected:  # as a sender until now: connect again, with a queue
-                (await self._carehare_connection).abort()
+                self._carehare_connection.result().abort()
+                self._carehare_connection = asyncio.Future()
         name: str = await super().new_channel(prefix)
         return name
 
     async def group_send(self, group: str, message: dict[str, Any]) -> bool:
         """Sends to a group, at most once. Waits a second for a connection, then drops the message: False."""
-        assert self.valid_group_name(group), "Group name not valid"
+        self.require_valid_group_name(group)
         body = serialize_message(GroupRecipient(group), message)
         try:
             async with asyncio.timeout(READY_TIMEOUT):

@@ -90,11 +90,16 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+class _Connection(aio_pika.Connection):
+    def __del__(self) -> None:
+        """Nothing: what is opened here is closed here, and aio-pika's own would make a coroutine that nobody awaits."""
+
+
 async def connect(url: str, role: str) -> AbstractConnection:
     """A plain connection (no robust one: FACTS of its open bugs) under the name of `role`. Raises BrokerUnavailable."""
     query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
     async with translated(f"cannot connect to RabbitMQ at {place(url)}"), asyncio.timeout(CONNECT_TIMEOUT):
-        return await aio_pika.connect(url + query)
+        return await aio_pika.connect(url + query, connection_class=_Connection)
 
 
 async def shut(connection: AbstractConnection) -> None:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 BEAT = 20.0
 REPAIR = 5.0
+MOST_UNPUBLISHED = 1000
 #: How far each repair looks back beyond the one before: longer than a commit takes.
 OVERLAP = 10.0
 DELAYED = {
@@ -112,6 +113,7 @@ class Hub:
         self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
+        self._unpublished: dict[str, Row] = {}
         self._groups: set[str] = set()
         self._trouble: str | None = None
         self._ledger_away = False
@@ -160,13 +162,22 @@ class Hub:
     # Jobs
 
     async def publish(self, row: Row) -> None:
-        """Publish the job's present task, due now; where that fails, a worker's sweep does it later."""
+        """Publish the job's present task, due now; where that fails, again each second, and at last a worker's sweep does it."""
         options = conf.backends()[row.backend]
         task = Task(job=row.id, turn=row.turn, due=row.due_at)
         try:
             await self.publisher.publish(row.backend, shard_of(row.id, options.shards), [task], delay=0.0)
         except BrokerError as error:
-            logger.warning("job %s is in the ledger; a worker's sweep will bring it, since: %s", row.id, error)
+            if not self._unpublished:
+                logger.warning("jobs are kept in the ledger while their tasks cannot be published: %s", error)
+            if len(self._unpublished) < MOST_UNPUBLISHED:
+                self._unpublished[row.id] = row
+
+    async def _publish_again(self) -> None:
+        """What could not be published, when RabbitMQ is back; twice does no harm, the second is stale."""
+        rows = list(self._unpublished.values())
+        self._unpublished.clear()
+        await asyncio.gather(*map(self.publish, rows))
 
     async def show(self, row: Row) -> None:
         """Show a job to its audience, here and in the other web processes."""
@@ -228,6 +239,8 @@ class Hub:
             if self.layer.connected:
                 for group in wanted - self._groups:
                     await self._join(group)
+            if self._unpublished and self.publisher.connected:
+                await self._publish_again()
             trouble = "ledger" if self._ledger_away else None if self.layer.connected else "rabbitmq"
             if trouble != self._trouble:
                 self._trouble = trouble

@@ -16,7 +16,7 @@ from broker.publisher import Publisher
 from broker.subscriber import Subscriber
 from broker.tasks import MAX_TASKS, Task
 from broker.topology import Topology, poll_queue
-from consumers.rounds import GRACE, Ledger, Rounds
+from consumers.rounds import Ledger, Rounds
 from progrock import conf, ledger
 from progrock.backends import Options, build
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: Rounds under way at once for one queue: while one waits for its backend, others go on.
 ROUNDS = 8
 SWEEP = 5.0
+#: A job is swept when it is so many seconds overdue, or twice its backend's timeout, measured by its queue's watermark.
+GRACE = 10.0
 #: Seconds that rounds under way get to finish when the process is told to stop.
 FINISH = 30.0
 REPORT = 60.0

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError
 
-from broker.lanes import lane_for
+from broker.lanes import Lane, lane_for
 from broker.publisher import Publisher
 from broker.tasks import Task
 from consumers.hub import change_of
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds beyond a start's timeout after which an open intent is overdue; also the sweeper's least grace.
-GRACE = 10.0
 #: So many workers may die of one job before it is given up.
 MOST_CRASHES = 5
 #: The most that one push carries, in characters of frames; RabbitMQ takes messages of up to 16 MiB.
@@ -81,7 +80,9 @@ class Rounds:
         self.publisher = publisher
         self.layer = layer
         self.draw = draw
-        self._starts = asyncio.Semaphore(options.concurrency)
+        self._calls = asyncio.Semaphore(options.concurrency)
+        self._starting = asyncio.Lock()
+        self._abandoning: set[asyncio.Task[Any]] = set()
 
     async def work(self, shard: int, tasks: Sequence[Task], *, deliveries: int = 0) -> None:
         """Take one step of each job whose task is valid. Raises BrokerError: then the tasks must come again.
@@ -109,71 +110,96 @@ class Rounds:
                 resumed.append(row)  # its round died between the commit and the publish
         if careful:
             await self._count_crashes(current)
-        decisions = await self._decide(current)
-        after = await self._commit(rows, decisions)
+        waiting = [row for row in current.values() if row.state in (State.QUEUED, State.STARTING)]
+        others = [row for row in current.values() if row.state == State.RUNNING]
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish_next(shard, after))
             if resumed:
                 group.create_task(self._publish(shard, resumed, delay=0.0))
-            group.create_task(self._push([row for row, _, visible in after if visible]))
+            if others:
+                group.create_task(self._look(shard, others))
+            if waiting:
+                group.create_task(self._start(shard, waiting))
 
     # Deciding: one call of the backend for each kind of step
 
-    async def _decide(self, rows: Mapping[str, Row]) -> dict[str, Decision]:
-        starts, polls, cancels, given_up = [], [], [], {}
-        for row in rows.values():
+    async def _look(self, shard: int, rows: Sequence[Row]) -> None:
+        """Poll the running jobs, and cancel those whose cancellation was asked for."""
+        polls, cancels, decisions = [], [], {}
+        for row in rows:
             if row.crashes >= MOST_CRASHES:
-                given_up[row.id] = _end(
-                    row, State.FAILED, f"given up: {row.crashes} workers crashed while they handled this job"
-                )
-            elif row.state in (State.QUEUED, State.STARTING):
-                starts.append(row)
-            elif row.cancel_requested and self.options.cancels:
-                cancels.append(row)
-            elif row.cancel_requested:
-                given_up[row.id] = _end(row, State.CANCELLED, "")
-            else:
+                decisions[row.id] = _give_up(row)
+            elif not row.cancel_requested:
                 polls.append(row)
-        found = await asyncio.gather(self._poll(polls), self._cancel(cancels), self._start(starts))
-        return given_up | found[0] | found[1] | found[2]
+            elif self.options.cancels:
+                cancels.append(row)
+            else:
+                decisions[row.id] = _end(row, State.CANCELLED, "")
+        polled, cancelled = await asyncio.gather(self._poll(polls), self._cancel(cancels))
+        await self._finish(shard, rows, decisions | polled | cancelled)
 
     async def _poll(self, rows: Sequence[Row]) -> dict[str, Decision]:
         if not rows:
             return {}
-        answers = await self.backend.poll([_view(row) for row in rows])
+        silence = BackendError("the backend said nothing of this job")
+        answers: Mapping[str, Any] = {}
+        try:
+            answers = await self.backend.poll([_view(row) for row in rows])
+        except Exception as error:  # a class of the project's own must not take the round down
+            silence = self._mishap("poll", error)
         return {
-            row.id: policy.decide_poll(row, answers[row.id], now=time.time(), options=self.options, draw=self.draw())
+            row.id: policy.decide_poll(
+                row, answers.get(row.id, silence), now=time.time(), options=self.options, draw=self.draw()
+            )
             for row in rows
         }
 
+    async def _call(self, call: Callable[[JobView], Awaitable[Any]], row: Row) -> Any:
+        """What the backend says to a start or a cancel: its answer, or the BackendError that it raised."""
+        try:
+            return await call(_view(row))
+        except BackendError as error:
+            return error
+        except Exception as error:  # as above
+            return self._mishap(call.__name__, error)
+
+    def _mishap(self, doing: str, error: Exception) -> BackendError:
+        logger.error("the class of backend %s raised in %s", self.options.name, doing, exc_info=error)
+        return BackendError(f"the backend's class failed: {type(error).__name__}")
+
     async def _cancel(self, rows: Sequence[Row]) -> dict[str, Decision]:
         async def cancel(row: Row) -> tuple[str, Decision]:
-            try:
-                async with self._starts:
-                    outcome: Any = await self.backend.cancel(_view(row))
-            except BackendError as error:
-                outcome = error
+            async with self._calls:
+                outcome = await self._call(self.backend.cancel, row)
             return row.id, policy.decide_cancel(row, outcome, now=time.time(), options=self.options, draw=self.draw())
 
         return dict(await asyncio.gather(*map(cancel, rows)))
 
-    async def _start(self, rows: Sequence[Row]) -> dict[str, Decision]:
+    async def _start(self, shard: int, rows: Sequence[Row]) -> None:
+        """Start queued jobs, as many at once as the backend takes, so that no intent is open for longer than its call."""
+        for first in range(0, len(rows), self.options.concurrency):
+            some = rows[first : first + self.options.concurrency]
+            async with self._starting:
+                decisions = await self._start_some(some)
+            await self._finish(shard, some, decisions)
+
+    async def _start_some(self, rows: Sequence[Row]) -> dict[str, Decision]:
         """Commit the intent, then start: a worker that dies between the two leaves an open intent, which only a sweep brings back."""
         decisions: dict[str, Decision] = {}
         ready: list[Row] = []
+        repeated = {row.id for row in rows if row.state == State.STARTING}
         now = time.time()
         for row in rows:
-            swept = row.state == State.STARTING and row.sweeps > 0
-            if now >= row.deadline_at:
+            if row.state == State.STARTING and row.sweeps:
+                row.crashes += 1
+            if row.crashes >= MOST_CRASHES:
+                decisions[row.id] = _give_up(row)
+            elif now >= row.deadline_at:
                 decisions[row.id] = _end(row, State.EXPIRED, "the deadline passed before the backend took the job")
             elif row.state == State.STARTING and not self.options.repeat:
-                decisions[row.id] = _end(
-                    row, State.FAILED, "outcome unknown: the start may or may not have reached the backend"
-                )
+                decisions[row.id] = _end(row, State.FAILED, "outcome unknown: the start may or may not have arrived")
             else:
-                row.crashes += swept
                 ready.append(row)
-        due = now + self.options.timeout + GRACE
+        due = now + 2 * self.options.timeout  # the call ends before; the sweep adds its grace
         intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
         won = await self.ledger(ledger.commit, intents, now) if intents else {}
         opened = time.monotonic()
@@ -183,18 +209,15 @@ class Rounds:
             row.cancel_requested, row.state = won[row.id].cancel_requested, State.STARTING
 
         async def start(row: Row) -> None:
-            async with self._starts:
-                if time.monotonic() - opened > self.options.timeout:
-                    return  # a sweep may have brought it to somebody else by now
-                try:
-                    outcome: Any = await self.backend.start(_view(row))
-                except BackendError as error:
-                    outcome = error
-            decisions[row.id] = policy.decide_start(
-                row, outcome, now=time.time(), options=self.options, draw=self.draw()
-            )
+            if time.monotonic() - opened > self.options.timeout:
+                return  # this process was frozen: a sweep may have brought the job to somebody else
+            outcome = await self._call(self.backend.start, row)
+            decision = policy.decide_start(row, outcome, now=time.time(), options=self.options, draw=self.draw())
+            if row.id in repeated and decision.state == State.QUEUED:
+                decision = replace(decision, state=State.STARTING)  # an earlier try may have arrived
+            decisions[row.id] = decision
 
-        await asyncio.gather(self._push([row for row in ready if row.attempts == 0]), *map(start, ready))
+        await asyncio.gather(self._push([row for row in ready if row.id not in repeated]), *map(start, ready))
         return decisions
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
@@ -205,24 +228,27 @@ class Rounds:
             else:
                 row.crashes = crashes
 
+    def _abandon(self, row: Row) -> None:
+        """Tell the backend, once, that nobody waits for this job any more; what comes of it changes nothing here."""
+        task = asyncio.create_task(self._call(self.backend.cancel, row))
+        self._abandoning.add(task)
+        task.add_done_callback(self._abandoning.discard)
+
     # Acting: commit, then publish and push
 
-    async def _commit(
-        self, rows: Mapping[str, Row], decisions: Mapping[str, Decision]
-    ) -> list[tuple[Row, float | None, bool]]:
-        """Write the decisions; for each that won: the row as it is now, the next step's delay (None: ended), and whether to show it."""
+    async def _finish(self, shard: int, rows: Sequence[Row], decisions: Mapping[str, Decision]) -> None:
+        """Write the decisions; then, for those that won, publish the next tasks and show what changed."""
         if not decisions:
-            return []
+            return
         now = time.time()
-        updates = [_decided(rows[job], decision, now) for job, decision in decisions.items()]
-        won = await self.ledger(ledger.commit, updates, now)
-        after: list[tuple[Row, float | None, bool]] = []
-        for update in updates:
-            if (new := won.get(update.id)) is None:
+        updates = {row.id: _decided(row, decisions[row.id], now) for row in rows if row.id in decisions}
+        won = await self.ledger(ledger.commit, list(updates.values()), now)
+        delays: list[tuple[Row, float]] = []
+        changed: list[Row] = []
+        for row in rows:
+            if (new := won.get(row.id)) is None:
                 continue
-            row, delay = rows[update.id], decisions[update.id].delay
-            if delay is not None and new.cancel_requested and not update.cancel_seen:
-                delay = 0.0
+            update, delay = updates[row.id], decisions[row.id].delay
             row.state, row.handle, row.progress, row.message = (
                 update.state,
                 update.handle,
@@ -236,14 +262,20 @@ class Rounds:
                 new.due_at,
                 new.cancel_requested,
             )
-            after.append((row, delay, update.visible))
-        return after
-
-    async def _publish_next(self, shard: int, after: Iterable[tuple[Row, float | None, bool]]) -> None:
-        groups: dict[tuple[Any, bool], list[tuple[Row, float]]] = defaultdict(list)
-        for row, delay, _ in after:
             if delay is not None:
-                groups[lane_for(delay), delay == self.options.interval].append((row, delay))
+                delays.append((row, 0.0 if new.cancel_requested and not update.cancel_seen else delay))
+            if update.visible:
+                changed.append(row)
+            if row.state == State.EXPIRED and row.handle and self.options.cancels:
+                self._abandon(row)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish_next(shard, delays))
+            group.create_task(self._push(changed))
+
+    async def _publish_next(self, shard: int, delays: Iterable[tuple[Row, float]]) -> None:
+        groups: dict[tuple[Lane | None, bool], list[tuple[Row, float]]] = defaultdict(list)
+        for row, delay in delays:
+            groups[lane_for(delay), delay == self.options.interval].append((row, delay))
         async with asyncio.TaskGroup() as group:
             for (_, regular), members in groups.items():
                 delay = min(delay for _, delay in members)
@@ -274,6 +306,10 @@ class Rounds:
 
 def _view(row: Row) -> JobView:
     return JobView(row.id, row.handle, row.params)
+
+
+def _give_up(row: Row) -> Decision:
+    return _end(row, State.FAILED, f"given up: {row.crashes} workers crashed while they handled this job")
 
 
 def _end(row: Row, state: str, error: str) -> Decision:

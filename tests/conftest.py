@@ -101,6 +101,7 @@ def stack(
         made.append(new)
         try:
             new.manage("migrate", "--verbosity", "0")
+            new.manage("topology", "--declare")
             for _ in range(workers):
                 new.start_worker()
             if web:

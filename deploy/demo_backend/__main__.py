@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+import uvloop
 from aiohttp import web
 
 from deploy.demo_backend.app import application
@@ -23,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             port=options.port,
             access_log=None,
             shutdown_timeout=1.0,
+            handler_cancellation=options.test,  # costs a task for each request
+            loop=uvloop.new_event_loop(),
         )
     except OSError as error:
-        raise SystemExit(f"port {options.port} cannot be used ({os.strerror(error.errno or 0)}): choose another by --port") from error
+        raise SystemExit(
+            f"port {options.port} cannot be used ({os.strerror(error.errno or 0)}): choose another by --port"
+        ) from error
 
 
 if __name__ == "__main__":

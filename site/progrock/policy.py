@@ -22,20 +22,13 @@ _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 class Job(Protocol):
     """What the policy reads of a job: a row of the ledger, say."""
 
-    @property
-    def state(self) -> str: ...
-    @property
-    def handle(self) -> str: ...
-    @property
-    def progress(self) -> float | None: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def deadline_at(self) -> float: ...
-    @property
-    def cancel_requested(self) -> bool: ...
+    state: str
+    handle: str
+    progress: float | None
+    message: str
+    attempts: int
+    deadline_at: float
+    cancel_requested: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

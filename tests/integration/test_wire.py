@@ -1,63 +1,14 @@
 """The wire: every message and every wrong input, against a real web process, workers, RabbitMQ and demo backend."""
 
 import asyncio
-import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import aiohttp
 import pytest
 
 from tests.services import Stack
-
-Frame = dict[str, Any]
-
-
-class Browser:
-    """A visitor: a cookie jar, and the frames of one socket."""
-
-    def __init__(self, stack: Stack, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.stack, self.session, self.socket = stack, session, socket
-        self.frames: list[Frame] = []
-
-    async def send(self, message: object) -> None:
-        await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
-
-    async def until(self, matches: Callable[[Frame], Any], seconds: float = 30) -> Frame:
-        """The first frame from now on that matches."""
-        async with asyncio.timeout(seconds):
-            while True:
-                received = await self.socket.receive()
-                assert received.type == aiohttp.WSMsgType.TEXT, f"{received} after {self.frames[-3:]}"
-                frame: Frame = json.loads(received.data)
-                self.frames.append(frame)
-                if matches(frame):
-                    return frame
-
-    async def error(self) -> Frame:
-        return await self.until(lambda f: f["type"] == "error")
-
-    async def start(self, backend: str = "render", **params: Any) -> Frame:
-        request = str(uuid.uuid4())
-        await self.send({"action": "start", "backend": backend, "params": params, "request": request})
-        return await self.until(lambda f: f.get("request") == request)
-
-    async def ended(self, job: str, seconds: float = 60) -> Frame:
-        return await self.until(lambda f: f.get("job") == job and f["complete"], seconds)
-
-
-@asynccontextmanager
-async def browse(stack: Stack, session: aiohttp.ClientSession | None = None, **headers: str) -> AsyncIterator[Browser]:
-    """Open a socket as a new visitor, or as the one of an earlier session."""
-    own = session or aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
-    try:
-        async with own.ws_connect(stack.ws_url, headers=headers, max_msg_size=0) as socket:
-            yield Browser(stack, own, socket)
-    finally:
-        if session is None:
-            await own.close()
+from tests.visitor import browse
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_a_name_that_would_break_routing_keys_is_refused(tmp_path: Path, name: s
 
 def test_a_file_that_is_missing_empty_or_no_toml_is_told_so(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", write(tmp_path, ""), write(tmp_path, "[render")):
-        with pytest.raises(ConfigError, match="TOML|a table per backend"):
+        with pytest.raises(ConfigError, match=r"TOML|a table per backend"):
             load(path)
     with pytest.raises(ConfigError, match="a table"):
         load(write(tmp_path, "render = 3"))

@@ -57,11 +57,14 @@ class HttpBackend:
         """See Backend. A 4xx is the backend's no and final, but for those that only mean "not now"."""
         start = self._spec.start
         headers = {"Content-Type": "application/json", "Idempotency-Key": job.id}
+        # Connecting is given a little less time than the whole, to tell apart what surely never left.
+        connecting = aiohttp.ClientTimeout(connect=0.9 * self.options.timeout, ceil_threshold=1e9)
+        arguments = {"headers": headers, "data": orjson.dumps(job.params), "timeout": connecting}
         sent = False
         try:
             async with asyncio.timeout(self.options.timeout), self._slots:
                 sent = True
-                return await self._ask(start.method, start.path, self._handle, orjson.dumps(job.params), headers)
+                return await self._ask(start.method, start.path, self._handle, **arguments)
         except TimeoutError:
             raise self._late(sent) from None
         except BackendError as error:
@@ -179,27 +182,19 @@ class HttpBackend:
             retry_after=wait,
         )
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        read: Callable[[bytes, float | None], T],
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def _ask(self, method: str, path: str, read: Callable[[bytes, float | None], T], **arguments: Any) -> T:
         """One request; `read` gets the body of a 2xx answer and its Retry-After. Raises BackendError."""
         if self._session is None:
-            # The time for connecting is a little shorter than the whole: such a request surely never left.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self.options.concurrency),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(connect=0.9 * self.options.timeout, ceil_threshold=1e9),
+                timeout=aiohttp.ClientTimeout(),  # none: whoever calls `_ask` bounds the time
                 trust_env=False,
             )
         url = URL(self._base + path, encoded=True)
         try:
-            async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
+            async with self._session.request(method, url, allow_redirects=False, **arguments) as answer:
                 wait = retry_after(answer.headers.get("Retry-After"), time())
                 try:
                     if answer.status >= 300:

@@ -1,5 +1,6 @@
 /**
- * ProgRock in a browser: a socket that outlives outages, and an element that shows a job. No build step, no dependencies.
+ * ProgRock in a browser: a socket that outlives outages, and an element that shows a job. One file without dependencies or build step,
+ * so that a page needs to name only this.
  *
  *     import { ProgressSocket } from "/static/progrock/progrock.js";
  *     const socket = ProgressSocket.shared();                       // or new ProgressSocket("/prog/")

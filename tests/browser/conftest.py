@@ -1,0 +1,83 @@
+"""Fixtures: one Chromium and one ProgRock for all browser tests, and visitors with cookies of their own."""
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Error, Page, async_playwright, expect
+
+from tests.browser.pages import JobsPage
+from tests.services import Stack
+
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+expect.set_options(timeout=20_000)
+
+Visitor = Callable[..., Awaitable[JobsPage]]
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """The system's Chromium, else the one that Playwright has installed."""
+    async with async_playwright() as playwright:
+        try:
+            browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGS)
+        except Error as error:
+            pytest.skip(f"Chromium is not installed: `make test` installs it ({error.message.splitlines()[0]})")
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(stack: Callable[..., Stack]) -> Stack:
+    """A whole ProgRock with a user `ada` (password `ada`)."""
+    running = stack()
+    running.manage(
+        "shell", "-c", "from django.contrib.auth.models import User; User.objects.create_user('ada', '', 'ada')"
+    )
+    return running
+
+
+@pytest.fixture
+async def new_page(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[Page]]]:
+    """Opens pages, each in a browser context of its own; a script error or a CSP violation in any fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None
+        )
+
+    async def make(**options: Any) -> Page:
+        context = await chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context.on("page", watch)
+        contexts.append(context)
+        return await context.new_page()
+
+    yield make
+    for context in contexts:
+        with suppress(Error):
+            await context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def visitor(new_page: Callable[..., Awaitable[Page]], site: Stack) -> Visitor:
+    """A new visitor, on the jobs page, connected."""
+
+    async def make(**options: Any) -> JobsPage:
+        return await JobsPage(await new_page(**options), site.url).open()
+
+    return make

@@ -1,0 +1,375 @@
+"""progrock.js by itself: the socket and the element against a server that the test plays, on a page of somebody else."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from django.template import Context, Template
+from playwright.async_api import Locator, Page, Route, WebSocketRoute, expect
+
+from progrock.models import Job
+from tests.browser.pages import part
+
+STATIC = Path(__file__).resolve().parents[2] / "site" / "progrock" / "static"
+HOST = "http://host.test"
+JOB = "3f2a0000-0000-4000-8000-000000000001"
+IMPORT = """<!doctype html><html lang="en"><title>Somebody's page</title><link rel="icon" href="/static/progrock/favicon.svg">
+<script type="module" src="/static/progrock/progrock.js"></script><main><h1>Somebody's page</h1>%s</main></html>"""
+CONNECT = """async () => {
+  const { ProgressSocket } = await import("/static/progrock/progrock.js");
+  window.socket = new ProgressSocket(); window.heard = [];
+  for (const type of ["job", "snapshot", "status", "error", "state"])
+    socket.addEventListener(type, ({ detail }) => heard.push([type, detail]));
+}"""
+START = """options => { socket.start(options).then(
+  job => document.title = "started " + job.job, error => document.title = error.name + " " + error.code); }"""
+
+
+def frame(version: int = 1, **fields: Any) -> dict[str, Any]:
+    """A job's frame as the server would send it."""
+    state = fields.get("state", "running")
+    complete = state not in ("queued", "starting", "running")
+    created = "2026-01-02T03:04:05Z"
+    base = {"type": "job", "job": JOB, "request": None, "backend": "render", "version": version, "state": state}
+    more = {
+        "progress": None,
+        "complete": complete,
+        "message": "",
+        "cancelling": False,
+        "created": created,
+        "ended": None,
+    }
+    return {**base, **more, **fields}
+
+
+class Server:
+    """The server's side of `/prog/`, played by the test."""
+
+    def __init__(self) -> None:
+        self.sockets: asyncio.Queue[WebSocketRoute] = asyncio.Queue()
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.socket: WebSocketRoute
+
+    def accept(self, socket: WebSocketRoute) -> None:
+        """A browser has connected."""
+        socket.on_message(lambda text: self.messages.put_nowait(json.loads(text)))
+        self.sockets.put_nowait(socket)
+
+    async def connected(self, *jobs: dict[str, Any], cancel: bool = True) -> Self:
+        """Wait for the next connection and send it a snapshot."""
+        self.socket = await asyncio.wait_for(self.sockets.get(), 20)
+        backends = [{"name": "render", "progress": True, "cancel": cancel}]
+        self.send({"type": "snapshot", "jobs": list(jobs), "backends": backends})
+        return self
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a frame."""
+        self.socket.send(json.dumps(message))
+
+    async def message(self) -> dict[str, Any]:
+        """What the browser sends next."""
+        return await asyncio.wait_for(self.messages.get(), 20)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def embed(new_page: Callable[..., Awaitable[Page]], server: Server) -> Callable[..., Awaitable[Page]]:
+    """A page at host.test with this body, under a strict CSP; `answers`: what is served at other paths."""
+
+    async def make(body: str = "", **answers: dict[str, Any]) -> Page:
+        async def fulfil(route: Route) -> None:
+            path = route.request.url.removeprefix(HOST)
+            if path.startswith("/static/"):
+                await route.fulfill(path=STATIC / path.removeprefix("/static/"))
+            elif path == "/":
+                policy = {"Content-Security-Policy": "default-src 'self'"}
+                await route.fulfill(body=IMPORT % body, content_type="text/html", headers=policy)
+            elif path.startswith("/jobs/") and "job" in answers:
+                await route.fulfill(json=answers["job"])
+            else:
+                await route.fulfill(status=404)
+
+        page = await new_page()
+        await page.route(f"{HOST}/**", fulfil)
+        await page.route_web_socket(re.compile("/prog/"), server.accept)
+        await page.clock.install()
+        await page.goto(HOST)
+        return page
+
+    return make
+
+
+@pytest.fixture
+async def client(embed: Callable[..., Awaitable[Page]], server: Server) -> Page:
+    """A page with a connected ProgressSocket in `socket`, and what it said in `heard`."""
+    page = await embed()
+    await page.evaluate(CONNECT)
+    await server.connected()
+    await hears(page, "snapshot")
+    return page
+
+
+async def hears(page: Page, type_: str, count: int = 1) -> list[Any]:
+    """Wait until the socket has emitted so many events of a type; their details."""
+    found = await page.evaluate(
+        """async ([type, count]) => {
+          const found = () => heard.filter(([each]) => each === type).map(([, detail]) => detail);
+          while (found().length < count) await new Promise(done => socket.addEventListener(type, done, { once: true }));
+          return found(); }""",
+        [type_, count],
+    )
+    assert isinstance(found, list)
+    return found
+
+
+async def test_a_start_resolves_with_the_first_frame_of_its_request(client: Page, server: Server) -> None:
+    await client.evaluate(START, {"backend": "render", "params": {"seconds": 3}})
+    message = await server.message()
+    assert message == {"action": "start", "backend": "render", "params": {"seconds": 3}, "request": message["request"]}
+    assert re.fullmatch("[0-9a-f]{32}", message["request"])
+    server.send(frame(job="another", request="other"))
+    server.send(frame(request=message["request"]))
+    await expect(client).to_have_title(f"started {JOB}")
+
+
+async def test_a_start_rejects_with_the_servers_code(client: Page, server: Server) -> None:
+    await client.evaluate(START, {})
+    request = (await server.message())["request"]
+    server.send({"type": "error", "code": "too_many_jobs", "message": "Too many.", "request": request})
+    await expect(client).to_have_title("ProgressError too_many_jobs")
+    server.send({"type": "error", "code": "unknown_job", "message": "No such job.", "request": None})
+    assert [error["code"] for error in await hears(client, "error")] == ["unknown_job"]
+
+
+async def test_params_that_no_frame_can_hold_are_refused_here(client: Page) -> None:
+    await client.evaluate(START, {"params": {"text": "x" * 70_000}})
+    await expect(client).to_have_title("ProgressError too_large")
+
+
+async def test_an_unanswered_start_is_sent_again_with_the_same_request(client: Page, server: Server) -> None:
+    await client.evaluate(START, {"request": "mine"})
+    first = await server.message()
+    await server.socket.close(code=1012)
+    await client.clock.run_for(30_000)
+    await server.connected()
+    assert await server.message() == first
+    await server.socket.close(code=1006 + 5)
+    await client.clock.run_for(30_000)
+    await server.connected(frame(request="mine"))
+    await expect(client).to_have_title(f"started {JOB}")
+    assert server.messages.empty()
+
+
+async def test_a_cancel_while_offline_is_sent_once_the_connection_is_back(client: Page, server: Server) -> None:
+    server.send(frame())
+    await hears(client, "job")
+    await server.socket.close(code=1012)
+    await hears(client, "state", 2)
+    await client.evaluate("id => socket.cancel(id)", JOB)
+    await client.clock.run_for(30_000)
+    await server.connected(frame())
+    assert await server.message() == {"action": "cancel", "job": JOB}
+
+
+async def test_older_versions_are_dropped(client: Page, server: Server) -> None:
+    for version in (5, 4, 5, 6):
+        server.send(frame(version))
+    server.send({"type": "status", "live": True, "message": ""})
+    await hears(client, "status")
+    assert [job["version"] for job in await hears(client, "job")] == [5, 6]
+
+
+async def test_frames_of_a_kind_unknown_here_do_no_harm(client: Page, server: Server) -> None:
+    server.send({"type": "from the future"})
+    server.send({"type": "beat"})
+    server.send(frame())
+    assert len(await hears(client, "job")) == 1
+
+
+async def test_delays_are_told_and_their_end_too(client: Page, server: Server) -> None:
+    server.send({"type": "status", "live": False, "message": "Updates are delayed."})
+    server.send({"type": "status", "live": True, "message": ""})
+    states = [(detail["state"], detail["message"]) for detail in await hears(client, "state", 3)]
+    assert states == [("live", ""), ("delayed", "Updates are delayed."), ("live", "")]
+
+
+async def test_a_connection_without_beats_is_given_up(client: Page, server: Server) -> None:
+    await client.clock.run_for(40_000)
+    server.send({"type": "beat"})
+    server.send({"type": "status", "live": True, "message": ""})
+    await hears(client, "status")
+    await client.clock.run_for(40_000)
+    assert await client.evaluate("socket.state") == "live"
+    await client.clock.run_for(10_000)
+    assert await client.evaluate("socket.state") == "offline"
+    await server.connected()
+    assert (await hears(client, "state", 3))[-1]["state"] == "live"
+
+
+async def test_a_refused_login_is_told_and_ends_the_trying(client: Page, server: Server) -> None:
+    server.send(frame())
+    await hears(client, "job")
+    await server.socket.close(code=1012)
+    await client.clock.run_for(30_000)
+    refused = await asyncio.wait_for(server.sockets.get(), 20)
+    await client.evaluate(START, {})
+    refused.send(json.dumps({"type": "error", "code": "login_required", "message": "Sign in.", "request": None}))
+    await refused.close(code=4401)
+    assert (await hears(client, "state", 3))[-1] == {"state": "refused", "message": "Sign in.", "before": "offline"}
+    await expect(client).to_have_title("ProgressError login_required")
+    assert await client.evaluate("socket.jobs.size") == 0, "what the visitor may not see any more is still here"
+    await client.clock.run_for(120_000)
+    assert server.sockets.empty()
+
+
+async def test_a_closed_socket_stays_closed(client: Page, server: Server) -> None:
+    await client.evaluate("socket.close()")
+    await client.evaluate(START, {})
+    await expect(client).to_have_title("ProgressError closed")
+    await client.clock.run_for(120_000)
+    assert server.sockets.empty()
+
+
+async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
+    await server.socket.close(code=1012)
+    for _ in range(8):
+        await client.clock.run_for(30_000)
+        await (await asyncio.wait_for(server.sockets.get(), 20)).close(code=1013)
+        await hears(client, "state", 2)
+    await client.clock.run_for(14_000)
+    assert server.sockets.empty()
+    await client.clock.run_for(16_000)
+    await server.connected()
+
+
+# The element
+
+
+def element(page: Page) -> Locator:
+    return page.locator("job-progress")
+
+
+async def test_an_element_shows_its_job_on_anybodys_page(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress><job-progress job="other"></job-progress>')
+    await server.connected(frame(progress=41.9, message="<b>half</b> way"), frame(job="other"))
+    card = element(page).first
+    await expect(part(card, "name")).to_have_text("render 3f2a")
+    await expect(part(card, "percent")).to_have_text("41 %")
+    await expect(part(card, "message")).to_have_text("<b>half</b> way")
+    server.send(frame(2, state="succeeded", progress=100, result={"html": "<img src=x>"}, ended="2026-01-02T04:14:05Z"))
+    await expect(part(card, "result")).to_contain_text("<img src=x>")
+    await expect(part(card, "time")).to_contain_text("took 1 h 10 min")
+    await expect(part(card, "cancel")).to_be_hidden()
+    assert server.sockets.empty(), "two elements, one socket"
+
+
+async def test_the_element_cancels_once(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    page = await embed(f'<job-progress job="{JOB}" label="Invoice export"></job-progress>')
+    await server.connected(frame())
+    await page.get_by_role("button", name="Cancel Invoice export").click()
+    assert await server.message() == {"action": "cancel", "job": JOB}
+    server.send(frame(2, cancelling=True))
+    button = page.get_by_role("button", name="Cancelling Invoice export")
+    await expect(button).to_have_attribute("aria-disabled", "true")
+    await expect(button).to_be_focused()
+    await button.dispatch_event("click")
+    server.send(frame(3, state="cancelled"))
+    await expect(element(page)).to_have_attribute("state", "cancelled")
+    await expect(element(page)).to_be_focused()
+    assert server.messages.empty()
+
+
+async def test_a_backend_that_cannot_cancel_has_no_button(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(), cancel=False)
+    await expect(part(element(page), "state")).to_have_text("Running")
+    await expect(part(element(page), "cancel")).to_be_hidden()
+
+
+async def test_a_large_result_is_a_link(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(state="succeeded", result=None, result_url=f"/jobs/{JOB}"))
+    await expect(page.get_by_role("link", name="Open the whole result")).to_have_attribute("href", f"/jobs/{JOB}")
+
+
+async def test_a_failed_job_that_never_knew_its_progress_has_no_bar(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(state="failed", error="No disk left"))
+    await expect(part(element(page), "error")).to_have_text("No disk left")
+    await expect(part(element(page), "progress")).to_be_hidden()
+
+
+async def test_an_element_says_when_it_is_out_of_touch(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame())
+    await expect(part(element(page), "state")).to_have_text("Running")
+    await expect(page.get_by_role("status")).to_have_count(0)
+    await server.socket.close(code=1012)
+    await expect(part(element(page), "connection")).to_contain_text("The connection is lost")
+    await page.clock.run_for(30_000)
+    await server.connected(frame(2))
+    await expect(part(element(page), "connection")).to_be_hidden()
+    await page.clock.run_for(5_000)
+    await expect(page.get_by_role("status")).to_have_text("Connected")
+
+
+async def test_the_template_tag_shows_a_job_before_any_script_runs(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    job = Job(id=JOB, backend="render", state="running", progress=41.9, message="Half < way", audience="user:1")
+    page = await embed(
+        Template("{% load progrock %}{% job_progress job %}{% job_progress job %}").render(Context({"job": job}))
+    )
+    await expect(page.locator("script")).to_have_count(2)  # the page's own, and one for both tags
+    card = element(page).first
+    await expect(page.get_by_role("progressbar", name="render 3f2a")).to_have_count(2)
+    await expect(part(card, "percent")).to_have_text("41 %")
+    await expect(part(card, "message")).to_have_text("Half < way")
+    bar = part(card, "progress")
+    await bar.evaluate("bar => { bar.marked = true; }")
+    await server.connected(frame(progress=50))
+    await expect(part(card, "percent")).to_have_text("50 %")
+    await expect(part(card, "progress")).to_have_count(1)
+    assert await bar.evaluate("bar => bar.marked"), "the bar was built anew"
+    order = ["name", "state", "cancel", "progress", "percent", "message", "error", "result", "connection", "time"]
+    assert await card.locator("> *").evaluate_all("parts => parts.map(part => part.dataset.part)") == order
+
+
+async def test_a_job_too_old_for_the_snapshot_is_asked_for(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    tag = Template("{% load progrock %}{% job_progress job label='Invoice <1>' %}")
+    page = await embed(tag.render(Context({"job": JOB})), job=frame(9, state="succeeded", progress=100, result="done"))
+    await server.connected()
+    await expect(part(element(page), "name")).to_have_text("Invoice <1>")
+    await expect(part(element(page), "result")).to_contain_text("done")
+
+
+async def test_somebody_elses_job_is_not_available(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    tag = Template("{% load progrock %}{% job_progress job %}")
+    page = await embed(tag.render(Context({"job": JOB})))
+    await server.connected()
+    await expect(part(element(page), "state")).to_have_text("Not available")
+    await expect(part(element(page), "cancel")).to_be_hidden()
+
+
+async def test_an_element_tells_the_page_of_each_change(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await page.evaluate("document.addEventListener('job', ({ detail }) => { document.title += ' ' + detail.version; })")
+    await server.connected(frame())
+    server.send(frame(2))
+    server.send(frame(2))
+    server.send(frame(3))
+    await expect(page).to_have_title("Somebody's page 1 2 3")

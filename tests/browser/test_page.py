@@ -1,0 +1,179 @@
+"""The page at `/` in a real browser, on a real ProgRock with a real backend."""
+
+import asyncio
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import Visitor
+from tests.browser.pages import JobsPage, ends, job_of, part
+from tests.services import Stack
+
+
+async def test_an_empty_page_explains_itself(visitor: Visitor) -> None:
+    jobs = await visitor()
+    await expect(jobs.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    assert await jobs.page.get_by_label("Backend").locator("option").all_text_contents() == [
+        "render",
+        "transcribe",
+        "report",
+    ]
+
+
+async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None:
+    jobs = await visitor()
+    card = await jobs.start(seconds=4)
+    bar = part(card, "progress")
+    seen = await bar.evaluate_handle(
+        """bar => { const seen = [];
+        new MutationObserver(() => seen.push(bar.value)).observe(bar, {attributeFilter: ["value"]}); return seen; }"""
+    )
+    await expect(part(card, "message")).to_contain_text("Rendering")
+    await ends(card)
+    await expect(part(card, "state")).to_have_text("Succeeded")
+    await expect(part(card, "percent")).to_have_text("100 %")
+    await expect(part(card, "result")).to_contain_text('"frames": 96')
+    await expect(part(card, "cancel")).to_be_hidden()
+    values = await seen.json_value()
+    assert values == sorted(set(values))
+    assert len(values) >= 3
+    assert values[-1] == 100
+    await expect(jobs.page.locator("#summary")).to_have_text("0 active, 1 ended")
+    await expect(jobs.page.locator("#empty")).to_be_hidden()
+
+
+async def test_jobs_run_side_by_side_and_one_that_cannot_tell_has_no_percentage(visitor: Visitor) -> None:
+    jobs = await visitor()
+    render, transcribe, report = [await jobs.start(backend, 30) for backend in ("render", "transcribe", "report")]
+    for card in (render, transcribe, report):
+        await expect(card).to_have_attribute("state", "running")
+    await expect(part(render, "percent")).to_have_text("3 %")
+    await expect(part(transcribe, "message")).not_to_be_empty()
+    assert await part(transcribe, "progress").get_attribute("value") is None
+    await expect(part(transcribe, "percent")).to_be_hidden()
+    assert await jobs.page.locator("#summary").text_content() == "3 active, 0 ended"
+
+
+async def test_a_failure_shows_its_reason(visitor: Visitor) -> None:
+    jobs = await visitor()
+    card = await jobs.start(seconds=1, outcome="fail")
+    await ends(card, "failed")
+    await expect(part(card, "error")).to_have_text("The renderer ran out of memory while it encoded the film")
+
+
+async def test_a_stalled_job_can_be_cancelled(visitor: Visitor) -> None:
+    jobs = await visitor()
+    card = await jobs.start(seconds=2, outcome="stall")
+    await expect(part(card, "percent")).to_have_text("60 %")
+    name = await part(card, "name").text_content()
+    assert name == f"render {(await job_of(card))[:4]}"
+    await jobs.page.get_by_role("button", name=f"Cancel {name}").click()
+    await ends(card, "cancelled")
+    await expect(part(card, "cancel")).to_be_hidden()
+
+
+async def test_everything_is_still_there_after_a_reload_in_the_middle(visitor: Visitor) -> None:
+    jobs = await visitor()
+    ended = await jobs.start(seconds=0.5)
+    running = await jobs.start(seconds=6)
+    await ends(ended)
+    await expect(running).to_have_attribute("state", "running")
+    await jobs.page.reload()
+    await jobs.is_live()
+    await expect(jobs.cards).to_have_count(2)
+    await expect(part(ended, "result")).to_contain_text("film-")
+    await expect(running).to_have_attribute("state", "running")
+    assert await part(running, "progress").evaluate("bar => bar.value") > 0
+    await ends(running)
+
+
+async def test_two_tabs_of_one_visitor_show_the_same(visitor: Visitor) -> None:
+    one = await visitor()
+    two = await JobsPage(await one.page.context.new_page(), one.url).open()
+    here = await one.start(seconds=60)
+    there = two.card(await job_of(here))
+    await expect(there).to_have_attribute("state", "running")
+    await part(there, "cancel").click()
+    await ends(here, "cancelled")
+    await ends(there, "cancelled")
+
+
+async def test_a_second_visitor_sees_nothing_of_the_first(visitor: Visitor) -> None:
+    one, two = await visitor(), await visitor()
+    mine = await one.start(seconds=2)
+    yours = await two.start(seconds=2)
+    await ends(mine)
+    await ends(yours)
+    for jobs, own, other in ((one, mine, yours), (two, yours, mine)):
+        await expect(jobs.cards).to_have_count(1)
+        await jobs.page.reload()
+        await jobs.is_live()
+        await expect(jobs.cards).to_have_count(1)
+        assert (await jobs.page.request.get(f"{jobs.url}/jobs/{await job_of(own)}")).status == 200
+        assert (await jobs.page.request.get(f"{jobs.url}/jobs/{await job_of(other)}")).status == 404
+
+
+async def test_a_login_keeps_the_visitors_jobs(visitor: Visitor) -> None:
+    jobs = await visitor()
+    before = await jobs.start(seconds=5)
+    await jobs.sign_in()
+    await expect(jobs.page.get_by_role("button", name="Sign out")).to_be_visible()
+    await expect(jobs.cards).to_have_count(1)
+    await ends(before)
+    after = await jobs.start(seconds=0.5)
+    await ends(after)
+    elsewhere = await visitor()
+    await elsewhere.sign_in()
+    await expect(elsewhere.card(await job_of(after))).to_be_visible()
+    await expect(elsewhere.card(await job_of(before))).to_have_count(0)
+
+
+async def test_signing_out_clears_the_other_tabs(visitor: Visitor) -> None:
+    one = await visitor()
+    await one.sign_in()
+    await one.start(seconds=1)
+    two = await JobsPage(await one.page.context.new_page(), one.url).open()
+    await expect(two.cards.first).to_be_visible()
+    await one.page.get_by_role("button", name="Sign out").click()
+    await one.is_live()
+    await expect(one.cards).to_have_count(0)
+    await expect(two.connection).to_have_text("Connection: Signed out")
+    await expect(two.cards).to_have_count(0)
+    await expect(two.page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    await two.page.get_by_role("link", name="Start afresh").click()
+    await two.is_live()
+    await expect(two.page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
+async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, site: Stack) -> None:
+    jobs = await visitor()
+    card = await jobs.start(seconds=5)
+    await expect(card).to_have_attribute("state", "running")
+    await card.evaluate("card => { card.marked = true; }")
+    await asyncio.to_thread(site.stop_web)
+    try:
+        await expect(jobs.connection).to_have_text("Connection: Offline")
+        await expect(jobs.page.locator("#notice")).to_contain_text("Your jobs run on")
+        await jobs.page.get_by_role("button", name="Start", exact=True).click()
+        await expect(jobs.page.locator("#unsent")).to_have_text("1 job starts as soon as the connection is back.")
+    finally:
+        await asyncio.to_thread(site.start_web)
+    await jobs.is_live()
+    await expect(jobs.cards).to_have_count(2)
+    await expect(jobs.page.locator("#unsent")).to_be_hidden()
+    await expect(jobs.page.locator("#notice")).to_be_hidden()
+    await ends(card)
+    await ends(jobs.cards.first)
+    await expect(jobs.cards).to_have_count(2)
+    assert await card.evaluate("card => card.marked"), "the card was built anew"
+
+
+async def test_what_the_server_refuses_is_told(visitor: Visitor) -> None:
+    jobs = await visitor()
+    await jobs.page.get_by_label("Backend").evaluate("select => { select.options[0].value = 'nonsense'; }")
+    await jobs.page.get_by_role("button", name="Start", exact=True).click()
+    await expect(jobs.problem).to_contain_text("There is no backend 'nonsense'")
+    await expect(jobs.cards).to_have_count(0)
+    await jobs.page.reload()
+    await jobs.is_live()
+    await jobs.start(seconds=1)
+    await expect(jobs.problem).to_be_hidden()

@@ -1,0 +1,124 @@
+"""`make demo` for real: it runs a job, starts again what dies, leaves nothing behind, and names a port that is taken."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from websockets.sync.client import connect
+
+from deploy.demo import PORTS
+from deploy.rabbitmq_node import free_port, installed
+from tests.services import ROOT, Process, http
+
+DEMO = [sys.executable, "-m", "deploy.demo"]
+
+
+@pytest.fixture
+def demo_env(tmp_path: Path) -> dict[str, str]:
+    """The environment of a demo with free ports and a data folder of its own."""
+    ports = {name: str(free_port()) for name in PORTS}
+    kept = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
+    return kept | ports | {"DEMO_DIRECTORY": str(tmp_path / "demo"), "DEBUG": "1"}
+
+
+@pytest.fixture
+def demo(demo_env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+    """The demo, up."""
+    if not installed():
+        pytest.skip("RabbitMQ is not installed: `make test` installs it")
+    process = Process("demo", DEMO, log=tmp_path / "demo.log", env=demo_env)
+    try:
+        yield process.start(lambda: "Ctrl-C stops everything" in process.output(), timeout=120)
+    finally:
+        process.stop(60)
+
+
+def of_demo(env: dict[str, str], word: str = "") -> list[psutil.Process]:
+    """The living processes that belong to a demo, wherever they hang in the tree; with a word of their command line."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            ours = any(env["DEMO_DIRECTORY"] in value for value in each.environ().values())
+            if ours and each.status() != psutil.STATUS_ZOMBIE and word in " ".join(each.cmdline()):
+                found.append(each)
+        except psutil.Error:
+            continue  # it ended meanwhile, or is somebody else's
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float = 40) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def run_a_job(env: dict[str, str]) -> list[float]:
+    """What a client of 2017 does, which knows only start, progress and complete; returns the progress it was told."""
+    port, seen = env["DEMO_WEB_PORT"], []
+    with connect(f"ws://127.0.0.1:{port}/prog/", origin=f"http://127.0.0.1:{port}", proxy=None) as socket_:
+        socket_.send('{"action": "start"}')
+        while True:
+            frame = json.loads(socket_.recv(timeout=40))
+            if "complete" in frame:
+                seen += [] if frame["progress"] is None else [frame["progress"]]
+                if frame["complete"]:
+                    return seen
+
+
+def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(demo: Process, demo_env: dict[str, str]) -> None:
+    assert "<html" in http("GET", f"http://127.0.0.1:{demo_env['DEMO_WEB_PORT']}/")
+    assert "password" in demo.output()
+    seen = run_a_job(demo_env)
+    assert seen[-1] == 100
+    assert len(seen) > 3
+    assert seen == sorted(seen)
+
+    worker, other = of_demo(demo_env, "runworker")
+    worker.kill()
+    until(lambda: len(alive := of_demo(demo_env, "runworker")) == 2 and worker not in alive)
+    assert other.is_running(), "the others keep running"
+
+    (node,) = of_demo(demo_env, "rabbit boot")
+    node.kill()
+    until(lambda: (nodes := of_demo(demo_env, "rabbit boot")) and node not in nodes)
+    assert [each.name() for each in of_demo(demo_env)].count("epmd") == 1, "the old node's went with it"
+    assert run_a_job(demo_env)[-1] == 100, "after RabbitMQ is back"
+
+    os.kill(demo.pid, signal.SIGINT)
+    assert demo.popen is not None
+    assert demo.popen.wait(60) == 0, demo.output()
+    assert of_demo(demo_env) == []
+
+
+def test_a_supervisor_that_is_killed_takes_its_programs_with_it(demo: Process, demo_env: dict[str, str]) -> None:
+    os.kill(demo.pid, signal.SIGKILL)
+    until(lambda: of_demo(demo_env) == [])
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(demo_env: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(demo_env["DEMO_WEB_PORT"])))
+        taken.listen()
+        done = subprocess.run(DEMO, env=demo_env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    for part in (f"port {demo_env['DEMO_WEB_PORT']} is taken by ", f"(process {os.getpid()})", "DEMO_WEB_PORT="):
+        assert part in line
+    assert not Path(demo_env["DEMO_DIRECTORY"]).exists()
+
+
+def test_a_port_that_is_none_is_named(demo_env: dict[str, str]) -> None:
+    env = demo_env | {"DEMO_AMQP_PORT": "rabbit"}
+    done = subprocess.run(DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "demo: DEMO_AMQP_PORT='rabbit': wanted a port, such as 5680\n"

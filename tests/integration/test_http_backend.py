@@ -1,0 +1,447 @@
+"""The generic HTTP backend against the real demo backend over HTTP: each request, and each way of misbehaving."""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from progrock.backends import BackendError, Handle, JobView, Status, build, load
+from progrock.backends.http import SENTENCES, HttpBackend, retry_after, translate
+from tests.services import DemoBackend
+
+TABLE = """
+[render]
+url = "{url}"
+start = {{ path = "/tasks" }}
+poll = {{ path = "/tasks/{{handle}}" }}
+{many}
+cancel = {{ path = "/tasks/{{handle}}" }}
+handle = "id"
+state = "status"
+states = {{ running = ["Running"], succeeded = ["DONE"], failed = ["failed"], cancelled = ["cancelled"] }}
+progress = "percent"
+message = "stage"
+result = "output"
+error = "error.message"
+timeout = {timeout}
+max_answer = 100000
+{more}
+"""
+MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 50 }'
+LONG = {"seconds": 600}
+
+
+class Demo:
+    """The demo backend as the test moves it, and backends built on it."""
+
+    def __init__(self, url: str, folder: Path, session: aiohttp.ClientSession) -> None:
+        self.url, self.folder, self.session = url, folder, session
+        self.built: list[HttpBackend] = []
+
+    def backend(self, *, many: str = "", timeout: float = 5.0, more: str = "", url: str = "") -> HttpBackend:
+        path = self.folder / "backends.toml"
+        path.write_text(TABLE.format(url=url or self.url, many=many, timeout=timeout, more=more), encoding="utf-8")
+        backend: Any = build(load(path)["render"])
+        self.built.append(backend)
+        return backend  # type: ignore[no-any-return]  # build() gives the protocol; here it is always this class
+
+    async def behave(self, mode: str, **rule: Any) -> None:
+        async with self.session.post(f"{self.url}/_test/behave", json={"mode": mode, **rule}) as answer:
+            answer.raise_for_status()
+
+    async def set(self, handle: str, **values: Any) -> None:
+        async with self.session.post(f"{self.url}/_test/tasks/{handle}", json=values) as answer:
+            answer.raise_for_status()
+
+    async def seen(self, handle: str) -> dict[str, Any]:
+        async with self.session.get(f"{self.url}/_test/tasks/{handle}") as answer:
+            return dict(await answer.json())
+
+    async def stats(self) -> dict[str, int]:
+        async with self.session.get(f"{self.url}/_test/stats") as answer:
+            return dict(await answer.json())
+
+
+@pytest.fixture
+async def demo(demo_backend: DemoBackend, tmp_path: Path) -> AsyncIterator[Demo]:
+    async with aiohttp.ClientSession() as session:
+        demo = Demo(demo_backend.url, tmp_path, session)
+        yield demo
+        for backend in demo.built:
+            await backend.aclose()
+        async with session.delete(f"{demo.url}/_test/behave") as answer:
+            answer.raise_for_status()
+
+
+def job(handle: str = "", **params: Any) -> JobView:
+    return JobView(id=str(uuid.uuid4()), handle=handle, params=params)
+
+
+async def started(backend: HttpBackend, count: int = 1, **params: Any) -> list[JobView]:
+    new = [job(**(params or LONG)) for _ in range(count)]
+    handles = await asyncio.gather(*map(backend.start, new))
+    return [JobView(id=view.id, handle=handle, params={}) for view, handle in zip(new, handles, strict=True)]
+
+
+async def poll_one(backend: HttpBackend, view: JobView) -> Status | BackendError:
+    return (await backend.poll([view]))[view.id]
+
+
+async def test_a_job_goes_from_start_to_its_result(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend, seconds=0.3)
+    first = await poll_one(backend, view)
+    assert isinstance(first, Status)
+    assert (first.state, first.message, first.result) == ("running", "Reading the scene", None)
+    assert first.progress is not None
+    while isinstance(status := await poll_one(backend, view), Status) and status.state == "running":
+        await asyncio.sleep(0.05)
+    assert isinstance(status, Status)
+    assert (status.state, status.progress) == ("succeeded", 100.0)
+    assert status.result == {"file": f"film-{view.handle[:6]}.mp4", "frames": 7, "seconds": 0.3}
+
+
+async def test_a_failed_job_brings_the_backends_own_words(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend, seconds=0.05, outcome="fail")
+    await asyncio.sleep(0.06)
+    status = await poll_one(backend, view)
+    assert isinstance(status, Status)
+    assert (status.state, status.error) == ("failed", "The renderer ran out of memory while it encoded the film")
+
+
+async def test_the_same_job_started_twice_is_started_once(demo: Demo) -> None:
+    backend, view = demo.backend(), job(**LONG)
+    assert await backend.start(view) == await backend.start(view)
+
+
+async def test_a_start_that_the_backend_refuses_is_final_and_tells_why(demo: Demo) -> None:
+    with pytest.raises(BackendError, match=r"^the backend answered 422: seconds must be a number") as raised:
+        await demo.backend().start(job(seconds="many"))
+    assert raised.value.final
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence", "final", "sent"),
+    [
+        ("503", "the backend answered 503", False, True),
+        ("409", "the backend answered 409: told to answer 409", False, True),
+        ("429", "the backend answered 429", False, False),
+        ("403", "the backend answered 403", True, True),
+        ("reset", "the backend closed the connection", False, True),
+        ("handleless", "the backend answered without a usable handle for the job", False, True),
+        ("dots", "the backend answered without a usable handle for the job", False, True),
+        ("html", "the backend answered with something that is not JSON", False, True),
+    ],
+)
+async def test_a_start_that_goes_wrong_says_whether_it_may_be_repeated(
+    demo: Demo, mode: str, sentence: str, final: bool, sent: bool
+) -> None:
+    await demo.behave(mode, on="start", retry_after="7")
+    with pytest.raises(BackendError) as raised:
+        await demo.backend().start(job(**LONG))
+    error = raised.value
+    assert (error.sentence, error.final, error.sent) == (sentence, final, sent)
+    assert error.retry_after == (None if mode == "reset" else 7.0)
+
+
+async def test_a_retry_after_with_the_handle_is_kept(demo: Demo) -> None:
+    await demo.behave("ok", on="start", retry_after="4")
+    handle = await demo.backend().start(job(**LONG))
+    assert isinstance(handle, Handle)
+    assert handle.retry_after == 4.0
+
+
+SENTENCE = {
+    "500": "the backend answered 500",
+    "429": "the backend answered 429",
+    "404": "the backend answered 404: told to answer 404",
+    "redirect": "the backend answered 302, a redirect, and those are not followed",
+    "html": "the backend answered with something that is not JSON",
+    "empty": "the backend answered with something that is not JSON",
+    "huge": "the backend's answer is larger than 100,000 bytes",
+    "close": "the backend closed the connection half-way",
+    "reset": "the backend closed the connection",
+    "garbage": "the backend answered with something that is not HTTP",
+    "hang": "the backend did not answer within 0.5 s",
+    "state": "the backend answered with an unknown state: paused",
+    "stateless": "the backend answered without a state",
+    "list": "the backend answered without a state",
+}
+
+
+@pytest.mark.parametrize("mode", SENTENCE)
+async def test_each_misbehaviour_has_its_sentence_and_harms_no_other_job(demo: Demo, mode: str) -> None:
+    backend = demo.backend(timeout=0.5)
+    views = await started(backend, 20)
+    await demo.behave(mode, task=views[3].handle)
+    began = time.monotonic()
+    found = await backend.poll(views)
+    assert time.monotonic() - began < 2.0
+    bad = found.pop(views[3].id)
+    assert isinstance(bad, BackendError)
+    assert (bad.sentence, bad.final, bad.forgotten) == (SENTENCE[mode], False, mode == "404")
+    assert [status.state for status in found.values() if isinstance(status, Status)] == ["running"] * 19
+
+
+@pytest.mark.parametrize("mode", ["500", "huge", "html", "hang", "400"])
+async def test_a_misbehaviour_toward_many_at_once_is_told_of_each(demo: Demo, mode: str) -> None:
+    backend = demo.backend(many=MANY, timeout=0.5)
+    views = await started(backend, 60)
+    await demo.behave(mode, on="poll")
+    found = await backend.poll(views)
+    assert len(found) == 60
+    expected = SENTENCE.get(mode, "the backend answered 400: told to answer 400")
+    assert {error.sentence for error in found.values() if isinstance(error, BackendError)} == {expected}
+
+
+async def test_many_jobs_are_asked_about_in_few_requests(demo: Demo) -> None:
+    backend = demo.backend(many=MANY)
+    views = await started(backend, 120)
+    before = await demo.stats()
+    found = await backend.poll([*views, job("unknown")])
+    assert (await demo.stats())["requests"] - before["requests"] == 3
+    states = [status.state for status in found.values() if isinstance(status, Status)]
+    errors = [error for error in found.values() if isinstance(error, BackendError)]
+    assert (states, len(errors), errors[0].forgotten) == (["running"] * 120, 1, True)
+
+
+@pytest.mark.parametrize("mode", ["huge", "400"])
+async def test_one_job_that_spoils_a_request_for_many_stands_alone(demo: Demo, mode: str) -> None:
+    backend = demo.backend(many=MANY)
+    views = await started(backend, 10)
+    await demo.behave(mode, task=views[0].handle)
+    found = await backend.poll(views)
+    assert isinstance(found[views[0].id], BackendError)
+    assert sum(isinstance(status, Status) for status in found.values()) == 9
+
+
+@pytest.mark.parametrize("mode", ["nan", "infinity"])
+async def test_progress_that_is_no_number_is_unknown(demo: Demo, mode: str) -> None:
+    backend = demo.backend()
+    [view] = await started(backend)
+    await demo.behave(mode, task=view.handle)
+    status = await poll_one(backend, view)
+    assert isinstance(status, Status)
+    assert (status.state, status.progress) == ("running", None)
+
+
+@pytest.mark.parametrize(
+    ("percent", "scale", "shown"),
+    [(42, 100, 42.0), ("42.5", 100, 42.5), (0.25, 1, 25.0), (-5, 100, 0.0), (9, 1, 100.0)],
+)
+async def test_progress_is_brought_to_a_scale_of_100(demo: Demo, percent: Any, scale: float, shown: float) -> None:
+    backend = demo.backend(more=f"progress_scale = {scale}")
+    [view] = await started(backend)
+    await demo.set(view.handle, percent=percent, status="RUNNING", stage={"frame": 3})
+    status = await poll_one(backend, view)
+    assert isinstance(status, Status)
+    assert (status.progress, status.message) == (shown, '{"frame":3}')
+
+
+async def test_json_under_another_content_type_is_taken(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend)
+    await demo.behave("text", task=view.handle)
+    assert isinstance(await poll_one(backend, view), Status)
+
+
+async def test_retry_after_comes_with_any_answer_and_in_both_forms(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend)
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    for mode, text, least, most in [("ok", "13", 13, 13), ("503", "14", 14, 14), ("html", date, 80, 90)]:
+        await demo.behave(mode, task=view.handle, retry_after=text, count=1)
+        wait = (await poll_one(backend, view)).retry_after
+        assert wait is not None
+        assert least <= wait <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120.0),
+        (" 3 ", 3.0),
+        ("0.5", 0.5),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", 30.0),
+        ("-5", None),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_rfc_9110_says(text: str | None, seconds: float | None) -> None:
+    assert retry_after(text, datetime(2015, 10, 21, 7, 27, 30, tzinfo=UTC).timestamp()) == seconds
+
+
+async def test_no_more_requests_are_under_way_than_allowed(demo: Demo) -> None:
+    backend = demo.backend(more="concurrency = 3")
+    views = await started(backend, 12)
+    await demo.behave("ok", on="poll", delay=0.1)
+    began = time.monotonic()
+    halves = await asyncio.gather(backend.poll(views[:6]), backend.poll(views[6:]))
+    assert all(isinstance(status, Status) for half in halves for status in half.values())
+    assert time.monotonic() - began >= 0.4
+
+
+async def test_however_many_jobs_hang_a_poll_takes_no_longer_than_the_timeout(demo: Demo) -> None:
+    backend = demo.backend(timeout=0.5)
+    views = await started(backend, 100)
+    await demo.behave("hang", on="poll")
+    began = time.monotonic()
+    found = await backend.poll(views)
+    assert 0.5 <= time.monotonic() - began < 1.5
+    assert {str(error) for error in found.values()} == {"the backend did not answer within 0.5 s"}
+
+
+async def test_a_cancelled_poll_leaves_nothing_behind(demo: Demo) -> None:
+    backend = demo.backend()
+    views = await started(backend, 20)
+    await demo.behave("hang", on="poll")
+    before = asyncio.all_tasks()
+    polling = asyncio.create_task(backend.poll(views))
+    while (await demo.stats())["under_way"] < 8:
+        await asyncio.sleep(0.01)
+    polling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await polling
+    assert asyncio.all_tasks() == before
+    async with asyncio.timeout(5):
+        while (await demo.stats())["under_way"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cancel_ends_the_job_and_one_that_is_gone_counts_as_cancelled(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend)
+    assert await backend.cancel(view) is None
+    status = await poll_one(backend, view)
+    assert isinstance(status, Status)
+    assert status.state == "cancelled"
+    assert await backend.cancel(job("nobody")) is None
+
+
+async def test_a_refused_cancel_tells_where_the_job_stands(demo: Demo) -> None:
+    backend = demo.backend()
+    [view] = await started(backend, seconds=0.05)
+    await asyncio.sleep(0.06)
+    status = await backend.cancel(view)
+    assert status is not None
+    assert (status.state, status.progress) == ("succeeded", 100.0)
+
+
+@pytest.mark.parametrize(("mode", "sentence"), [("503", "answered 503"), ("hang", "did not answer within 0.5 s")])
+async def test_a_cancel_that_did_not_get_through_raises(demo: Demo, mode: str, sentence: str) -> None:
+    backend = demo.backend(timeout=0.5)
+    [view] = await started(backend)
+    await demo.behave(mode, on="cancel")
+    with pytest.raises(BackendError, match=sentence):
+        await backend.cancel(view)
+
+
+async def test_a_backend_that_is_not_there_is_told_and_surely_got_nothing(demo: Demo, unused: int) -> None:
+    backend = demo.backend(url=f"http://127.0.0.1:{unused}")
+    with pytest.raises(BackendError, match=r"^connection refused$") as raised:
+        await backend.start(job())
+    assert not raised.value.sent
+    assert str(await poll_one(backend, job("h"))) == "connection refused"
+
+
+@pytest.fixture
+def unused() -> Iterator[int]:
+    """A port that is taken, but on which nobody listens."""
+    import socket
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@asynccontextmanager
+async def recorder(body: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers this body to everything and keeps what it was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                asked.append(head)
+                if b"Content-Length: 2\r\n" in head:
+                    await reader.readexactly(2)
+                writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", asked
+
+
+async def test_what_is_sent_is_exactly_what_was_configured(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with recorder(b'{"status": "running", "id": 7}') as (url, asked):
+        backend = demo.backend(url=url, many=MANY, more='headers = { Authorization = "Bearer s3cret" }')
+        view = job()
+        assert await backend.start(view) == "7"
+        await backend.poll([job("a/b?c#d%2F é,{handle}")])
+        await backend.poll([job("a/b"), job("c&d")])
+        await backend.aclose()
+    lines = [head.split(b"\r\n")[0].decode() for head in asked]
+    assert lines == [
+        "POST /v1/tasks HTTP/1.1",
+        "GET /v1/tasks/a%2Fb%3Fc%23d%252F%20%C3%A9%2C%7Bhandle%7D HTTP/1.1",
+        "GET /v1/tasks?ids=a%2Fb,c%26d HTTP/1.1",
+    ]
+    assert all(b"Authorization: Bearer s3cret\r\n" in head and b"Cookie" not in head for head in asked)
+    assert f"Idempotency-Key: {view.id}\r\n".encode() in asked[0]
+
+
+async def test_a_handle_that_would_climb_is_never_asked_for(demo: Demo) -> None:
+    backend = demo.backend()
+    before = (await demo.stats())["requests"]
+    for handle in ("", ".", "..", "x" * 501):
+        assert "usable handle" in str(await poll_one(backend, job(handle)))
+    assert (await demo.stats())["requests"] == before
+
+
+async def test_a_connection_that_never_comes_about_surely_carried_no_start(demo: Demo) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # takes the connection, never answers the TLS handshake
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        backend = demo.backend(url=f"https://127.0.0.1:{port}", timeout=0.5)
+        with pytest.raises(BackendError, match="accepts no connection") as raised:
+            await backend.start(job())
+        await backend.aclose()
+    assert not raised.value.sent
+
+
+def test_every_error_of_aiohttp_has_a_sentence_and_the_special_come_first() -> None:
+    def below(kind: type[Exception]) -> Iterator[type[Exception]]:
+        yield kind
+        for inner in kind.__subclasses__():
+            yield from below(inner)
+
+    for kind in set(below(aiohttp.ClientError)):
+        error = kind.__new__(kind)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            error._os_error = OSError(113, "No route to host")
+        assert isinstance(error, aiohttp.ClientError)
+        assert translate(error).sentence
+    for (first, *_), (second, *_) in itertools.combinations(SENTENCES, 2):
+        assert not issubclass(second, first), f"{second.__name__} would never be reached"

@@ -1,0 +1,261 @@
+"""What fails and comes back: workers, RabbitMQ, lost tasks and lost pushes; no job is lost, no loop forks."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+
+from broker import tasks as broker_tasks
+from broker.tasks import Task
+from deploy.rabbitmq_node import Node, free_port
+from tests.services import Broker, DemoBackend, Stack, http
+from tests.visitor import Visitor, browse
+
+PRIVATE = pytest.mark.skipif(bool(os.environ.get("PROGROCK_TEST_AMQP_URL")), reason="needs a RabbitMQ that it may stop")
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[Broker]:
+    """A node that a test may stop, kill and wipe."""
+    node = Node(tmp_path / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="recovery")
+    node.start()
+    try:
+        yield Broker(node.amqp_url, node.management_url, node)
+    finally:
+        node.kill()
+        node.wipe()
+
+
+@pytest.fixture
+def own_stack(own_rabbitmq: Broker, demo_backend: DemoBackend, tmp_path: Path) -> Iterator[Stack]:
+    """A stack on a node of its own."""
+    with Stack(tmp_path / "stack", own_rabbitmq, backend_url=demo_backend.url) as up:
+        up.manage("migrate", "--verbosity", "0")
+        up.start_worker()
+        up.start_web()
+        yield up
+
+
+def seen(backend: DemoBackend, stack: Stack, job: str) -> dict[str, Any]:
+    """What the backend saw of a job: polls, and how many of them overlapped."""
+    code = f"from progrock.models import Job; print(Job.objects.get(pk='{job}').handle)"
+    handle = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
+    found: dict[str, Any] = http("GET", f"{backend.url}/_test/tasks/{handle}")
+    return found
+
+
+async def start(visitor: Visitor, count: int, **params: Any) -> set[str]:
+    """Start several jobs; returns their ids."""
+    return {(await visitor.start(**params))["job"] for _ in range(count)}
+
+
+async def all_ended(visitor: Visitor, jobs: set[str], seconds: float = 90) -> dict[str, str]:
+    """Wait for the end of the jobs; returns the state of each."""
+    ended = {f["job"]: f["state"] for f in visitor.frames if f.get("complete")}
+    async with asyncio.timeout(seconds):
+        while not jobs <= ended.keys():
+            frame = await visitor.until(lambda f: f.get("complete"), seconds)
+            ended[frame["job"]] = frame["state"]
+    return {job: ended[job] for job in jobs}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_jobs_outlive_a_killed_worker(
+    stack: Callable[..., Stack], demo_backend: DemoBackend, database: str
+) -> None:
+    with stack(workers=2, database=database) as up:
+        async with browse(up) as visitor:
+            jobs = await start(visitor, 20, seconds=6)
+            await visitor.until(lambda f: f.get("state") == "running")
+            up.kill_worker()
+            await asyncio.sleep(1)
+            up.kill_worker()
+            up.start_worker()
+            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+        assert [seen(demo_backend, up, job)["overlaps"] for job in list(jobs)[:3]] == [0, 0, 0]
+
+
+async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(stack: Callable[..., Stack]) -> None:
+    with stack(workers=2) as up:
+        async with browse(up) as visitor:
+            jobs = await start(visitor, 10, seconds=5)
+            await visitor.until(lambda f: f.get("state") == "running")
+            assert up.stop_worker() == 0
+            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+            assert "Traceback" not in up.logs()
+
+
+async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None:
+    with stack(workers=0) as up:
+        up.start_worker("render.0")
+        up.start_worker("render.1", "transcribe")
+        async with browse(up) as visitor:
+            jobs = await start(visitor, 6, seconds=1) | {(await visitor.start("transcribe", seconds=1))["job"]}
+            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+        wrong = up.manage("runworker", "nope", check=False)
+        assert wrong.returncode == 1
+        assert "no queue 'nope'" in wrong.stderr
+        assert "render (2 shards)" in wrong.stderr
+
+
+async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
+    with stack(workers=1) as up:
+        async with browse(up) as visitor:
+            jobs = await start(visitor, 5, seconds=3)
+            await visitor.until(lambda f: f.get("state") == "running")
+            up.kill_worker()
+            for name in up.broker.queues(up.amqp_url):
+                if name.startswith(("progrock.delay.", "progrock.poll.")):
+                    up.broker.api("DELETE", f"queues/{up.amqp_url.rsplit('/', 1)[1]}/{name}/contents")
+            up.start_worker()
+            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+
+
+async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
+    stack: Callable[..., Stack], demo_backend: DemoBackend
+) -> None:
+    with stack(workers=1) as up:
+        async with browse(up) as visitor:
+            before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
+            http("POST", f"{demo_backend.url}/_test/behave", {"mode": "slow", "on": "start", "delay": 3})
+            try:
+                job = (await visitor.start(seconds=1))["job"]
+                await visitor.until(lambda f: f.get("state") == "starting")
+                await asyncio.sleep(0.5)  # the request is on its way
+                up.kill_worker()
+            finally:
+                http("DELETE", f"{demo_backend.url}/_test/behave")
+            up.start_worker()
+            assert (await visitor.ended(job, 120))["state"] == "succeeded"
+        assert http("GET", f"{demo_backend.url}/_test/stats")["tasks"] == before + 1
+
+
+@PRIVATE
+@pytest.mark.parametrize("how", ["stop", "kill", "wipe"])
+async def test_everything_goes_on_when_rabbitmq_comes_back(
+    own_stack: Stack, demo_backend: DemoBackend, how: str
+) -> None:
+    node = own_stack.broker.node
+    assert node is not None
+    async with browse(own_stack) as visitor:
+        jobs = await start(visitor, 5, seconds=4)
+        await visitor.until(lambda f: f.get("state") == "running")
+        await asyncio.to_thread(node.stop if how == "stop" else node.kill)
+        delayed = await visitor.until(lambda f: f["type"] == "status")
+        assert delayed["live"] is False
+        assert "RabbitMQ" in delayed["message"]
+        jobs |= await start(visitor, 2, seconds=1)  # the ledger takes them
+        assert http("GET", f"{own_stack.url}/healthz")["rabbitmq"] == "unreachable"
+        if how == "wipe":
+            node.wipe()
+        await asyncio.to_thread(node.start)
+        if how == "wipe":
+            vhost = own_stack.amqp_url.rsplit("/", 1)[1]
+            own_stack.broker.api("PUT", f"vhosts/{vhost}", {})
+            rights = {"configure": ".*", "write": ".*", "read": ".*"}
+            own_stack.broker.api("PUT", f"permissions/{vhost}/guest", rights)
+        await visitor.until(lambda f: f["type"] == "status" and f["live"], 60)
+        assert set((await all_ended(visitor, jobs, 120)).values()) == {"succeeded"}
+    assert seen(demo_backend, own_stack, next(iter(jobs)))["overlaps"] == 0
+    for line in own_stack.logs().splitlines():
+        assert not line.startswith("Traceback"), own_stack.logs()[-4000:]
+
+
+async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> None:
+    with stack(workers=0) as up:
+        up.start_worker(env={"PROGROCK_FEEDS": "99991"})  # it pushes where nobody listens
+        async with browse(up) as visitor:
+            await visitor.until(lambda f: f["type"] == "snapshot")
+            job = (await visitor.start(seconds=2))["job"]
+            assert (await visitor.ended(job, 60))["state"] == "succeeded"
+        assert [f["state"] for f in visitor.frames if f.get("job") == job and f["version"] < 4] == ["queued"]
+
+
+async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(stack: Callable[..., Stack]) -> None:
+    with stack(workers=1) as up:
+        async with browse(up) as visitor:
+            job = (await visitor.start(seconds=3))["job"]
+            await visitor.until(lambda f: f.get("state") == "running")
+            connection = await aio_pika.connect(up.amqp_url)
+            async with connection:
+                channel = await connection.channel()
+                poll = await channel.get_exchange("progrock.poll")
+                stale = Task(job=job, turn=1, due=time.time())
+                unknown = Task(job="00000000-0000-4000-8000-000000000000", turn=1, due=time.time())
+                bodies = [b"rubbish", b'{"v": 99, "tasks": []}', b'{"v": 1, "tasks": [{"job": "x"}]}']
+                bodies.append(broker_tasks.encode([stale, unknown]))  # dropped: there is nothing to do
+                for body in bodies:
+                    message = aio_pika.Message(body, delivery_mode=2)
+                    await poll.publish(message, "now.render.0")
+                    await poll.publish(message, "now.nobody.0")  # no queue: by the alternate exchange
+                dead = await channel.get_queue("progrock.dead")
+                found = []
+                async with asyncio.timeout(20):
+                    while len(found) < 7:
+                        if (message_in := await dead.get(fail=False)) is not None:
+                            found.append(message_in)
+                            await message_in.ack()
+                        else:
+                            await asyncio.sleep(0.05)
+            reasons = sorted(str(m.headers["reason"]) for m in found if "reason" in m.headers)
+            assert len(reasons) == 3
+            assert any("unknown version 99" in reason for reason in reasons)
+            assert any("not JSON" in reason for reason in reasons)
+            assert (await visitor.ended(job))["state"] == "succeeded"
+
+
+async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> None:
+    with stack(workers=1) as up:
+        assert "has all that is wanted" in up.manage("topology", "--verify").stdout
+        async with browse(up) as visitor:
+            await start(visitor, 3, seconds=30)
+            await visitor.until(lambda f: f.get("state") == "running")
+            status = up.manage("status").stdout
+            line = next(line for line in status.splitlines() if line.startswith("render "))
+            assert line.split()[1] == "3"
+        vhost = up.amqp_url.rsplit("/", 1)[1]
+        up.broker.api("DELETE", f"queues/{vhost}/progrock.delay.11-10min")
+        up.broker.api("PUT", f"queues/{vhost}/progrock.poll.old.0", {"durable": True, "arguments": {}})
+        wrong = up.manage("topology", "--verify", check=False)
+        assert wrong.returncode == 1
+        assert "queue progrock.delay.11-10min: wanted, not found" in wrong.stderr
+        assert "queue progrock.poll.old.0: left over" in wrong.stderr
+        assert "progrock.poll.old.0" in up.manage("topology", "--prune").stdout
+        up.manage("topology", "--declare")
+        assert "has all that is wanted" in up.manage("topology", "--verify").stdout
+
+
+async def test_the_python_api_starts_and_cancels(stack: Callable[..., Stack]) -> None:
+    with stack(workers=1) as up:
+        async with browse(up) as visitor:
+            await visitor.until(lambda f: f["type"] == "snapshot")
+            own = (await visitor.start(seconds=1))["job"]
+            code = (
+                "import progrock; from progrock.models import Job\n"
+                f"audience = Job.objects.get(pk='{own}').audience\n"
+                "job = progrock.start('render', {'seconds': 60}, audience=audience)\n"
+                "print(job.pk)"
+            )
+            job = up.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
+            await visitor.until(lambda f: f.get("job") == job and f["state"] == "running")
+            up.manage("shell", "--verbosity", "0", "-c", f"import progrock; assert progrock.cancel('{job}')")
+            assert (await visitor.ended(job))["state"] == "cancelled"
+
+
+def test_a_wrong_start_is_one_clear_line(stack: Callable[..., Stack], tmp_path: Path) -> None:
+    wrong = tmp_path / "backends.toml"
+    wrong.write_text('[Render]\nurl = "http://127.0.0.1:1"\n')
+    with stack(workers=0, web=False) as up:
+        up.env["PROGROCK_BACKENDS"] = str(wrong)
+        ended = up.manage("runworker", check=False)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert "Render" in ended.stderr
+        up.env["SECRET_KEY"] = up.env["DEBUG"] = ""
+        ended = up.manage("check", check=False)
+        assert "SECRET_KEY is not set" in ended.stderr

@@ -1,0 +1,103 @@
+"""Poll tasks as messages: what goes out comes back, and what is broken says why."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import BrokenMessage
+from broker.tasks import Task, decode, encode, properties, shard_of
+
+JOB = "0191a6c0-5c1e-7000-8000-00000000ff02"
+tasks = st.builds(
+    Task,
+    job=st.uuids().map(str),
+    turn=st.integers(0, 2**53),
+    due=st.floats(0, 4e9, allow_nan=False),
+)
+
+
+@given(st.lists(tasks, min_size=1, max_size=100))
+def test_what_is_encoded_is_decoded(some: list[Task]) -> None:
+    back = decode(encode(some))
+    assert [(task.job, task.turn) for task in back] == [(task.job, task.turn) for task in some]
+    assert all(abs(one.due - other.due) <= 1e-6 for one, other in zip(back, some, strict=True))
+
+
+def test_a_person_can_read_the_body() -> None:
+    assert json.loads(encode([Task(JOB, 7, 1767225600.25)])) == {
+        "v": 1,
+        "tasks": [{"job": JOB, "turn": 7, "due": "2026-01-01T00:00:00.250000Z"}],
+    }
+
+
+def test_keys_of_a_later_release_are_ignored() -> None:
+    entry = {"job": JOB, "turn": 1, "due": "2026-01-01T00:00:00+00:00", "why": "new"}
+    assert decode(json.dumps({"v": 1, "tasks": [entry], "from": "the future"}).encode()) == [Task(JOB, 1, 1767225600.0)]
+
+
+def broken(**change: Any) -> bytes:
+    return json.dumps({"v": 1, "tasks": [{"job": JOB, "turn": 1, "due": "2026-01-01T00:00:00Z"} | change]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"v": 1, "tasks": [', "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "unknown version None"),
+        (b'{"v": 2, "tasks": []}', "unknown version 2"),
+        (b'{"v": 1}', "'tasks' is not a list"),
+        (b'{"v": 1, "tasks": []}', "'tasks' is not a list"),
+        (b'{"v": 1, "tasks": {"job": 1}}', "'tasks' is not a list"),
+        (b'{"v": 1, "tasks": [7]}', "broken task 7"),
+        (broken(job="render"), "job is not a UUID"),
+        (broken(job=JOB.replace("-", "")), "job is not a UUID"),
+        (broken(job=JOB.upper()), "job is not a UUID"),
+        (broken(job=7), "broken task"),
+        (broken(turn="1"), "turn is not a whole number"),
+        (broken(turn=True), "turn is not a whole number"),
+        (broken(turn=-1), "turn is not a whole number"),
+        (broken(turn=1.5), "turn is not a whole number"),
+        (broken(due="soon"), "Invalid isoformat"),
+        (broken(due="2026-01-01T00:00:00"), "no time zone"),
+        (broken(due=1767225600), "broken task"),
+        (broken(due=[]), "broken task"),
+        (b'{"v": 1, "tasks": [{"job": "' + JOB.encode() + b'", "turn": 1}]}', "'due'"),
+    ],
+)
+def test_a_broken_body_says_why(body: bytes, reason: str) -> None:
+    with pytest.raises(BrokenMessage, match=reason):
+        decode(body)
+
+
+@given(st.binary())
+def test_any_bytes_are_tasks_or_broken(body: bytes) -> None:
+    with pytest.raises(BrokenMessage):
+        decode(body)
+
+
+@given(st.uuids(), st.integers(1, 64))
+def test_a_job_keeps_its_shard_and_the_last_digits_decide(job: UUID, shards: int) -> None:
+    assert shard_of(str(job), shards) == (job.int & 0xFFFF) % shards
+
+
+def test_shards_get_alike() -> None:
+    counts = [0] * 4
+    for _ in range(4000):
+        counts[shard_of(str(uuid4()), 4)] += 1
+    assert min(counts) > 800
+
+
+def test_properties_tell_a_person_what_waits() -> None:
+    some = [Task(str(UUID(int=number)), 1, 1767225600.5 + number) for number in range(5)]
+    about = properties(some, 1767225599.9)
+    assert about["headers"] == {"tasks": 5, "jobs": [task.job for task in some[:3]], "due": "2026-01-01T00:00:00.500Z"}
+    assert (about["type"], about["app_id"], about["content_type"]) == ("progrock.poll", "progrock", "application/json")
+    assert about["delivery_mode"] == 2
+    assert about["timestamp"] == 1767225599

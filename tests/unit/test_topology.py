@@ -1,0 +1,118 @@
+"""The topology as data: names, routes, what a reader sees, and the definitions with least rights."""
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+import pytest
+
+from broker.topology import DELAY, POLL, Topology, definitions, describe, parse_poll_queue, poll_queue, route
+
+TOPOLOGY = Topology({"render": 2, "long-report_2": 1})
+
+
+def test_every_lane_dead_letters_at_least_once_and_has_a_ttl() -> None:
+    lanes = [queue for queue in TOPOLOGY.queues if queue.name.startswith("progrock.delay.")]
+    assert len(lanes) == 11
+    for lane in lanes:
+        assert lane.arguments["x-queue-type"] == "quorum"
+        assert lane.arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert lane.arguments["x-overflow"] == "reject-publish"  # without it: at most once, silently
+        assert lane.arguments["x-dead-letter-exchange"] == POLL
+        assert lane.arguments["x-message-ttl"] > 0
+
+
+def test_poll_queues_have_a_delivery_limit_and_no_length_limit() -> None:
+    polls = {queue.name: queue for queue in TOPOLOGY.queues if queue.name.startswith("progrock.poll.")}
+    assert list(polls) == ["progrock.poll.render.0", "progrock.poll.render.1", "progrock.poll.long-report_2.0"]
+    for queue in polls.values():
+        assert queue.arguments == {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "progrock.dead",
+        }
+
+
+def test_what_the_poll_exchange_cannot_route_goes_to_the_dead_queue() -> None:
+    assert {each.name: each.arguments for each in TOPOLOGY.exchanges}[POLL] == {"alternate-exchange": "progrock.dead"}
+
+
+def test_a_poll_queue_gets_its_shard_from_every_lane_and_at_once() -> None:
+    keys = {binding.queue: binding.key for binding in TOPOLOGY.bindings if binding.exchange == POLL}
+    assert keys["progrock.poll.render.1"] == "*.render.1"
+    assert keys["progrock.poll.long-report_2.0"] == "*.long-report_2.0"
+
+
+@pytest.mark.parametrize("name", ["progrock.poll.render.0", "progrock.poll.long-report_2.17"])
+def test_a_poll_queues_name_tells_backend_and_shard(name: str) -> None:
+    parsed = parse_poll_queue(name)
+    assert parsed
+    assert poll_queue(*parsed) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "render.0", "progrock.poll.render", "progrock.poll..0", "progrock.poll.render.x", "progrock.dead"]
+)
+def test_other_names_are_no_poll_queues(name: str) -> None:
+    assert parse_poll_queue(name) is None
+
+
+@pytest.mark.parametrize(
+    ("delay", "left", "wanted"),
+    [
+        (0.0, 0.0, (POLL, "now.render.1", None)),
+        (0.05, 0.05, (POLL, "now.render.1", None)),
+        (1.0, 0.995, (DELAY, "1s.render.1", 0.995)),  # the lane stays the one that was chosen
+        (1.0, -2.0, (DELAY, "1s.render.1", 0.0)),
+        (86400.0, 86400.0, (DELAY, "10min.render.1", 599.98)),
+    ],
+)
+def test_the_route_of_a_delay(delay: float, left: float, wanted: tuple[str, str, float | None]) -> None:
+    assert route("render", 1, delay, left) == wanted
+
+
+def test_the_description_names_every_object() -> None:
+    text = describe(TOPOLOGY)
+    for each in (*TOPOLOGY.exchanges, *TOPOLOGY.queues):
+        assert each.name in text
+    assert "*.render.1" in text
+    assert "message-ttl=600000" in text
+
+
+def allowed(made: dict[str, Any], user: str, what: str, name: str) -> bool:
+    pattern = next(each[what] for each in made["permissions"] if each["user"] == user)
+    return re.search(pattern, name) is not None
+
+
+def test_web_and_worker_may_do_what_they_do_and_no_more() -> None:
+    made = definitions(TOPOLOGY, {"web": "a", "worker": "b"})
+    assert [user["tags"] for user in made["users"]] == [[], []]
+    web, worker = "progrock.web.host.17.abc", "progrock.poll.render.0"
+    for user, what, name in [
+        *(("web", what, web) for what in ("configure", "write", "read")),
+        *(("web", "write", name) for name in (POLL, "progrock.groups")),
+        ("web", "read", "progrock.groups"),
+        *(("worker", "write", name) for name in (POLL, DELAY, "progrock.dead", "progrock.groups")),
+        ("worker", "read", worker),
+    ]:
+        assert allowed(made, user, what, name), (user, what, name)
+    everything = [each.name for each in (*TOPOLOGY.exchanges, *TOPOLOGY.queues)]
+    for name in everything:
+        assert not allowed(made, "web", "configure", name)
+        assert not allowed(made, "worker", "configure", name)
+        assert not allowed(made, "web", "read", name) or name == "progrock.groups"
+    assert not allowed(made, "web", "write", DELAY)
+    assert not allowed(made, "worker", "read", "progrock.delay.04-1s")
+    assert not allowed(made, "worker", "write", worker)
+    assert not allowed(made, "worker", "write", "amq.default")
+
+
+def test_definitions_hold_hashes_and_never_a_password() -> None:
+    made = definitions(TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm")
+    assert "correct horse" not in str(made)
+    raw = base64.b64decode(made["users"][0]["password_hash"])
+    assert raw[4:] == hashlib.sha256(raw[:4] + b"correct horse").digest()
+    assert made["users"][2]["tags"] == ["administrator"]
+    assert {each["vhost"] for each in made["queues"]} == {"render farm"}
+    assert made == definitions(TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm")
