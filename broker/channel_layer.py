@@ -52,6 +52,9 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
     def _accept_handshake_frame(self, frame: Any) -> Any:
         if isinstance(frame, spec.Connection.Tune):
             frame.heartbeat = HEARTBEAT
+            frame.frame_max -= (
+                8  # carehare cuts bodies without room for a frame's own 8 bytes: above 128 KiB all is over
+            )
         if not isinstance(frame, spec.Connection.Start):
             return super()._accept_handshake_frame(frame)
         self._lifecycle[spec.Connection.Start] = frame
@@ -105,6 +108,7 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
     def __init__(self, host: str = "amqp://guest:guest@127.0.0.1/", **options: Any) -> None:
         defaults = {"local_capacity": 200, "remote_capacity": 1000, "local_expiry": 10.0, "groups_exchange": GROUPS}
         super().__init__(host=host, **(defaults | options))
+        self._place = place(host)
         machine = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())[:30]
         self._queue_name = f"{WEB}.{machine}.{os.getpid()}.{uuid4().hex[:6]}"
         self._receives = False
@@ -187,7 +191,7 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
                     self._carehare_connection = asyncio.Future()
                 self._carehare_connection.set_result(connection)
                 self.epoch += 1
-                logger.info("channel layer: connected to RabbitMQ at %s", place(self.host))
+                logger.info("channel layer: connected to RabbitMQ at %s", self._place)
                 since, down = loop.time(), False
                 if self._receives:
                     await consume_into_multi_queue_until_connection_close(
@@ -203,9 +207,7 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
             if self._carehare_connection.done():
                 self._carehare_connection = asyncio.Future()
             if not down:
-                logger.warning(
-                    "channel layer: RabbitMQ at %s: %s; starting over until it works", place(self.host), reason
-                )
+                logger.warning("channel layer: RabbitMQ at %s: %s; starting over until it works", self._place, reason)
             down = True
             if loop.time() - since > STEADY:
                 pause = FIRST_PAUSE

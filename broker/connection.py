@@ -34,9 +34,14 @@ def label(role: str) -> str:
 
 
 def place(url: str) -> str:
-    """`host:port` of an AMQP URL, fit for messages: no credentials."""
+    """`host:port` of an AMQP URL, fit for messages: no credentials. Raises BrokerUnavailable when it is no AMQP URL."""
     parts = urlsplit(url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+    with suppress(ValueError):  # a port that is no number
+        if parts.scheme in ("amqp", "amqps"):
+            return f"{parts.hostname or 'localhost'}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+    raise BrokerUnavailable(
+        "the address of RabbitMQ is wrong: wanted amqp://user:password@host:port/vhost, or amqps://"
+    )
 
 
 def vhost_of(url: str) -> str:

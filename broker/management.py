@@ -14,7 +14,7 @@ from broker.connection import connect, shut, translated, vhost_of
 from broker.errors import BrokenMessage, BrokerUnavailable
 from broker.publisher import Publisher
 from broker.tasks import Task, decode, shard_of
-from broker.topology import DEAD, WEB, Topology, parse_poll_queue
+from broker.topology import DEAD, WEB, Binding, Topology, parse_poll_queue
 
 TIMEOUT = 10.0
 
@@ -34,7 +34,7 @@ class _Differences:
     words: list[str]
     queues: list[str]
     exchanges: list[str]
-    bindings: list[tuple[str, str, str]]
+    bindings: list[Binding]
 
 
 async def depths(management_url: str, vhost: str) -> dict[str, Depth]:
@@ -49,18 +49,10 @@ async def depths(management_url: str, vhost: str) -> dict[str, Depth]:
 async def verify(management_url: str, vhost: str, topology: Topology) -> list[str]:
     """What differs from the topology, a sentence each; none when all is as it should be. Raises BrokerUnavailable."""
     found = await _differences(management_url, vhost, topology)
-    return [
-        *found.words,
-        *(
-            f"queue {name}: left over, no backend of yours uses it (--prune drains and removes it)"
-            for name in found.queues
-        ),
-        *(f"exchange {name}: left over (--prune removes it)" for name in found.exchanges),
-        *(
-            f"binding {exchange} --{key}--> {queue}: left over (--prune removes it)"
-            for exchange, queue, key in found.bindings
-        ),
-    ]
+    left = [f"queue {name}: left over, no backend of yours uses it (--prune drains it first)" for name in found.queues]
+    left += [f"exchange {name}: left over" for name in found.exchanges]
+    left += [f"{_arrow(each)}: left over" for each in found.bindings]
+    return found.words + left
 
 
 async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
@@ -76,9 +68,9 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
     try:
         async with translated("cannot remove what is left over"):
             channel = await connection.channel()
-            for exchange, name, key in found.bindings:
-                await (await channel.get_queue(name, ensure=False)).unbind(exchange, key)
-                done.append(f"binding {exchange} --{key}--> {name}: removed")
+            for each in found.bindings:
+                await (await channel.get_queue(each.queue, ensure=False)).unbind(each.exchange, each.key)
+                done.append(f"{_arrow(each)}: removed")
             done += [await _remove(channel, name, publisher, topology) for name in found.queues]
             for name in found.exchanges:
                 await channel.exchange_delete(name)
@@ -123,7 +115,7 @@ async def _differences(management_url: str, vhost: str, topology: Topology) -> _
     exchanges = await _ours(management_url, vhost, "exchanges", "name,type,durable,arguments")
     queues = await _ours(management_url, vhost, "queues", "name,durable,arguments")
     bindings = {
-        (each["source"], each["destination"], each["routing_key"])
+        Binding(each["source"], each["destination"], each["routing_key"])
         for each in await _get(management_url, "bindings", vhost, "source,destination,destination_type,routing_key")
         if each["source"].startswith("progrock.") and not each["destination"].startswith(f"{WEB}.")
     }
@@ -137,18 +129,19 @@ async def _differences(management_url: str, vhost: str, topology: Topology) -> _
                 words.append(f"{kind} {name}: wanted, not found")
                 continue
             words += _compare(f"{kind} {name}", found[name], {"durable": True, **want})
-    want_bindings = {(each.exchange, each.queue, each.key) for each in topology.bindings}
-    words += [
-        f"binding {exchange} --{key}--> {queue}: wanted, not found"
-        for exchange, queue, key in sorted(want_bindings - bindings)
-    ]
+    wanted_bindings = set(topology.bindings)
+    words += [f"{_arrow(each)}: wanted, not found" for each in sorted(wanted_bindings - bindings)]
     left = sorted(set(queues) - {each.name for each in topology.queues})
     return _Differences(
         words,
         left,
         sorted(set(exchanges) - {each.name for each in topology.exchanges}),
-        sorted(each for each in bindings - want_bindings if each[1] not in left),
+        sorted(each for each in bindings - wanted_bindings if each.queue not in left),
     )
+
+
+def _arrow(binding: Binding) -> str:
+    return f"binding {binding.exchange} --{binding.key}--> {binding.queue}"
 
 
 def _compare(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

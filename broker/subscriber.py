@@ -102,10 +102,11 @@ class Subscriber:
         self._url, self._name, self._publisher = url, name, publisher
         self._prefetch, self._topology = prefetch, declare
         self._inboxes: dict[str, _Inbox] = {}
+        role = name.partition(" ")[0]  # the connection may tell all the queues, a consumer tells its own
         for queue in queues:
             if (parsed := parse_poll_queue(queue)) is None:
                 raise ValueError(f"{queue!r} is not a poll queue")
-            self._inboxes[queue] = _Inbox(queue, label(f"{name} {parsed[0]}.{parsed[1]}"), *parsed)
+            self._inboxes[queue] = _Inbox(queue, label(f"{role} {parsed[0]}.{parsed[1]}"), *parsed)
         self._lost = asyncio.Event()
         self._reason = ""
         self._stopping = False

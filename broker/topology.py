@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aio_pika.abc import AbstractConnection
 
@@ -24,8 +24,7 @@ _RIGHTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """A durable exchange that must exist."""
 
     name: str
@@ -33,16 +32,14 @@ class Exchange:
     arguments: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """A durable queue that must exist."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Binding:
+class Binding(NamedTuple):
     """What the exchange passes on to the queue."""
 
     exchange: str
@@ -168,7 +165,8 @@ def definitions(topology: Topology, passwords: Mapping[str, str], vhost: str = "
     `web` and `worker` get no more rights than they need and may not configure anything but their own queues;
     any other name is an operator with all rights.
     """
-    rights = {user: _RIGHTS.get(user, (".*", ".*", ".*")) for user in passwords}
+    everything = (".*", ".*", ".*")
+    durable = {"vhost": vhost, "durable": True, "auto_delete": False}
     return {
         "users": [
             {
@@ -182,39 +180,16 @@ def definitions(topology: Topology, passwords: Mapping[str, str], vhost: str = "
         "vhosts": [{"name": vhost}],
         "permissions": [
             {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
-            for user, (configure, write, read) in rights.items()
+            for user, (configure, write, read) in ((user, _RIGHTS.get(user, everything)) for user in passwords)
         ],
         "exchanges": [
-            {
-                "name": each.name,
-                "vhost": vhost,
-                "type": each.type,
-                "durable": True,
-                "auto_delete": False,
-                "internal": False,
-                "arguments": dict(each.arguments),
-            }
+            {"name": each.name, **durable, "type": each.type, "internal": False, "arguments": dict(each.arguments)}
             for each in topology.exchanges
         ],
-        "queues": [
-            {
-                "name": each.name,
-                "vhost": vhost,
-                "durable": True,
-                "auto_delete": False,
-                "arguments": dict(each.arguments),
-            }
-            for each in topology.queues
-        ],
+        "queues": [{"name": each.name, **durable, "arguments": dict(each.arguments)} for each in topology.queues],
         "bindings": [
-            {
-                "source": each.exchange,
-                "vhost": vhost,
-                "destination": each.queue,
-                "destination_type": "queue",
-                "routing_key": each.key,
-                "arguments": {},
-            }
+            {"source": each.exchange, "vhost": vhost, "destination": each.queue, "destination_type": "queue"}
+            | {"routing_key": each.key, "arguments": {}}
             for each in topology.bindings
         ],
     }

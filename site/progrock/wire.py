@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+from django.urls import NoReverseMatch, reverse
 
 from progrock.backends import Options
 from progrock.ledger import LARGE_RESULT, Row
@@ -37,11 +38,19 @@ def job_frame(row: Row) -> dict[str, Any]:
     }
     if row.state == State.SUCCEEDED:
         if row.has_result and row.result is None:
-            frame["result_url"] = f"/jobs/{row.id}"
+            frame["result_url"] = _url(row.id)
         frame["result"] = row.result
     elif not row.active:
         frame["error"] = row.error or None
     return frame
+
+
+def _url(job: str) -> str | None:
+    """Where `GET` gives the whole job; None in a project that does not route our pages."""
+    try:
+        return reverse("progrock:job", args=[job])
+    except NoReverseMatch:
+        return None
 
 
 def update_frame(row: Row) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def report(came: list[tuple[float, float]], seconds: float) -> int:
 
     def line(name: str, late: list[float]) -> None:
         if late:
-            p99 = quantiles(late, n=100)[-1] if len(late) > 1 else late[0]
+            p99 = quantiles(late, n=100, method="inclusive")[-1] if len(late) > 1 else late[0]
             figures = (f"{1000 * value:8.2f}" for value in (median(late), p99, max(late)))
             print(f"{name:>12} {len(late):7} {' '.join(figures)} {sum(value < 0 for value in late):6}")
 

@@ -490,6 +490,16 @@ async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str)
         await delivery.ack()
 
 
+@pytest.mark.parametrize("url", ["localhost:5672", "http://localhost/", "amqp://localhost:here/", ""])
+async def test_a_wrong_address_says_what_was_wanted(url: str) -> None:
+    for call in (
+        lambda: connect(url, "test"),
+        lambda: asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks()),
+    ):
+        with pytest.raises(BrokerUnavailable, match="wanted amqp://"):
+            await call()
+
+
 def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
     start = time.monotonic()
     with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at 127\.0\.0\.1:1"):
@@ -517,6 +527,15 @@ async def test_the_synchronous_edge_reaches_groups(vhost_url: str, layer: Channe
     await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.0", message)
     assert await asyncio.wait_for(layer.receive(channel), 10) == message
     await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.1", message)  # nobody there: fine
+
+
+async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    for size in (131_000, 131_064, 131_072, 400_000):
+        assert await layer.group_send("feed", {"type": "x", "text": "x" * size})
+        assert len((await asyncio.wait_for(layer.receive(channel), 10))["text"]) == size
+    assert layer.epoch == 1
 
 
 async def test_groups_of_one_process_reach_another(vhost_url: str, layer: ChannelLayer) -> None:
@@ -622,7 +641,7 @@ async def test_verify_says_found_wanted_and_left_over(rabbitmq: Broker, vhost_ur
     assert f"queue {QUEUE}: found x-dead-letter-exchange (not set), wanted progrock.dead" in found
     assert f"binding progrock.poll --*.render.0--> {QUEUE}: wanted, not found" in found
     assert [line for line in found if "left over" in line] == [
-        "queue progrock.poll.report.0: left over, no backend of yours uses it (--prune drains and removes it)"
+        "queue progrock.poll.report.0: left over, no backend of yours uses it (--prune drains it first)"
     ]
     with pytest.raises(BrokerUnavailable, match="verify"):
         await declare(vhost_url, TOPOLOGY)
