@@ -24,7 +24,7 @@ test: setup ## every check and every test, with what they need (RabbitMQ, Postgr
 lint: setup ## format, lint, types, one-way imports
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
-	.venv/bin/mypy
+	DEBUG=1 .venv/bin/mypy
 	.venv/bin/lint-imports
 
 format: setup ## let ruff format and mend what it can
@@ -45,4 +45,4 @@ topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topolog
 
 bench-delay: setup ## how late delays are, mixed, on a private RabbitMQ: prints a table
 	@deploy/setup.sh demo
-	.venv/bin/python -m tests.bench.delay
+	.venv/bin/python -m tests.bench.bench_delay

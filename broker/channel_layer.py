@@ -166,8 +166,10 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         self._multi_queue.close()
         tasks = [getattr(self, name) for name in ("_expire_task", "_reconnect_forever_task") if hasattr(self, name)]
         if self.connected:
-            (await self._carehare_connection)._protocol.send_close_if_allowed()
-            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
+            connection = self._carehare_connection.result()
+            connection._protocol.send_close_if_allowed()
+            await asyncio.wait([self._reconnect_forever_task], timeout=CLOSE_TIMEOUT)
+            connection.abort()  # a consumer waits for RabbitMQ's answer even when it is cancelled
         elif not self._carehare_connection.done():
             self._carehare_connection.set_exception(StopConsumer)
             self._carehare_connection.exception()  # seen, even when nobody waits

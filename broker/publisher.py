@@ -1,6 +1,7 @@
 """Publishes poll tasks for a process's whole life: gathers what goes together, and returns when it is confirmed."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from broker.topology import DEAD, route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
+GRID = 0.02  # seconds: where regular polls fall due, so that small messages meet and grow together
 
 _Key = tuple[Lane | None, str, int, float]
 
@@ -72,7 +74,8 @@ class Publisher:
         """Sends tasks of one shard on their way, all with the delay that was decided for them (seconds).
 
         With a `spread` (seconds) all tasks of a message become due together, at the latest due among them and one draw
-        of up to `spread` on top: so messages neither fall apart nor grow into herds.
+        of up to `spread` on top, on the grid: so messages do not fall apart, those of one grid point are worked in one
+        round and become one, and the draw keeps these from becoming a herd.
         Returns when RabbitMQ has confirmed them. Raises PublishFailed when a message was returned (no such queue),
         refused or lost, or when there is no connection within two seconds; then some may have been sent all the same.
         """
@@ -115,6 +118,7 @@ class Publisher:
         _, backend, shard, spread = key
         if spread:
             due = max(task.due for task in batch.tasks) + random.uniform(0.0, spread)
+            due = math.ceil(due / GRID) * GRID
             batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
         try:
             await self._wait()

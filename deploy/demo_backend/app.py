@@ -20,7 +20,7 @@ STAGES = (
 KEEP_ENDED = 600.0
 LONGEST = 86_400.0
 MOST_TASKS = 200_000
-STALLS_AT = 60.0
+STALLS_AT, FAILS_AT = 60, 80.0
 
 
 @dataclass(kw_only=True)
@@ -36,11 +36,13 @@ class Task:
     forced: dict[str, Any] = field(default_factory=dict)
 
     def percent(self) -> float:
-        """0 to 100, in steps where they were asked for; a stalling task goes no further than 60."""
+        """0 to 100, in steps where they were asked for; a stalling task goes no further than 60, a failing one than 80."""
         done = min(1.0, ((self.cancelled or time.monotonic()) - self.began) / self.seconds)
         if self.steps:
             done = math.floor(done * self.steps) / self.steps
-        return min(done * 100, STALLS_AT) if self.outcome == "stall" else done * 100
+        if self.outcome == "stall":
+            return min(done * 100, STALLS_AT)
+        return done * (FAILS_AT if self.outcome == "fail" else 100)
 
     def status(self) -> str:
         """running, done, failed or cancelled."""

@@ -1,0 +1,127 @@
+"""Puts jobs into the ledger and their tasks into RabbitMQ, in bulk or one by one, in the environment of a stack."""
+
+import argparse
+import asyncio
+import os
+import random
+import time
+import uuid
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import django
+
+COLUMNS = (
+    "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, "
+    "cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
+)
+
+
+def main() -> None:
+    """Read the options, fill, and say how long it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("jobs", type=int)
+    parser.add_argument("--backend", default="noop")
+    parser.add_argument("--audiences", type=int, default=1000)
+    parser.add_argument("--audience", default="bench:{}", help="with the number of the audience")
+    parser.add_argument(
+        "--starts", type=float, default=0, help="one by one, queued, so many a second; 0: in bulk, running"
+    )
+    parser.add_argument(
+        "--delay", type=float, default=0, help="all due in so many seconds; 0: spread over the interval"
+    )
+    parser.add_argument("--handles", default="", help="a file with a handle per line; without it the id is the handle")
+    options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    begun = time.time()
+    asyncio.run(fill(options))
+    print(f"{options.jobs} jobs in {time.time() - begun:.1f} s")
+
+
+async def fill(options: argparse.Namespace) -> None:
+    """Insert, then publish: first the row, then its task."""
+    from asgiref.sync import sync_to_async
+
+    from broker.publisher import Publisher
+    from broker.tasks import MAX_TASKS, Task
+    from progrock import conf
+
+    backend = conf.backends()[options.backend]
+    jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
+    handles = open(options.handles).read().split() if options.handles else jobs  # noqa: PTH123, SIM115
+    publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
+    shards: dict[int, list[int]] = defaultdict(list)
+    for n, job in enumerate(jobs):
+        shards[int(job[-4:], 16) % backend.shards].append(n)
+    if options.starts:
+        gap, begun = 1 / options.starts, time.time()
+        state, dues = "queued", [begun + 3600.0] * len(jobs)
+    else:
+        state, dues = "running", [0.0] * len(jobs)
+    parts = [(shard, each[i : i + MAX_TASKS]) for shard, each in shards.items() for i in range(0, len(each), MAX_TASKS)]
+    random.shuffle(parts)
+    chunks: list[tuple[int, list[int]]] = [
+        (0, list(range(i, min(i + 500, len(jobs))))) for i in range(0, len(jobs), 500)
+    ]
+    for shard, part in chunks if options.starts else parts:
+        due = time.time() + (options.delay or backend.interval * random.uniform(0.2, 1.2))
+        if not options.starts:
+            for n in part:
+                dues[n] = due
+        await sync_to_async(insert)(
+            [
+                row(
+                    jobs[n], handles[n], options.audience.format(n % options.audiences), options.backend, state, dues[n]
+                )
+                for n in part
+            ]
+        )
+        if not options.starts:
+            tasks = [Task(jobs[n], 1, due) for n in part]
+            await publisher.publish(options.backend, shard, tasks, delay=max(0.0, due - time.time()))
+    if options.starts:
+        begun = time.time()
+        async with asyncio.TaskGroup() as group:
+            for n, job in enumerate(jobs):
+                await asyncio.sleep(max(0.0, begun + n * gap - time.time()))
+                task = Task(job, 1, time.time())
+                shard = int(job[-4:], 16) % backend.shards
+                group.create_task(publisher.publish(options.backend, shard, [task], delay=0.0))
+    await publisher.close()
+
+
+def row(job: str, handle: str, audience: str, backend: str, state: str, due: float) -> tuple[object, ...]:
+    """One job's columns."""
+    now = datetime.now(UTC)
+    when = datetime.fromtimestamp(due, UTC)
+    deadline = datetime.fromtimestamp(due + 100_000, UTC)
+    ready = (job, audience, backend, int(job[-4:], 16), "{}", handle if state == "running" else "", state, "", "", 1, 1)
+    return (*ready, when, False, 0, 0, 0, deadline, now, now)
+
+
+def insert(rows: list[tuple[object, ...]]) -> None:
+    """A few hundred rows in one transaction, so that workers get their turn in between."""
+    from django.db import connection, transaction
+
+    sqlite = connection.vendor == "sqlite"
+    if sqlite:  # what Django's own fields would write
+        rows = [tuple(_plain(n, value) for n, value in enumerate(each)) for each in rows]
+    marks = ", ".join(["%s"] * len(rows[0]))
+    with transaction.atomic(), connection.cursor() as cursor:
+        if sqlite:
+            cursor.executemany(f"INSERT INTO progrock_job ({COLUMNS}) VALUES ({marks})", rows)
+        else:
+            with cursor.copy(f"COPY progrock_job ({COLUMNS}) FROM STDIN") as copy:
+                for each in rows:
+                    copy.write_row(each)
+
+
+def _plain(n: int, value: object) -> object:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return str(value).replace("-", "") if n == 0 else value
+
+
+if __name__ == "__main__":
+    main()
