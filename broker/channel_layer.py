@@ -52,9 +52,6 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
     def _accept_handshake_frame(self, frame: Any) -> Any:
         if isinstance(frame, spec.Connection.Tune):
             frame.heartbeat = HEARTBEAT
-            frame.frame_max -= (
-                8  # carehare cuts bodies without room for a frame's own 8 bytes: above 128 KiB all is over
-            )
         if not isinstance(frame, spec.Connection.Start):
             return super()._accept_handshake_frame(frame)
         self._lifecycle[spec.Connection.Start] = frame

@@ -1,7 +1,6 @@
 """Talks to RabbitMQ's management API: what exists, what differs from the topology, how deep the queues are."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,10 +10,10 @@ import aiohttp
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from broker.connection import connect, shut, translated, vhost_of
+from broker.dead import readdress
 from broker.errors import BrokenMessage, BrokerUnavailable
 from broker.publisher import Publisher
-from broker.tasks import Task, decode, shard_of
-from broker.topology import DEAD, WEB, Binding, Topology, parse_poll_queue
+from broker.topology import DEAD, WEB, Binding, Topology
 
 TIMEOUT = 10.0
 
@@ -93,16 +92,11 @@ async def _remove(channel: AbstractChannel, name: str, publisher: Publisher, top
 async def _drain(queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology) -> tuple[int, int]:
     moved = dead = 0
     while message := await queue.get(fail=False):
-        backend = (parse_poll_queue(f"progrock.poll.{(message.routing_key or '').partition('.')[2]}") or ("",))[0]
-        shards = topology.backends.get(backend)
+        key = message.routing_key or ""
         try:
-            if not shards:
-                raise BrokenMessage(f"no backend is named {backend!r} (any more)")
-            belongs: dict[int, list[Task]] = defaultdict(list)
-            for task in decode(message.body):
-                belongs[shard_of(task.job, shards)].append(task)
+            backend, belongs = readdress(topology, key, message.body)
         except BrokenMessage as error:
-            await publisher.dead(message.body, str(error), {"queue": name, "key": message.routing_key or ""})
+            await publisher.dead(message.body, str(error), {"queue": name, "key": key})
             dead += 1
         else:
             await asyncio.gather(*(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items()))

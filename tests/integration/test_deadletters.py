@@ -1,0 +1,168 @@
+"""What could not be handled lies in the dead queue with its reason: `manage.py deadletters` lists, shows, replays, discards."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from broker import dead, tasks, topology
+from broker.dead import Letter
+from broker.errors import BrokerUnavailable
+from broker.publisher import Publisher
+from broker.tasks import Task
+from broker.topology import DEAD, POLL, Topology
+from tests.services import MANAGE, ROOT
+
+TOPOLOGY = Topology({"render": 2})
+JOBS = [f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)]  # the last digit is even in shard 0
+
+
+def every(letter: Letter) -> bool:
+    return True
+
+
+@pytest.fixture
+async def channel(vhost_url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel in a vhost with the topology."""
+    await topology.declare(vhost_url, TOPOLOGY)
+    async with await aio_pika.connect(vhost_url) as connection:
+        yield await connection.channel()
+
+
+async def send(channel: AbstractChannel, key: str, body: bytes, **about: object) -> None:
+    poll = await channel.get_exchange(POLL)
+    await poll.publish(aio_pika.Message(body, delivery_mode=2, **about), key)  # type: ignore[arg-type]
+
+
+async def waits(channel: AbstractChannel, queue: str, count: int) -> None:
+    """Until so many messages are in a queue."""
+    async with asyncio.timeout(10):
+        while (await channel.declare_queue(queue, passive=True)).declaration_result.message_count != count:
+            await asyncio.sleep(0.02)
+
+
+def due(*jobs: str, turn: int = 3) -> bytes:
+    return tasks.encode([Task(job, turn, time.time()) for job in jobs])
+
+
+async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: AbstractChannel, vhost_url: str) -> None:
+    publisher = Publisher(vhost_url, "test")
+    about = {"queue": "progrock.poll.render.1", "key": "1s.render.1"}
+    await publisher.dead(b"rubbish", "not JSON: of a worker's own words", about)
+    await publisher.close()
+    await send(channel, "now.nobody.0", due(JOBS[1], JOBS[2]), message_id="m1")
+    await send(channel, "now.render.0", due(JOBS[0]), message_id="m2")
+    queue = await channel.get_queue("progrock.poll.render.0")
+    message = await queue.get(timeout=5)
+    assert message
+    await message.reject(requeue=False)
+    await waits(channel, DEAD, 3)
+    for _ in range(30):  # more looks than RabbitMQ 4 would allow by itself
+        letters, count = await dead.read(vhost_url, every, 2)
+        assert (len(letters), count) == (2, 3), "a look removes nothing"
+    letters, _ = await dead.read(vhost_url, every, 100)
+    told = {letter.reason: letter for letter in letters}
+    own = told.pop("not JSON: of a worker's own words")
+    assert (own.queue, own.key, own.jobs, own.body) == ("progrock.poll.render.1", "1s.render.1", [], b"rubbish")
+    unrouted = told.pop("no queue for now.nobody.0")
+    assert (unrouted.queue, unrouted.jobs) == ("progrock.poll.nobody.0", [JOBS[1], JOBS[2]])
+    [(reason, rejected)] = told.items()
+    assert "rejected" in reason
+    assert (rejected.queue, rejected.key, rejected.jobs) == ("progrock.poll.render.0", "now.render.0", [JOBS[0]])
+    for letter in (own, rejected):
+        assert letter.time
+        assert abs(letter.time.timestamp() - time.time()) < 60
+    again, _ = await dead.read(vhost_url, every, 100)
+    assert {letter.id for letter in again} == {letter.id for letter in letters}, "an id stays"
+
+
+async def test_a_message_that_was_delivered_too_often_says_so(channel: AbstractChannel, vhost_url: str) -> None:
+    await send(channel, "now.render.0", due(JOBS[0]))
+    queue = await channel.get_queue("progrock.poll.render.0")
+    for _ in range(21):
+        message = await queue.get(timeout=5)
+        assert message
+        await message.reject(requeue=True)
+    await waits(channel, DEAD, 1)
+    [letter], _ = await dead.read(vhost_url, every, 100)
+    assert "delivery_limit" in letter.reason
+    assert letter.queue == "progrock.poll.render.0"
+
+
+async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what_cannot_be_read(
+    channel: AbstractChannel, vhost_url: str
+) -> None:
+    await send(channel, "now.render.7", due(*JOBS))  # of a time with more shards
+    await send(channel, "now.nobody.0", due(JOBS[0]))
+    await send(channel, "now.render.9", b"rubbish")
+    await waits(channel, DEAD, 3)
+    count, stay = await dead.replay(vhost_url, TOPOLOGY, every)
+    assert count == 1
+    assert len(stay) == 2
+    assert any("no backend is named 'nobody'" in sentence for sentence in stay)
+    assert any("not JSON" in sentence for sentence in stay)
+    await waits(channel, DEAD, 2)
+    for shard, jobs in ((0, [JOBS[0], JOBS[2]]), (1, [JOBS[1], JOBS[3]])):
+        queue = await channel.get_queue(f"progrock.poll.render.{shard}")
+        message = await queue.get(timeout=5)
+        assert message
+        assert [task.job for task in tasks.decode(message.body)] == jobs
+        await message.ack()
+
+
+async def test_only_the_chosen_letters_go(channel: AbstractChannel, vhost_url: str) -> None:
+    for n in range(250):  # more than are worked on at once
+        await send(channel, "now.render.7", due(str(uuid.uuid4()), turn=n))
+    await waits(channel, DEAD, 250)
+    letters, _ = await dead.read(vhost_url, every, 1000)
+    [one, two] = [letter.id for letter in letters[::125]]
+    assert await dead.discard(vhost_url, lambda letter: letter.id == one) == 1
+    assert await dead.replay(vhost_url, TOPOLOGY, lambda letter: letter.id == two) == (1, [])
+    left, count = await dead.read(vhost_url, every, 1000)
+    assert count == 248
+    assert not {one, two} & {letter.id for letter in left}
+    assert await dead.replay(vhost_url, TOPOLOGY, every) == (248, [])
+    assert await dead.read(vhost_url, every, 1000) == ([], 0)
+
+
+async def test_without_the_topology_the_reason_is_told(vhost_url: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"cannot read progrock\.dead"):
+        await dead.read(vhost_url, every, 1)
+
+
+async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
+    async def command(*args: str) -> tuple[int, str]:
+        env = {"DEBUG": "1", "AMQP_URL": vhost_url, "PATH": ""}
+        program = await asyncio.create_subprocess_exec(
+            *MANAGE, "deadletters", *args, env=env, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )  # fmt: skip
+        text, _ = await program.communicate()
+        return program.returncode or 0, text.decode()
+
+    await send(channel, "now.render.7", due(JOBS[1]))
+    await send(channel, "now.render.9", b"\xffrubbish")
+    await waits(channel, DEAD, 2)
+    code, text = await command()
+    assert code == 0
+    assert "2 in progrock.dead" in text
+    line = next(line for line in text.splitlines() if JOBS[1][:8] in line)
+    assert "no queue for now.render.7" in line
+    wanted = line.split()[0]
+    code, text = await command("show", wanted)
+    assert code == 0
+    assert f"jobs             {JOBS[1]}" in text
+    assert '"turn":3' in text
+    assert await command("replay") == (1, "CommandError: replay what? Wanted the ids of letters, or --all\n")
+    assert "replayed 1" in (await command("replay", wanted))[1]
+    code, text = await command("replay", "--all")
+    assert "stays: not JSON" in text
+    assert "replayed 0" in text
+    assert "discarded 1" in (await command("discard", "--all"))[1]
+    assert "0 in progrock.dead" in (await command())[1]
+    code, text = await command("show", wanted)
+    assert code == 1
+    assert "no such letter" in text

@@ -1,0 +1,45 @@
+"""Jobs that wait: ten thousand of them are a hundred messages or so, and nothing in a worker."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tests.services import Stack
+
+START = """
+import time, uuid, datetime
+from broker import blocking
+from broker.tasks import Task, shard_of
+from progrock import conf
+from progrock.models import Job
+now = datetime.datetime.now(datetime.UTC)
+ids = [uuid.uuid4() for _ in range(10_000)]
+Job.objects.bulk_create(
+    Job(id=i, bucket=int(str(i)[-4:], 16), audience="user:1", backend="patient", state="running", handle=str(i), due_at=now,
+        deadline_at=now + datetime.timedelta(days=1)) for i in ids
+)
+for shard in range(2):
+    mine = [Task(str(i), 1, now.timestamp()) for i in ids if shard_of(str(i), 2) == shard]
+    blocking.publish_tasks(conf.amqp_url(), "patient", shard, mine)
+"""
+
+
+def test_ten_thousand_waiting_jobs_are_a_hundred_messages_and_no_memory(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    backends = tmp_path / "backends.toml"
+    backends.write_text('[patient]\nclass = "tests.patient.Patient"\nshards = 2\ndeadline = 86400\n')
+    with stack(workers=1, web=False, backends=backends) as up:
+        worker = psutil.Process(up.workers()[0].pid)
+        before = worker.memory_info().rss
+        up.manage("shell", "--verbosity", "0", "-c", START)
+        lane = up.amqp_url.rsplit("/", 1)[1] + "/progrock.delay.11-10min"
+        until = time.monotonic() + 120
+        while (waiting := up.broker.api("GET", f"queues/{lane}").get("message_bytes", 0)) < 10_000 * 90:
+            assert time.monotonic() < until, f"{waiting} bytes wait\n{up.logs()}"
+            time.sleep(0.5)
+        assert 100 <= up.broker.api("GET", f"queues/{lane}")["messages"] <= 200
+        assert worker.memory_info().rss - before < 40_000_000
+        assert "render" not in up.manage("status").stdout
