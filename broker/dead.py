@@ -17,8 +17,9 @@ from broker.publisher import Publisher
 from broker.tasks import Task, decode, shard_of
 from broker.topology import DEAD, POLL, Topology, parse_poll_queue
 
-#: Letters that are worked on at once, so that their messages travel together.
-AT_ONCE = 100
+#: Letters that are worked on at once, so that their messages travel together. Fewer than 32: RabbitMQ keeps later acks of
+#: quorum queues back, and forgets them where the channel closes before it has sent them on (7 of 248, on 3.10).
+AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,9 @@ async def _each(
             if len(some) == AT_ONCE:
                 done += sum(await asyncio.gather(*some))
                 some.clear()
-        return done + sum(await asyncio.gather(*some))
+        done += sum(await asyncio.gather(*some))
+        await queue.get(fail=False)  # answered when the acks before it are done
+    return done
 
 
 @asynccontextmanager

@@ -153,11 +153,13 @@ class Hub:
                 if not audience.members:
                     del self._audiences[name]
 
-    def saw(self, rows: Iterable[Row]) -> None:
-        """Note what a snapshot showed."""
+    def saw(self, member: Member, rows: Iterable[Row]) -> None:
+        """Note what a socket's snapshot shows; what is news, the audience's other sockets get as well."""
         for row in rows:
-            if (audience := self._audiences.get(row.audience)) is not None:
-                audience.fresh(row.id, row.version, not row.active)
+            audience = self._audiences.get(row.audience)
+            if audience is not None and audience.fresh(row.id, row.version, not row.active):
+                for other in audience.members - {member}:
+                    other.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
 
     # Jobs
 

@@ -58,7 +58,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             logger.warning("a socket was closed, the database is away: %s", error)
             await self.close(TRY_AGAIN_LATER)
             return
-        self.hub.saw(rows)
+        self.hub.saw(self.member, rows)
         await self.member.outbox.open(wire.encode(wire.snapshot_frame(rows, conf.backends())))
 
     async def disconnect(self, code: int) -> None:

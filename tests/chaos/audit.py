@@ -1,0 +1,106 @@
+"""The ledger as chaos sees it: its rows, and a history of every change, which a trigger in the database writes."""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+_COLUMNS = "at float8, job text, turn int, version int, state text, due float8, cancelling bool"
+_POSTGRESQL = f"""
+CREATE TABLE chaos_history (n bigserial PRIMARY KEY, {_COLUMNS});
+CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
+  VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.turn, NEW.version, NEW.state, extract(epoch FROM NEW.due_at),
+    NEW.cancel_requested);
+  RETURN NULL; END $$;
+CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE ON progrock_job FOR EACH ROW EXECUTE FUNCTION chaos_note();
+"""
+_SQLITE_NOTE = """
+CREATE TRIGGER chaos_note_{event} AFTER {event} ON progrock_job BEGIN
+  INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
+  VALUES ((julianday('now') - 2440587.5) * 86400, NEW.id, NEW.turn, NEW.version, NEW.state,
+    (julianday(NEW.due_at) - 2440587.5) * 86400, NEW.cancel_requested);
+END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of the ledger after one change of it, at `at` by the database's clock (epoch seconds)."""
+
+    at: float
+    turn: int
+    version: int
+    state: str
+    due: float
+    cancelling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job as it stands."""
+
+    job: str
+    request: str
+    backend: str
+    state: str
+    version: int
+    error: str
+
+
+class Audit:
+    """Reads the ledger behind ProgRock's back; every call opens a connection of its own."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+
+    def install(self) -> None:
+        """Begin the history."""
+        if self._url.startswith("sqlite:///"):
+            with closing(self._sqlite()) as connection:
+                table = f"CREATE TABLE chaos_history (n integer PRIMARY KEY AUTOINCREMENT, {_COLUMNS});"
+                notes = "".join(_SQLITE_NOTE.format(event=event) for event in ("INSERT", "UPDATE"))
+                connection.executescript(table + notes)
+        else:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                connection.execute(_POSTGRESQL)
+
+    def entries(self) -> list[Entry]:
+        """All jobs."""
+        rows = self._rows("SELECT id, coalesce(request, ''), backend, state, version, error FROM progrock_job")
+        return [Entry(_dashed(row[0]), *row[1:]) for row in rows]
+
+    def history(self) -> dict[str, list[Change]]:
+        """Every change by job, in the order in which they were made."""
+        found: dict[str, list[Change]] = {}
+        for job, *values in self._rows(
+            "SELECT job, at, turn, version, state, due, cancelling FROM chaos_history ORDER BY n"
+        ):
+            found.setdefault(_dashed(job), []).append(Change(*values))
+        return found
+
+    def _rows(self, sql: Any) -> Iterable[Any]:
+        if self._url.startswith("sqlite:///"):
+            with closing(self._sqlite()) as connection:
+                return connection.execute(sql).fetchall()
+        with psycopg.connect(self._url, autocommit=True, connect_timeout=3) as connection:
+            return connection.execute(sql).fetchall()
+
+    def _sqlite(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
+
+    def lock(self) -> sqlite3.Connection:
+        """SQLite only: nobody else can write until this is closed."""
+        connection = sqlite3.connect(
+            self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        return connection
+
+
+def _dashed(key: Any) -> str:
+    text = str(key).replace("-", "")
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,136 @@
+"""The demo backend for chaos: it keeps its tasks over a kill -9, and writes down every request, in one journal file."""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from deploy.demo_backend.app import TASKS, Task, Tasks, application
+
+
+class Kept(Tasks):
+    """Tasks that a new process finds again; CLOCK_MONOTONIC goes on over processes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        for line in read(path):
+            if "task" in line:
+                task = Task(**line["task"])
+                self.by_id[task.id] = self.by_key[line["key"]] = task
+            elif line.get("cancelled"):
+                self.by_id[line["ids"][0]].cancelled = line["cancelled"]
+        self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """One line at once: what was written is there after a kill."""
+        os.write(self._out, orjson.dumps(line) + b"\n")
+
+    def start(self, params: Any, key: str | None) -> Task:
+        known = key in self.by_key
+        task = super().start(params, key)
+        if not known:
+            kept = {name: getattr(task, name) for name in ("id", "seconds", "outcome", "steps", "began")}
+            self.write({"task": kept, "key": key, "at": time.time()})
+        return task
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The journal's lines; a torn last one is left out."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+
+
+@dataclass(slots=True)
+class Look:
+    """One poll of one job, from the request's arrival to the answer (epoch seconds)."""
+
+    began: float
+    ended: float
+    fine: bool
+
+
+@dataclass(slots=True)
+class Asked:
+    """What the backend was asked about one job: its Idempotency-Key is the job's id."""
+
+    posts: int = 0
+    tasks: int = 0
+    began: float = 0.0
+    ends: float = 0.0
+    looks: list[Look] = field(default_factory=list)
+
+
+def asked(path: Path) -> dict[str, Asked]:
+    """The journal by job. Two processes of the backend have written it, perhaps, but never two at once."""
+    jobs: dict[str, Asked] = {}
+    job_of: dict[str, str] = {}
+    for line in read(path):
+        if "task" in line:
+            job = jobs.setdefault(line["key"], Asked())
+            job.tasks += 1
+            job.began, job.ends = line["at"], line["at"] + line["task"]["seconds"]
+            job_of[line["task"]["id"]] = line["key"]
+        elif line["method"] == "POST":
+            jobs.setdefault(line["key"], Asked()).posts += line["status"] not in (0, 429)
+        elif line["method"] == "GET":
+            for task in line["ids"]:
+                if task in job_of:
+                    look = Look(line["at"], line["done"], line["status"] == 200)
+                    jobs[job_of[task]].looks.append(look)
+    for job in jobs.values():
+        job.looks.sort(key=lambda look: look.began)
+    return jobs
+
+
+@web.middleware
+async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Write down who asked what, when, and what the answer was; 0 stands for none."""
+    if request.path.startswith("/_test/"):
+        return await handler(request)
+    tasks, at, status = request.app[TASKS], time.time(), 0
+    assert isinstance(tasks, Kept)
+    ids = [request.match_info["id"]] if "id" in request.match_info else request.query.get("ids", "").split(",")
+    line: dict[str, Any] = {"method": request.method, "ids": ids, "at": at, "key": request.headers.get("Idempotency-Key")}
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        if request.method == "DELETE" and status == 204:
+            line["cancelled"] = tasks.by_id[ids[0]].cancelled
+        tasks.write(line | {"done": time.time(), "status": status})
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.backend", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    options = parser.parse_args()
+    app = application(test=True)
+    app[TASKS] = Kept(options.journal)
+    app.middlewares.insert(0, note)
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=options.port,
+        access_log=None,
+        shutdown_timeout=1.0,
+        handler_cancellation=True,
+        loop=uvloop.new_event_loop(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A gate between ProgRock and RabbitMQ: passes bytes on to a node that lives, and can cut or stall every connection."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
+
+Address = tuple[str, int]
+
+
+class Gate:
+    """One port for all nodes of a cluster, as a load balancer in front of them would be."""
+
+    def __init__(self, nodes: Sequence[Address]) -> None:
+        self.nodes = list(nodes)
+        self.port = 0
+        self._turn = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> Self:
+        """Listen on a free port of loopback."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def cut(self) -> int:
+        """Reset every connection; returns how many there were."""
+        for writer in self._writers:
+            writer.transport.abort()
+        return len(self._writers) // 2
+
+    def stall(self) -> None:
+        """Pass nothing on, and close nothing: what a network does that drops packets."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        """Pass everything on again."""
+        self._flows.set()
+
+    async def close(self) -> None:
+        """Listen no more, and end what is open."""
+        self.flow()
+        if self._server:
+            self._server.close()
+        self.cut()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other: asyncio.StreamWriter | None = None
+        try:
+            node_reader, other = await self._open()
+            self._writers |= {writer, other}
+            await asyncio.wait(
+                [asyncio.create_task(self._pass(reader, other)), asyncio.create_task(self._pass(node_reader, writer))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        except OSError:
+            pass  # no node lives: the caller sees a connection that closes at once
+        finally:
+            for each in (writer, other):
+                if each is not None:
+                    self._writers.discard(each)
+                    each.transport.abort()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._turn += 1
+        for n in range(len(self.nodes)):
+            host, port = self.nodes[(self._turn + n) % len(self.nodes)]
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    return await asyncio.open_connection(host, port)
+        raise ConnectionRefusedError
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
