@@ -49,18 +49,24 @@ def host(
         "PYTHONPATH": str(HOST),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    told = subprocess.run(
+        [python, "-c", CONFIG_IS_THE_HOSTS], env=env, cwd=HOST, check=True, capture_output=True, text=True
+    ).stdout
+    user_model, *files = told.split()
+    assert user_model == "people.Person", "the wheel brings no config of its own"
+    assert all("site-packages" in file for file in files)
     manage = [str(python), str(HOST / "manage.py")]
     for command in (
         ["check"],
         ["makemigrations", "--check", "--dry-run", "progrock"],
         ["migrate", "--run-syncdb", "-v0"],
     ):
-        subprocess.run([*manage, *command], check=True, env=env)
+        subprocess.run([*manage, *command], check=True, env=env, cwd=HOST)
     make = (
         "from people.models import Person; [Person.objects.create_user(n, password='pw', team=t) for n, t in {teams}]"
     )
     teams = [("ann", "blue"), ("bob", "blue"), ("eve", "red")]
-    subprocess.run([*manage, "shell", "-c", make.format(teams=teams)], check=True, env=env)
+    subprocess.run([*manage, "shell", "-c", make.format(teams=teams)], check=True, env=env, cwd=HOST)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     uvicorn = [
@@ -73,25 +79,17 @@ def host(
         "--ws",
         "websockets-sansio",
     ]
-    web = Process("host-web", uvicorn, log=tmp_path / "web.log", env=env)
-    worker = Process("host-worker", [*manage, "runworker"], log=tmp_path / "worker.log", env=env)
+    here = ["env", "-C", str(HOST)]  # else the checkout beside it would be found first
+    web = Process("host-web", [*here, *uvicorn], log=tmp_path / "web.log", env=env)
+    worker = Process("host-worker", [*here, *manage, "runworker"], log=tmp_path / "worker.log", env=env)
     try:
         web.start(lambda: answers(f"{url}/progress/healthz"))
         worker.start()
         yield url, env, python
-    finally:
         assert worker.stop() == 0, worker.output()
+    finally:
+        worker.stop()
         web.stop()
-
-
-def test_the_wheel_brings_no_config(host: tuple[str, dict[str, str], Path]) -> None:
-    _, env, python = host
-    told = subprocess.run(
-        [python, "-c", CONFIG_IS_THE_HOSTS], env=env, check=True, capture_output=True, text=True
-    ).stdout
-    user_model, *files = told.split()
-    assert user_model == "people.Person"
-    assert all("site-packages" in file for file in files)
 
 
 async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str, str], Path]) -> None:
@@ -115,7 +113,10 @@ async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str,
             assert answer.status == 404
     see = "from jobs.models import Job; print(Job.objects.get().outcome)"
     told = [python, HOST / "manage.py", "shell", "-v0", "-c", see]
-    assert subprocess.run(told, env=env, check=True, capture_output=True, text=True).stdout.split()[-1] == "succeeded"
+    assert (
+        subprocess.run(told, env=env, cwd=HOST, check=True, capture_output=True, text=True).stdout.split()[-1]
+        == "succeeded"
+    )
 
 
 class signed_in:
