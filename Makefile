@@ -4,7 +4,7 @@ export PYTHON
 LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help setup demo test lint format lock topology-definitions bench-delay
+.PHONY: help setup demo test lint format lock topology-definitions bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -19,7 +19,11 @@ demo: setup ## everything in the foreground, a private RabbitMQ included; Ctrl-C
 test: setup ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 3 --dist loadfile
+
+chaos: setup ## kill, stop and freeze everything, then count what was lost (SEED=1 SECONDS=120)
+	@deploy/setup.sh test
+	.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 lint: setup ## format, lint, types, one-way imports
 	.venv/bin/ruff format --check

@@ -60,6 +60,11 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
         login = f"\x00{self._username}\x00{self._password}"
         return self._frame_writer.send_frame(spec.Connection.StartOk(about, "PLAIN", login))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self.open.done():  # a load balancer without a node: carehare would wait for ever
+            exc = ConnectionResetError("the connection was closed before it was open")
+        super().connection_lost(exc)
+
 
 class _Connection(carehare.Connection):  # type: ignore[misc] # carehare has no types
     """Futures that a cancelled caller cannot cancel: carehare would stumble over one when its answer comes."""

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
-from django.db import DatabaseError
 
 from broker.errors import BrokerError
 from broker.publisher import Publisher
 from broker.tasks import Task, shard_of
+from consumers.database import AWAY, database
 from progrock import conf, ledger, wire
 from progrock.audiences import SESSIONS, feed_of
 from progrock.ledger import Row
@@ -113,10 +113,10 @@ class Hub:
         self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
+        self._sessions: Counter[str] = Counter()
         self._unpublished: dict[str, Row] = {}
         self._groups: set[str] = set()
         self._trouble: str | None = None
-        self._ledger_away = False
         self._repaired = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -130,9 +130,14 @@ class Hub:
 
     # Sockets
 
+    def sockets(self, session: str) -> int:
+        """How many sockets of a session are open in this process."""
+        return self._sessions[session]
+
     def register(self, member: Member) -> None:
         """Let a socket have the changes of its audiences from now on."""
         self._members.add(member)
+        self._sessions[member.session] += 1
         for audience in member.audiences:
             self._audiences.setdefault(audience, Audience()).members.add(member)
         if self._trouble:
@@ -147,6 +152,9 @@ class Hub:
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
         self._members.discard(member)
+        self._sessions[member.session] -= 1
+        if not self._sessions[member.session]:
+            del self._sessions[member.session]
         for name in member.audiences:
             if (audience := self._audiences.get(name)) is not None:
                 audience.members.discard(member)
@@ -165,7 +173,8 @@ class Hub:
 
     async def publish(self, row: Row) -> None:
         """Publish the job's present task, due now; where that fails, again each second, and at last a worker's sweep does it."""
-        options = conf.backends()[row.backend]
+        if (options := conf.backends().get(row.backend)) is None:
+            return  # no longer configured: there is no queue, and a worker's sweep ends the job
         task = Task(job=row.id, turn=row.turn, due=row.due_at)
         try:
             await self.publisher.publish(row.backend, shard_of(row.id, options.shards), [task], delay=0.0)
@@ -243,7 +252,7 @@ class Hub:
                     await self._join(group)
             if self._unpublished and self.publisher.connected:
                 await self._publish_again()
-            trouble = "ledger" if self._ledger_away else None if self.layer.connected else "rabbitmq"
+            trouble = "ledger" if database.away else None if self.layer.connected else "rabbitmq"
             if trouble != self._trouble:
                 self._trouble = trouble
                 frame = wire.encode(status_frame(trouble))
@@ -256,11 +265,8 @@ class Hub:
             await asyncio.sleep(REPAIR)
             try:
                 await self._repair_once()
-                self._ledger_away = False
-            except DatabaseError as error:
-                if not self._ledger_away:
-                    logger.warning("the ledger is away: %s", error)
-                self._ledger_away = True
+            except AWAY:
+                continue  # that was said, and `_watch` tells the sockets
             except Exception:  # the loop lives on: without it a lost push stays lost
                 logger.exception("the repair failed")
 
@@ -268,11 +274,11 @@ class Hub:
         begun = time.monotonic()
         if self._audiences:
             names = list(self._audiences)
-            changed = await database_sync_to_async(ledger.changed_since)(names, begun - self._repaired + OVERLAP)
+            changed = await database(ledger.changed_since, names, begun - self._repaired + OVERLAP)
             shown = {job: v for audience in self._audiences.values() for job, v in audience.versions.items()}
             lost = [job for job, version in changed.items() if version > shown.get(job, 0)]
             if lost:
-                rows = await database_sync_to_async(ledger.load)(lost, results=True)
+                rows = await database(ledger.load, lost, results=True)
                 self._deliver([change_of(row) for row in rows.values()])
             for audience in self._audiences.values():
                 for job in audience.ended - changed.keys():

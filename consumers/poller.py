@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import quantiles
 
 from channels.layers import get_channel_layer
+from django.db import close_old_connections
 
 from broker.errors import BrokerError
 from broker.holding import Due, Holding
@@ -27,6 +28,8 @@ ROUNDS = 8
 SWEEP = 5.0
 #: A job is swept when it is so many seconds overdue, or twice its backend's timeout, measured by its queue's watermark.
 GRACE = 10.0
+#: A job whose backend is not configured here is left to workers that know it until so many seconds after its deadline.
+ORPHANED = 60.0
 #: Seconds that rounds under way get to finish when the process is told to stop.
 FINISH = 30.0
 REPORT = 60.0
@@ -132,24 +135,35 @@ class Poller:
         while True:
             await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
             for backend, shard in self.queues:
-                watermark = self.subscriber.watermark(poll_queue(backend, shard))
-                if watermark is None:
-                    continue
-                options = self.rounds[backend].options
-                now = time.time()
-                claimed = await self.ledger(
-                    ledger.sweep, backend, shard, options.shards,
-                    before=watermark, grace=max(GRACE, 2 * options.timeout), now=now,
-                )  # fmt: skip
-                if claimed:
-                    logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
-                    tasks = [Task(job=job, turn=turn, due=now) for job, turn in claimed]
-                    try:
-                        await self.publisher.publish(backend, shard, tasks, delay=0.0)
-                    except BrokerError as error:
-                        logger.warning("swept jobs wait for the next sweep: %s", error)
+                await self._sweep_queue(backend, shard)
+            await self.ledger(close_old_connections)  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
+            await self._end_orphans()
             if conf.keep_days():
                 await self.ledger(ledger.forget, conf.keep_days())
+
+    async def _sweep_queue(self, backend: str, shard: int) -> None:
+        if (watermark := self.subscriber.watermark(poll_queue(backend, shard))) is None:
+            return
+        options = self.rounds[backend].options
+        now = time.time()
+        claimed = await self.ledger(
+            ledger.sweep, backend, shard, options.shards,
+            before=watermark, grace=max(GRACE, 2 * options.timeout), now=now,
+        )  # fmt: skip
+        if claimed:
+            logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
+            tasks = [Task(job=job, turn=turn, due=now) for job, turn in claimed]
+            try:
+                await self.publisher.publish(backend, shard, tasks, delay=0.0)
+            except BrokerError as error:
+                logger.warning("swept jobs wait for the next sweep: %s", error)
+
+    async def _end_orphans(self) -> None:
+        """Jobs of backends that are no longer configured have no queue that anybody consumes: any worker ends them."""
+        if ended := await self.ledger(ledger.end_orphans, list(conf.backends()), before=time.time() - ORPHANED):
+            logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
+            rows = await self.ledger(ledger.load, ended)
+            await next(iter(self.rounds.values())).push(list(rows.values()))
 
     async def _report(self) -> None:
         """Say once a minute how late the tasks were."""

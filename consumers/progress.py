@@ -1,17 +1,19 @@
 """ProgressConsumer: a browser's socket on `/prog/`, which starts and cancels jobs and shows them."""
 
-import logging
+import asyncio
 import time
 import uuid
+from collections.abc import Sequence
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.db import DatabaseError
+from django.contrib.auth import get_user
 
+from consumers.database import AWAY, database
 from consumers.hub import Member, Outbox, hub
 from progrock import api, conf, ledger, wire
 from progrock.audiences import audiences_of, make_visitor, session_mark
@@ -19,13 +21,14 @@ from progrock.ledger import Row
 from progrock.models import State
 from progrock.wire import Refused
 
-logger = logging.getLogger(__name__)
-
 #: The longest text frame that is read, in bytes; the server itself closes sockets far above it with 1009.
 MAX_FRAME = 65_536
+#: Messages of one socket that are read at once, and then each second.
+BURST, RATE = 100, 50
 LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
 TRY_AGAIN_LATER = 1013
+DATABASE_AWAY = "The database is away; try again in a moment."
 
 
 class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
@@ -34,28 +37,30 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     channel_layer_alias = None  # the hub has one channel for all sockets of the process
 
     member: Member | None = None
+    _read = 0.0
 
     async def connect(self) -> None:
         """Register under the visitor's audiences, then send the snapshot, then what changed meanwhile."""
         try:
-            audiences, cookie = await database_sync_to_async(_identify)(self.scope)
-        except DatabaseError as error:
-            logger.warning("a socket was refused, the database is away: %s", error)
-            await self._refuse(TRY_AGAIN_LATER, "unavailable", "The database is away; try again in a moment.")
+            audiences, cookie = await database(_identify, self.scope)
+        except AWAY:
+            await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
             return
         if not audiences:
             await self._refuse(LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours.")
             return
-        await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
         self.hub = hub()
         session = session_mark(self.scope["session"].session_key or "")
+        if self.hub.sockets(session) >= conf.max_sockets():
+            await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some.")
+            return
+        await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
         self.member = Member(audiences, session, Outbox(self.send), self._end_session)
         self.hub.register(self.member)
         await self.hub.join(self.member)
         try:
-            rows = await database_sync_to_async(ledger.snapshot)(audiences)
-        except DatabaseError as error:
-            logger.warning("a socket was closed, the database is away: %s", error)
+            rows = await database(ledger.snapshot, audiences)
+        except AWAY:
             await self.close(TRY_AGAIN_LATER)
             return
         self.hub.saw(self.member, rows)
@@ -69,6 +74,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One message of the browser. Whatever it is, the answer is a frame, and the socket stays open."""
+        await self._pace()
         request = None
         try:
             message = _parse(text_data)
@@ -84,16 +90,20 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     )
         except Refused as refused:
             await self.send(wire.encode(wire.error_frame(refused.code, refused.message, request and request[:100])))
-        except DatabaseError as error:
-            logger.warning("a message was refused, the database is away: %s", error)
-            sentence = "The database is away, nothing was done; try again in a moment."
-            await self.send(wire.encode(wire.error_frame("unavailable", sentence, request and request[:100])))
+        except AWAY:
+            await self.send(wire.encode(wire.error_frame("unavailable", DATABASE_AWAY, request and request[:100])))
+
+    async def _pace(self) -> None:
+        """Read `RATE` messages a second after a burst; the rest waits in the browser, and nobody else behind it."""
+        now = time.monotonic()
+        self._read = max(self._read, now - BURST / RATE) + 1 / RATE
+        await asyncio.sleep(max(0.0, self._read - now))
 
     async def _start(self, message: dict[str, Any]) -> None:
         assert self.member is not None
         backend = message.get("backend") or next(iter(conf.backends()))
-        row, created = await database_sync_to_async(_create)(
-            self.member.audiences[0], backend, message.get("params"), message.get("request")
+        row, created = await database(
+            _create, self.member.audiences[0], backend, message.get("params"), message.get("request")
         )
         if created:
             await self.hub.show(row)
@@ -103,7 +113,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def _cancel(self, message: dict[str, Any]) -> None:
         assert self.member is not None
-        row, asked = await database_sync_to_async(_request_cancel)(self.member.audiences, message.get("job"))
+        row, asked = await database(_request_cancel, self.member.audiences, message.get("job"))
         if asked:
             await self.hub.show(row)
             if row.state == State.RUNNING:
@@ -139,6 +149,8 @@ def _parse(text: str | None) -> dict[str, Any]:
 def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     """The audiences of a handshake, and the cookie to set where its session is new."""
     session = scope["session"]
+    if "user" not in scope:  # a project's own middleware may have set one
+        scope["user"] = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]  # it reads nothing else
     cookie = None
     if conf.anonymous() and make_visitor(session):
         session.save()
@@ -160,7 +172,7 @@ def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row
     return ledger.load([key], results=True)[key], created
 
 
-def _request_cancel(audiences: list[str], job: Any) -> tuple[Row, bool]:
+def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:
     """Ask for a cancellation in the name of these audiences: the job, and whether this asked first. Raises Refused."""
     try:
         key = str(uuid.UUID(job))

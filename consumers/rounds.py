@@ -5,15 +5,18 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import InterfaceError, OperationalError
+from django.db import close_old_connections
 
 from broker.lanes import Lane, lane_for
 from broker.publisher import Publisher
 from broker.tasks import Task
+from consumers.database import AWAY, one_line
 from consumers.hub import change_of
 from progrock import ledger, policy, wire
 from progrock.audiences import feed_of
@@ -37,20 +40,22 @@ SPREAD = 0.05
 
 
 class Ledger:
-    """The worker's way to the ledger: one thread, and patience while the database is away."""
+    """The worker's way to the ledger: one thread with a connection that it keeps, and patience while the database is away."""
 
     def __init__(self) -> None:
         self.away = False
+        self._thread = ThreadPoolExecutor(1, "ledger")
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `progrock.ledger` until the database answers. Logs one line when it goes, one when it is back."""
         wait = 0.5
         while True:
             try:
-                answer: T = await database_sync_to_async(function)(*args, **kwargs)
-            except (OperationalError, InterfaceError) as error:
+                answer = await self._run(partial(function, *args, **kwargs))
+            except AWAY as error:
+                await self._run(close_old_connections)
                 if not self.away:
-                    logger.warning("the ledger is away, rounds wait for it: %s", str(error).strip())
+                    logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
                 self.away = True
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 5.0)
@@ -59,6 +64,9 @@ class Ledger:
                     logger.warning("the ledger is back")
                 self.away = False
                 return answer
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 class Rounds:
@@ -100,11 +108,16 @@ class Rounds:
         rows = await self.ledger(ledger.load, {task.job for task in tasks})
         current: dict[str, Row] = {}
         resumed: list[Row] = []
+        ended: list[str] = []
         for task in tasks:
             row = rows.get(task.job)
-            if row is None or not row.active:
+            if row is None:
                 continue
-            if task.turn == row.turn:
+            if not row.active:
+                # its round died after the commit, or it was cancelled while it waited in line: job_finished is owed
+                if task.turn == row.turn - 1 and (redelivered or (row.state == State.CANCELLED and not row.handle)):
+                    ended.append(row.id)
+            elif task.turn == row.turn:
                 current[row.id] = row
             elif redelivered and task.turn == row.turn - 1 and row.state != State.STARTING:
                 resumed.append(row)  # its round died between the commit and the publish
@@ -115,6 +128,9 @@ class Rounds:
         async with asyncio.TaskGroup() as group:
             if resumed:
                 group.create_task(self._publish(shard, resumed, delay=0.0))
+            if ended:
+                again = await self.ledger(ledger.load, ended, results=True)
+                group.create_task(self.push(list(again.values())))
             if others:
                 group.create_task(self._look(shard, others))
             if waiting:
@@ -175,9 +191,13 @@ class Rounds:
         return dict(await asyncio.gather(*map(cancel, rows)))
 
     async def _start(self, shard: int, rows: Sequence[Row]) -> None:
-        """Start queued jobs, as many at once as the backend takes, so that no intent is open for longer than its call."""
-        for first in range(0, len(rows), self.options.concurrency):
-            some = rows[first : first + self.options.concurrency]
+        """Start queued jobs, as many at once as the backend takes, so that no intent is open for longer than its call.
+
+        One whose start may have killed a worker is started by itself: the others of its batch do not die with it again.
+        """
+        calm = [row for row in rows if not row.crashes]
+        parts = [calm[i : i + self.options.concurrency] for i in range(0, len(calm), self.options.concurrency)]
+        for some in [*parts, *([row] for row in rows if row.crashes)]:
             async with self._starting:
                 decisions = await self._start_some(some)
             await self._finish(shard, some, decisions)
@@ -201,8 +221,8 @@ class Rounds:
                 ready.append(row)
         due = now + 2 * self.options.timeout  # the call ends before; the sweep adds its grace
         intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
-        won = await self.ledger(ledger.commit, intents, now) if intents else {}
         opened = time.monotonic()
+        won = await self.ledger(ledger.commit, intents, now) if intents else {}
         ready = [row for row in ready if row.id in won]
         for row in ready:
             row.turn, row.version = won[row.id].turn, won[row.id].version
@@ -210,14 +230,16 @@ class Rounds:
 
         async def start(row: Row) -> None:
             if time.monotonic() - opened > self.options.timeout:
-                return  # this process was frozen: a sweep may have brought the job to somebody else
-            outcome = await self._call(self.backend.start, row)
-            decision = policy.decide_start(row, outcome, now=time.time(), options=self.options, draw=self.draw())
+                # this process was frozen, or the ledger away: where no sweep has given the job to somebody else, once more
+                decision = replace(_end(row, State.QUEUED, ""), delay=0.0)
+            else:
+                outcome = await self._call(self.backend.start, row)
+                decision = policy.decide_start(row, outcome, now=time.time(), options=self.options, draw=self.draw())
             if row.id in repeated and decision.state == State.QUEUED:
                 decision = replace(decision, state=State.STARTING)  # an earlier try may have arrived
             decisions[row.id] = decision
 
-        await asyncio.gather(self._push([row for row in ready if row.id not in repeated]), *map(start, ready))
+        await asyncio.gather(self.push([row for row in ready if row.id not in repeated]), *map(start, ready))
         return decisions
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
@@ -249,28 +271,26 @@ class Rounds:
             if (new := won.get(row.id)) is None:
                 continue
             update, delay = updates[row.id], decisions[row.id].delay
-            row.state, row.handle, row.progress, row.message = (
-                update.state,
-                update.handle,
-                update.progress,
-                update.message,
-            )
-            row.error, row.result, row.ended = update.error, update.result, new.ended
-            row.turn, row.version, row.due_at, row.cancel_requested = (
-                new.turn,
-                new.version,
-                new.due_at,
-                new.cancel_requested,
-            )
+            row.turn, row.version, row.due_at, row.cancel_requested, row.ended = new
+            if update.visible:
+                row.state, row.handle, row.progress, row.message = (
+                    update.state,
+                    update.handle,
+                    update.progress,
+                    update.message,
+                )
+                row.error, row.result = update.error, update.result
+                changed.append(row)
             if delay is not None:
                 delays.append((row, 0.0 if new.cancel_requested and not update.cancel_seen else delay))
-            if update.visible:
-                changed.append(row)
             if row.state == State.EXPIRED and row.handle and self.options.cancels:
                 self._abandon(row)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish_next(shard, delays))
-            group.create_task(self._push(changed))
+        if changed:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._publish_next(shard, delays))
+                group.create_task(self.push(changed))
+        else:
+            await self._publish_next(shard, delays)
 
     async def _publish_next(self, shard: int, delays: Iterable[tuple[Row, float]]) -> None:
         groups: dict[tuple[Lane | None, bool], list[tuple[Row, float]]] = defaultdict(list)
@@ -286,7 +306,7 @@ class Rounds:
         tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]
         await self.publisher.publish(self.options.name, shard, tasks, delay=delay, spread=spread)
 
-    async def _push(self, rows: Sequence[Row]) -> None:
+    async def push(self, rows: Sequence[Row]) -> None:
         """Show changes to the browsers and to this process's signal receivers; what is lost here, the hubs repair."""
         if not rows:
             return
@@ -335,11 +355,12 @@ def _update(row: Row, *, state: str, due_at: float, visible: bool) -> Update:
 
 def _decided(row: Row, decision: Decision, now: float) -> Update:
     message, handle = decision.message or "", row.handle if decision.handle is None else decision.handle
-    visible = (decision.state, decision.progress, message) != (row.state, row.progress, row.message)
+    shown = (row.state, row.handle, row.progress, row.message)
+    visible = decision.delay is None or (decision.state, handle, decision.progress, message) != shown
     return Update(
         id=row.id, turn=row.turn, state=decision.state, handle=handle, progress=decision.progress, message=message,
         error=decision.error or "", result=decision.result, attempts=decision.attempts, crashes=0,
-        due_at=now + (decision.delay or 0.0), visible=visible or decision.delay is None,
+        due_at=now + (decision.delay or 0.0), visible=visible,
         cancel_seen=row.cancel_requested and row.state == State.RUNNING,
     )  # fmt: skip
 

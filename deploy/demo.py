@@ -74,13 +74,15 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
 
 
 def check_ports(chosen: Iterable[Program]) -> None:
-    """Raises Unusable where a port is taken: which, by whom as far as that can be told, and what to write."""
+    """Raises Unusable where a port is taken: which, by whom as far as that can be told, and what to write instead."""
     taken = []
     for name, port in [pair for program in chosen for pair in program.ports.items()]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+            except PermissionError:
+                taken.append(f"port {port} is not for this user; to use another: {name}={PORTS[name]} make demo")
             except OSError:
                 taken.append(f"port {port} is taken{_holder(port)}; to use another: {name}={port + 1} make demo")
     if taken:

@@ -39,6 +39,8 @@ install_packages() {
 }
 
 has_rabbitmq() { has erl && has rabbitmq-server; }
+# what Playwright's own Node.js is linked with, and no package of a small Debian brings
+has_libatomic() { ! has ldconfig || ldconfig -p | grep -q 'libatomic\.so\.1 '; }
 has_postgres() { has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 make_venv() {
@@ -76,6 +78,7 @@ for_test() {
   has_rabbitmq || missing+=(rabbitmq-server)
   has_postgres || missing+=(postgresql)
   has chromium || missing+=(chromium)
+  has_libatomic || missing+=(libatomic1)
   [ ${#missing[@]} = 0 ] || install_packages "The tests need real services" "${missing[@]}"
 }
 

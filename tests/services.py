@@ -172,7 +172,7 @@ def vhost_of(url: str) -> str:
 class Postgres:
     """A private PostgreSQL cluster on loopback, run by an unprivileged user as PostgreSQL demands."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="progrock-postgres-"))
         user = next((name for name in ("postgres", "nobody") if _exists(name)), None) if os.geteuid() == 0 else None
@@ -181,7 +181,7 @@ class Postgres:
             shutil.chown(self.directory, user)
             self._as = {"user": user, "extra_groups": []}
         command = [self._binary("postgres"), "-D", "data", "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
-        for setting in ("fsync=off", "full_page_writes=off", "synchronous_commit=off"):
+        for setting in () if durable else ("fsync=off", "full_page_writes=off", "synchronous_commit=off"):
             command += ["-c", setting]
         # the cluster's folder is its working directory, for the user that runs it may not enter ours
         self.process = Process("postgres", ["env", "-C", str(self.directory), *command], log=self._log(), **self._as)
@@ -252,6 +252,13 @@ class DemoBackend:
         """Start it and wait until it answers."""
         self.process.start(lambda: answers(f"{self.url}/tasks?ids=none"))
         return self
+
+    def seen(self, stack: "Stack", job: str) -> dict[str, Any]:
+        """What it saw of a job: polls, overlaps of polls, times, cancels."""
+        code = f"from progrock.models import Job; print(Job.objects.get(pk='{job}').handle)"
+        handle = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
+        found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{handle}")
+        return found
 
     def stop(self) -> None:
         """End it; its jobs are forgotten."""

@@ -43,8 +43,21 @@ class Visitor:
         await self.send({"action": "start", "backend": backend, "params": params, "request": request})
         return await self.until(lambda f: f.get("request") == request)
 
+    async def starts(self, count: int, backend: str = "render", **params: Any) -> set[str]:
+        """Start several jobs; returns their ids."""
+        return {(await self.start(backend, **params))["job"] for _ in range(count)}
+
     async def ended(self, job: str, seconds: float = 60) -> Frame:
         return await self.until(lambda f: f.get("job") == job and f["complete"], seconds)
+
+    async def ends(self, jobs: set[str], seconds: float = 60) -> dict[str, Frame]:
+        """The last frame of each of these jobs, some of which may have come already."""
+        ended = {f["job"]: f for f in self.frames if f.get("complete")}
+        async with asyncio.timeout(seconds):
+            while not jobs <= ended.keys():
+                frame = await self.until(lambda f: f.get("complete"), seconds)
+                ended[frame["job"]] = frame
+        return {job: ended[job] for job in jobs}
 
 
 @asynccontextmanager

@@ -72,6 +72,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "progrock.outage.DatabaseAway",
 ]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
@@ -104,11 +105,23 @@ except (dj_database_url.UnknownSchemeError, dj_database_url.ParseError) as error
     raise ImproperlyConfigured(f"DATABASE_URL: {error}") from None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        timeout=20, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+        timeout=20,
+        transaction_mode="IMMEDIATE",
+        # a step touches a page per job: checkpoints of many pages write each of them once, and reads go by the page cache
+        init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=10000; "
+        "PRAGMA mmap_size=268435456; PRAGMA cache_size=-16384",
     )
     Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+    # No call waits without a limit: not for a connection, nor for a server that is gone without a word, nor for a lock.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "options": "-c statement_timeout=30s",
+    } | DATABASES["default"].get("OPTIONS", {})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
@@ -117,6 +130,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "C
 PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" / "backends.toml")
 PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
 PROGROCK_MAX_ACTIVE_JOBS = int(number("PROGROCK_MAX_ACTIVE_JOBS", 100, 1))
+PROGROCK_MAX_SOCKETS = int(number("PROGROCK_MAX_SOCKETS", 100, 1))
 PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS", 30)
 PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or "progrock.audiences.audiences"
 PROGROCK_FEEDS = int(number("PROGROCK_FEEDS", 4, 1))

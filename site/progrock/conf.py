@@ -47,6 +47,11 @@ def max_active_jobs() -> int:
     return int(getattr(settings, "PROGROCK_MAX_ACTIVE_JOBS", 100))
 
 
+def max_sockets() -> int:
+    """How many sockets of one session a web process keeps open: `PROGROCK_MAX_SOCKETS`."""
+    return int(getattr(settings, "PROGROCK_MAX_SOCKETS", 100))
+
+
 def keep_days() -> float:
     """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps them for ever."""
     return float(getattr(settings, "PROGROCK_KEEP_DAYS", 30))

@@ -7,33 +7,32 @@ them in one thread of the process. Rows travel into a statement as one JSON para
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from django.db import connection, transaction
+from django.db import connection
 
-from progrock.models import ACTIVE, ENDED, State
+from progrock.models import ACTIVE, State
 
 #: A result above this many characters stays out of frames; `GET /jobs/<id>` has it.
 LARGE_RESULT = 16_384
 
 _TABLE = "progrock_job"
 _ACTIVE = "state IN ('queued', 'starting', 'running')"
-_FIELDS = (
-    "id, audience, backend, request, params, handle, state, progress, message, error, version, turn, due_at, "
-    "cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, ended_at, result IS NOT NULL"
-)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Row:
     """A job as the ledger holds it. Times are seconds since the epoch; `created` and `ended` are ISO 8601 in UTC."""
 
     id: str
+    params: dict[str, Any]
+    cancel_requested: bool
+    has_result: bool
+    result: object
     audience: str
     backend: str
     request: str | None
-    params: dict[str, Any]
     handle: str
     state: str
     progress: float | None
@@ -42,15 +41,12 @@ class Row:
     version: int
     turn: int
     due_at: float
-    cancel_requested: bool
     attempts: int
     crashes: int
     sweeps: int
     deadline_at: float
     created: str
     ended: str | None
-    has_result: bool
-    result: object = None
 
     @property
     def active(self) -> bool:
@@ -58,27 +54,28 @@ class Row:
         return self.state in ACTIVE
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Update:
-    """What one step wants to write; it wins only where the job is active and still at `turn`."""
+class Update(NamedTuple):
+    """What one step wants to write; it wins only where the job is active and still at `turn`.
+
+    What a browser could see, all that stands after `visible`, is written only where that is true.
+    """
 
     id: str
     turn: int
+    attempts: int
+    crashes: int
+    cancel_seen: bool
+    due_at: float
+    visible: bool
     state: str
     handle: str
     progress: float | None
     message: str
     error: str
     result: object
-    attempts: int
-    crashes: int
-    due_at: float
-    visible: bool
-    cancel_seen: bool
 
 
-@dataclass(slots=True, frozen=True)
-class Won:
+class Won(NamedTuple):
     """What a committed step left in the row."""
 
     turn: int
@@ -91,15 +88,16 @@ class Won:
 def load(ids: Iterable[str], *, results: bool = False) -> dict[str, Row]:
     """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, the large ones included."""
     result = "result" if results else "NULL"
-    return _select(f"{result} FROM {_TABLE} WHERE id IN (SELECT n_id FROM v)", [[i] for i in ids], ("n_id",))
+    return _select(result, "WHERE id IN (SELECT n_id FROM v)", [[i] for i in ids], ("n_id",))
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
     """All active jobs of the audiences and their latest `ended` ones, newest first; large results left out."""
     small = f"CASE WHEN length({_json('result')}) <= {LARGE_RESULT} THEN result END"
-    mine = f"FROM {_TABLE} WHERE audience IN (SELECT n_audience FROM v) AND"
+    mine = "audience IN (SELECT n_audience FROM v) AND"
     rows = _select(
-        f"{small} {mine} ({_ACTIVE} OR id IN (SELECT id {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}))"
+        small,
+        f"WHERE {mine} ({_ACTIVE} OR id IN (SELECT id FROM {_TABLE} WHERE {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}))"
         " ORDER BY created_at DESC",
         [[a] for a in audiences],
         ("n_audience",),
@@ -108,34 +106,35 @@ def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
 
 
 def commit(updates: Sequence[Update], now: float) -> dict[str, Won]:
-    """Write one step of each job in one statement; returns the winners by id, the others lost their turn.
+    """Write one step of each job; returns the winners by id, the others lost their turn.
 
     The cancel flag is never written. Where it came up since the row was read (`cancel_seen` is false), the next step is due now.
     """
-    rows = [
-        [
-            *(u.id, u.turn, u.state, u.handle, u.progress, u.message, u.error, u.result, u.attempts, u.crashes),
-            *(_text(u.due_at), u.visible, u.cancel_seen, _text(now), u.state in ENDED),
-        ]
-        for u in updates
-    ]
-    names = "n_id n_turn n_state n_handle n_progress n_message n_error n_result n_attempts n_crashes n_due n_visible n_seen n_now n_ended"
-    found = _execute(
-        f"""UPDATE {_TABLE} SET turn = turn + 1, state = n_state, handle = n_handle, progress = n_progress,
-        message = n_message, error = n_error, result = n_result, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
-        version = version + CASE WHEN n_visible THEN 1 ELSE 0 END,
-        changed_at = CASE WHEN n_visible THEN {_now()} ELSE changed_at END,
-        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN n_now ELSE n_due END,
-        ended_at = CASE WHEN n_ended THEN {_now()} END
-        FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE}
-        RETURNING id, turn, version, due_at, cancel_requested, ended_at""",
-        rows,
-        names.split(),
-    )
-    return {
-        _id(i): Won(turn, version, _epoch(due), bool(cancel), _iso(ended))
-        for i, turn, version, due, cancel, ended in found
-    }
+    won: dict[str, Won] = {}
+    dues = {due: _text(due) for due in {u.due_at for u in updates}}  # the steps of a batch mostly share theirs
+    for visible in (False, True):
+        some = {u.id: u for u in updates if u.visible == visible}
+        rows = [[*u[:5], dues[u.due_at], *(u[7:] if visible else ())] for u in some.values()]
+        names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due"]
+        news = ""
+        if visible:
+            names += ["n_state", "n_handle", "n_progress", "n_message", "n_error", "n_result"]
+            news = f""", state = n_state, handle = n_handle, progress = n_progress, message = n_message, error = n_error,
+            result = n_result, version = version + 1, changed_at = {_now()},
+            ended_at = CASE WHEN n_{_ACTIVE} THEN NULL ELSE {_now()} END"""
+        found = rows and _execute(
+            f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
+            due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END{news}
+            FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE}
+            RETURNING CAST(id AS text), version, cancel_requested, {_iso("ended_at")}""",
+            rows,
+            names,
+            [_text(now)],
+        )
+        for job, version, cancel, ended in found:
+            u = some[_id(job)]
+            won[u.id] = Won(u.turn + 1, version, now if cancel and not u.cancel_seen else u.due_at, bool(cancel), ended)
+    return won
 
 
 def count_crash(job: str, turn: int) -> int | None:
@@ -177,12 +176,32 @@ def sweep(
         f"""UPDATE {_TABLE} SET due_at = n_now, sweeps = sweeps + 1 FROM v WHERE id IN (
             SELECT id FROM {_TABLE} WHERE {_ACTIVE} AND due_at < {_when(before - grace)} AND backend = %s
             AND bucket %% %s = %s AND ({cutoffs}) ORDER BY due_at LIMIT {most}
-        ) AND {_ACTIVE} AND due_at < {_when(before - grace)} RETURNING id, turn""",
+        ) AND {_ACTIVE} AND due_at < {_when(before - grace)} RETURNING CAST(id AS text), turn""",
         [[_text(now)]],
         ("n_now",),
         [backend, shards, shard],
     )
     return [(_id(job), turn) for job, turn in found]
+
+
+def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> list[str]:
+    """End active jobs of none of these backends that nobody has looked at since `before`; returns their ids.
+
+    Such a job ends at its deadline, or once its cancellation was asked for; a worker that knows its backend comes first.
+    """
+    sentence = "the job did not end before its deadline, and its backend is no longer configured"
+    found = _execute(
+        f"""UPDATE {_TABLE} SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'expired' END,
+        error = CASE WHEN cancel_requested THEN '' ELSE '{sentence}' END, message = '',
+        turn = turn + 1, version = version + 1, changed_at = {_now()}, ended_at = {_now()}
+        WHERE id IN (
+            SELECT id FROM {_TABLE} WHERE {_ACTIVE} AND due_at < {_when(before)}
+            AND (cancel_requested OR deadline_at < {_when(before)}) AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
+        ) AND {_ACTIVE} RETURNING CAST(id AS text)""",
+        [[name] for name in backends],
+        ["n_backend"],
+    )
+    return [_id(job) for (job,) in found]
 
 
 def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, int]:
@@ -191,7 +210,7 @@ def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, int]:
     if _postgresql():
         ago = f"clock_timestamp() - interval '{seconds:.3f} seconds'"
     found = _execute(
-        f"SELECT id, version FROM {_TABLE}, v WHERE audience = n_audience AND changed_at >= {ago}",
+        f"SELECT CAST(id AS text), version FROM {_TABLE}, v WHERE audience = n_audience AND changed_at >= {ago}",
         [[a] for a in audiences],
         ("n_audience",),
     )
@@ -211,7 +230,7 @@ def forget(days: float, most: int = 500) -> int:
 
 # What the two databases spell differently.
 _TYPES = {"n_id": "uuid", "n_turn": "int", "n_attempts": "int", "n_crashes": "int", "n_progress": "float8"}
-_TYPES |= {"n_due": "timestamptz", "n_now": "timestamptz", "n_visible": "bool", "n_seen": "bool", "n_ended": "bool"}
+_TYPES |= {"n_due": "timestamptz", "n_now": "timestamptz", "n_seen": "bool"}
 
 
 def _postgresql() -> bool:
@@ -220,6 +239,20 @@ def _postgresql() -> bool:
 
 def _now() -> str:
     return "clock_timestamp()" if _postgresql() else "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
+
+
+def _epoch(column: str) -> str:
+    """A time as seconds since the epoch; SQLite's own functions would round it to milliseconds."""
+    if _postgresql():
+        return f"extract(epoch FROM {column})::float8"
+    return f"(unixepoch(substr({column}, 1, 19)) + ('0' || substr({column}, 20)))"
+
+
+def _iso(column: str) -> str:
+    """A time as ISO 8601 in UTC, to the millisecond."""
+    if _postgresql():
+        return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+    return f"STRFTIME('%%Y-%%m-%%dT%%H:%%M:%%fZ', {column})"
 
 
 def _json(column: str) -> str:
@@ -235,59 +268,45 @@ def _values(names: Sequence[str]) -> str:
         )
         return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM jsonb_array_elements(%s::jsonb) e) "
     columns = ", ".join(
-        f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}" for i, name in enumerate(names)
-    )
+        f"NULLIF(value->{i}, 'null')" if name == "n_result"
+        else f"replace(value->>{i}, '-', '')" if name == "n_id"  # ids are kept without dashes
+        else f"value->>{i}"
+        for i, name in enumerate(names)
+    )  # fmt: skip
     return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM json_each(%s)) "
 
 
-def _execute(sql: str, rows: list[list[object]], names: Sequence[str], more: Sequence[str | int] = ()) -> list[Any]:
-    """Run one statement over `rows`; ids go in without dashes, the form that both databases compare by."""
-    if names[0] == "n_id":
-        rows = [[str(row[0]).replace("-", ""), *row[1:]] for row in rows]
+def _execute(
+    sql: str, rows: Sequence[Sequence[object]], names: Sequence[str], more: Sequence[str | int] = ()
+) -> list[Any]:
+    """Run one statement over `rows`, in a transaction of its own where none is open."""
     text = orjson.dumps(rows).decode().replace("\\u0000", "\\ufffd")  # PostgreSQL holds no NUL
-    parameters: list[str | int] = [text, *more]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_values(names) + sql, parameters)
+    with connection.cursor() as cursor:
+        cursor.execute(_values(names) + sql, [text, *more])
         return list(cursor.fetchall())
 
 
-def _select(tail: str, rows: list[list[object]], names: Sequence[str]) -> dict[str, Row]:
-    """Jobs by id; `tail` begins with the expression for the result."""
-    found = _execute(f"SELECT {_FIELDS}, {tail}", rows, names)
-    return {row.id: row for row in map(_row, found)}
-
-
-def _row(r: Sequence[Any]) -> Row:
-    return Row(
-        id=_id(r[0]),
-        audience=r[1],
-        backend=r[2],
-        request=r[3],
-        params=_loads(r[4]),
-        handle=r[5],
-        state=r[6],
-        progress=r[7],
-        message=r[8],
-        error=r[9],
-        version=r[10],
-        turn=r[11],
-        due_at=_epoch(r[12]),
-        cancel_requested=bool(r[13]),
-        attempts=r[14],
-        crashes=r[15],
-        sweeps=r[16],
-        deadline_at=_epoch(r[17]),
-        created=_iso(r[18]) or "",
-        ended=_iso(r[19]),
-        has_result=bool(r[20]),
-        result=_loads(r[21]),
+def _select(result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]) -> dict[str, Row]:
+    """Jobs by id; `result` is the expression for theirs."""
+    found = _execute(
+        f"""SELECT CAST(id AS text), params, cancel_requested, result IS NOT NULL, {result}, audience, backend, request, handle,
+        state, progress, message, error, version, turn, {_epoch("due_at")}, attempts, crashes, sweeps, {_epoch("deadline_at")},
+        {_iso("created_at")}, {_iso("ended_at")} FROM {_TABLE} {where}""",
+        rows,
+        names,
     )
+    jobs = [
+        Row(_id(job), _loads(params), bool(cancel), bool(has_result), _loads(result), *rest)
+        for job, params, cancel, has_result, result, *rest in found
+    ]
+    return {row.id: row for row in jobs}
 
 
-def _id(value: Any) -> str:
-    if isinstance(value, str) and len(value) == 32:
+def _id(value: str) -> str:
+    """An id with dashes; SQLite keeps it without."""
+    if len(value) == 32:
         return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
-    return str(value)
+    return value
 
 
 def _loads(value: Any) -> Any:
@@ -303,22 +322,6 @@ def _when(seconds: float) -> str:
     return f"'{_text(seconds)}'"
 
 
-def _epoch(value: Any) -> float:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    return float(value.timestamp())
-
-
-def _iso(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return str(value.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]) + "Z"
-
-
 __all__ = [
     "LARGE_RESULT",
     "Row",
@@ -328,6 +331,7 @@ __all__ = [
     "changed_since",
     "commit",
     "count_crash",
+    "end_orphans",
     "forget",
     "load",
     "request_cancel",

@@ -15,6 +15,7 @@ COLUMNS = (
     "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, "
     "cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
 )
+PARAMS = '{"seconds": 86400}'
 
 
 def main() -> None:
@@ -27,10 +28,8 @@ def main() -> None:
     parser.add_argument(
         "--starts", type=float, default=0, help="one by one, queued, so many a second; 0: in bulk, running"
     )
-    parser.add_argument(
-        "--delay", type=float, default=0, help="all due in so many seconds; 0: spread over the interval"
-    )
-    parser.add_argument("--handles", default="", help="a file with a handle per line; without it the id is the handle")
+    parser.add_argument("--queued", action="store_true", help="in bulk, but still to be started at the backend")
+    parser.add_argument("--at", type=float, default=0, help="all due at this time (seconds since the epoch)")
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
@@ -49,7 +48,6 @@ async def fill(options: argparse.Namespace) -> None:
 
     backend = conf.backends()[options.backend]
     jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
-    handles = open(options.handles).read().split() if options.handles else jobs  # noqa: PTH123, SIM115
     publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
     shards: dict[int, list[int]] = defaultdict(list)
     for n, job in enumerate(jobs):
@@ -58,22 +56,20 @@ async def fill(options: argparse.Namespace) -> None:
         gap, begun = 1 / options.starts, time.time()
         state, dues = "queued", [begun + 3600.0] * len(jobs)
     else:
-        state, dues = "running", [0.0] * len(jobs)
+        state, dues = "queued" if options.queued else "running", [0.0] * len(jobs)
     parts = [(shard, each[i : i + MAX_TASKS]) for shard, each in shards.items() for i in range(0, len(each), MAX_TASKS)]
     random.shuffle(parts)
     chunks: list[tuple[int, list[int]]] = [
         (0, list(range(i, min(i + 500, len(jobs))))) for i in range(0, len(jobs), 500)
     ]
     for shard, part in chunks if options.starts else parts:
-        due = time.time() + (options.delay or backend.interval * random.uniform(0.2, 1.2))
+        due = options.at or time.time() + backend.interval * random.uniform(0.2, 1.2)
         if not options.starts:
             for n in part:
                 dues[n] = due
         await sync_to_async(insert)(
             [
-                row(
-                    jobs[n], handles[n], options.audience.format(n % options.audiences), options.backend, state, dues[n]
-                )
+                row(jobs[n], options.audience.format(n % options.audiences), options.backend, state, dues[n])
                 for n in part
             ]
         )
@@ -91,12 +87,12 @@ async def fill(options: argparse.Namespace) -> None:
     await publisher.close()
 
 
-def row(job: str, handle: str, audience: str, backend: str, state: str, due: float) -> tuple[object, ...]:
+def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[object, ...]:
     """One job's columns."""
     now = datetime.now(UTC)
     when = datetime.fromtimestamp(due, UTC)
     deadline = datetime.fromtimestamp(due + 100_000, UTC)
-    ready = (job, audience, backend, int(job[-4:], 16), "{}", handle if state == "running" else "", state, "", "", 1, 1)
+    ready = (job, audience, backend, int(job[-4:], 16), PARAMS, job if state == "running" else "", state, "", "", 1, 1)
     return (*ready, when, False, 0, 0, 0, deadline, now, now)
 
 

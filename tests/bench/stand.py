@@ -82,8 +82,9 @@ class Bench(Stack):
     ) -> None:
         directory.mkdir(parents=True)
         (directory / "backends.toml").write_text(tables)
-        own = {"PROGROCK_BACKENDS": str(directory / "backends.toml"), "PROGROCK_LOG_LEVEL": "WARNING", **(env or {})}
-        super().__init__(directory, broker, database_url=database_url, env=own)
+        own = {"PROGROCK_BACKENDS": str(directory / "backends.toml"), "PROGROCK_LOG_LEVEL": "WARNING"}
+        own |= {"DEBUG": "0", "PROGROCK_HTTPS": "0", "ALLOWED_HOSTS": "127.0.0.1", "PROGROCK_ANONYMOUS": "1"}
+        super().__init__(directory, broker, database_url=database_url, env=own | dict(env or {}))
         assert broker.node
         assert broker.node.process
         self.roles: dict[str, list[int]] = {"broker": [broker.node.process.pid]}
@@ -114,6 +115,11 @@ class Bench(Stack):
         if done.returncode:
             raise RuntimeError(f"fill {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
+
+    def count(self, *states: str) -> int:
+        """How many jobs of the ledger are in one of these states."""
+        code = f"from progrock.models import Job; print(Job.objects.filter(state__in={list(states)}).count())"
+        return int(self.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1])
 
     def measure(self, seconds: float) -> Span:
         """Let it run for so long, and tell what the workers did."""

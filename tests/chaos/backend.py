@@ -101,7 +101,12 @@ async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
     tasks, at, status = request.app[TASKS], time.time(), 0
     assert isinstance(tasks, Kept)
     ids = [request.match_info["id"]] if "id" in request.match_info else request.query.get("ids", "").split(",")
-    line: dict[str, Any] = {"method": request.method, "ids": ids, "at": at, "key": request.headers.get("Idempotency-Key")}
+    line: dict[str, Any] = {
+        "method": request.method,
+        "ids": ids,
+        "at": at,
+        "key": request.headers.get("Idempotency-Key"),
+    }
     try:
         response = await handler(request)
         status = response.status

@@ -117,12 +117,15 @@ class Client:
             self._settle(frame)
             if frame["version"] > self.view.get(frame["job"], {"version": 0})["version"]:
                 self.view[frame["job"]] = frame
-        elif frame["type"] == "error" and (wish := self.visitor.wishes.get(frame["request"] or "")):
-            self._soon(2.0, self._ask(wish))  # the database is away, say: a person would press the button again
+        elif frame["type"] == "error" and frame["request"] in self.visitor.wishes:
+            self._soon(
+                2.0, self._ask(self.visitor.wishes[frame["request"]])
+            )  # the database is away, say: a person would press the button again
 
     def _settle(self, frame: Frame) -> None:
         """What a job's frame answers: the start that asked for it, the cancel that was obeyed."""
-        if (wish := self.visitor.wishes.get(frame["request"] or "")) and wish.job is None:
+        wish = self.visitor.wishes.get(frame["request"] or "")
+        if wish and wish.job is None:
             wish.job, wish.acked = frame["job"], time.time()
             if wish.cancel_after is not None:
                 self._soon(wish.cancel_after, self._cancel(frame["job"]))

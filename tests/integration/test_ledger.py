@@ -186,6 +186,25 @@ def test_a_job_swept_in_vain_is_swept_more_rarely() -> None:
     assert len(ledger.sweep("render", 0, 1, before=now, grace=10, now=now)) == 1
 
 
+def test_a_job_of_a_backend_that_is_gone_ends_at_its_deadline_or_when_it_is_cancelled() -> None:
+    before = time.time() - 60
+    past = {"backend": "gone", "due_at": at(70), "deadline_at": at(70)}
+    late, cancelled = make(**past), make(**past | {"deadline_at": at(-70)}, cancel_requested=True)
+    make(**past | {"deadline_at": at(30)})  # a worker that knows the backend may be at it
+    make(**past | {"due_at": at(30)})
+    make(**past | {"backend": "render"})
+    make(**past | {"state": "succeeded"})
+    assert set(ledger.end_orphans(["render", "other"], before=before)) == {late.id, cancelled.id}
+    assert ledger.end_orphans(["render", "other"], before=before) == []
+    rows = ledger.load([late.id, cancelled.id])
+    assert (rows[late.id].state, rows[cancelled.id].state) == ("expired", "cancelled")
+    assert "no longer configured" in rows[late.id].error
+    assert rows[cancelled.id].error == ""
+    for row in rows.values():
+        assert (row.turn, row.version) == (late.turn + 1, late.version + 1)
+        assert row.ended
+
+
 def test_a_snapshot_has_all_active_jobs_and_the_latest_ended_ones_of_these_audiences() -> None:
     ended = [make(state="succeeded", created_at=at(1000 - n)) for n in range(4)]
     active = make(created_at=at(5000), audience="visitor:x")

@@ -1,67 +1,17 @@
 """What fails and comes back: workers, RabbitMQ, lost tasks and lost pushes; no job is lost, no loop forks."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aio_pika
 import pytest
 
 from broker import tasks as broker_tasks
 from broker.tasks import Task
-from deploy.rabbitmq_node import Node, free_port
-from tests.services import Broker, DemoBackend, Stack, http
-from tests.visitor import Visitor, browse
-
-PRIVATE = pytest.mark.skipif(bool(os.environ.get("PROGROCK_TEST_AMQP_URL")), reason="needs a RabbitMQ that it may stop")
-
-
-@pytest.fixture
-def own_rabbitmq(tmp_path: Path) -> Iterator[Broker]:
-    """A node that a test may stop, kill and wipe."""
-    node = Node(tmp_path / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="recovery")
-    node.start()
-    try:
-        yield Broker(node.amqp_url, node.management_url, node)
-    finally:
-        node.kill()
-        node.wipe()
-
-
-@pytest.fixture
-def own_stack(own_rabbitmq: Broker, demo_backend: DemoBackend, tmp_path: Path) -> Iterator[Stack]:
-    """A stack on a node of its own."""
-    with Stack(tmp_path / "stack", own_rabbitmq, backend_url=demo_backend.url) as up:
-        up.manage("migrate", "--verbosity", "0")
-        up.start_worker()
-        up.start_web()
-        yield up
-
-
-def seen(backend: DemoBackend, stack: Stack, job: str) -> dict[str, Any]:
-    """What the backend saw of a job: polls, and how many of them overlapped."""
-    code = f"from progrock.models import Job; print(Job.objects.get(pk='{job}').handle)"
-    handle = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
-    found: dict[str, Any] = http("GET", f"{backend.url}/_test/tasks/{handle}")
-    return found
-
-
-async def start(visitor: Visitor, count: int, **params: Any) -> set[str]:
-    """Start several jobs; returns their ids."""
-    return {(await visitor.start(**params))["job"] for _ in range(count)}
-
-
-async def all_ended(visitor: Visitor, jobs: set[str], seconds: float = 90) -> dict[str, str]:
-    """Wait for the end of the jobs; returns the state of each."""
-    ended = {f["job"]: f["state"] for f in visitor.frames if f.get("complete")}
-    async with asyncio.timeout(seconds):
-        while not jobs <= ended.keys():
-            frame = await visitor.until(lambda f: f.get("complete"), seconds)
-            ended[frame["job"]] = frame["state"]
-    return {job: ended[job] for job in jobs}
+from tests.services import DemoBackend, Stack, http
+from tests.visitor import browse
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -70,23 +20,23 @@ async def test_jobs_outlive_a_killed_worker(
 ) -> None:
     with stack(workers=2, database=database) as up:
         async with browse(up) as visitor:
-            jobs = await start(visitor, 20, seconds=6)
+            jobs = await visitor.starts(20, seconds=6)
             await visitor.until(lambda f: f.get("state") == "running")
             up.kill_worker()
             await asyncio.sleep(1)
             up.kill_worker()
             up.start_worker()
-            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
-        assert [seen(demo_backend, up, job)["overlaps"] for job in list(jobs)[:3]] == [0, 0, 0]
+            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+        assert [demo_backend.seen(up, job)["overlaps"] for job in list(jobs)[:3]] == [0, 0, 0]
 
 
 async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(stack: Callable[..., Stack]) -> None:
     with stack(workers=2) as up:
         async with browse(up) as visitor:
-            jobs = await start(visitor, 10, seconds=5)
+            jobs = await visitor.starts(10, seconds=5)
             await visitor.until(lambda f: f.get("state") == "running")
             assert up.stop_worker() == 0
-            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
             assert "Traceback" not in up.logs()
 
 
@@ -95,8 +45,8 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
         up.start_worker("render.0")
         up.start_worker("render.1", "transcribe")
         async with browse(up) as visitor:
-            jobs = await start(visitor, 6, seconds=1) | {(await visitor.start("transcribe", seconds=1))["job"]}
-            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+            jobs = await visitor.starts(6, seconds=1) | {(await visitor.start("transcribe", seconds=1))["job"]}
+            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
         wrong = up.manage("runworker", "nope", check=False)
         assert wrong.returncode == 1
         assert "no queue 'nope'" in wrong.stderr
@@ -106,14 +56,14 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
 async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
-            jobs = await start(visitor, 5, seconds=3)
+            jobs = await visitor.starts(5, seconds=3)
             await visitor.until(lambda f: f.get("state") == "running")
             up.kill_worker()
             for name in up.broker.queues(up.amqp_url):
                 if name.startswith(("progrock.delay.", "progrock.poll.")):
                     up.broker.api("DELETE", f"queues/{up.amqp_url.rsplit('/', 1)[1]}/{name}/contents")
             up.start_worker()
-            assert set((await all_ended(visitor, jobs)).values()) == {"succeeded"}
+            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
 
 
 async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
@@ -133,37 +83,6 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
             up.start_worker()
             assert (await visitor.ended(job, 120))["state"] == "succeeded"
         assert http("GET", f"{demo_backend.url}/_test/stats")["tasks"] == before + 1
-
-
-@PRIVATE
-@pytest.mark.parametrize("how", ["stop", "kill", "wipe"])
-async def test_everything_goes_on_when_rabbitmq_comes_back(
-    own_stack: Stack, demo_backend: DemoBackend, how: str
-) -> None:
-    node = own_stack.broker.node
-    assert node is not None
-    async with browse(own_stack) as visitor:
-        jobs = await start(visitor, 5, seconds=4)
-        await visitor.until(lambda f: f.get("state") == "running")
-        await asyncio.to_thread(node.stop if how == "stop" else node.kill)
-        delayed = await visitor.until(lambda f: f["type"] == "status")
-        assert delayed["live"] is False
-        assert "RabbitMQ" in delayed["message"]
-        jobs |= await start(visitor, 2, seconds=1)  # the ledger takes them
-        assert http("GET", f"{own_stack.url}/healthz")["rabbitmq"] == "unreachable"
-        if how == "wipe":
-            node.wipe()
-        await asyncio.to_thread(node.start)
-        if how == "wipe":
-            vhost = own_stack.amqp_url.rsplit("/", 1)[1]
-            own_stack.broker.api("PUT", f"vhosts/{vhost}", {})
-            rights = {"configure": ".*", "write": ".*", "read": ".*"}
-            own_stack.broker.api("PUT", f"permissions/{vhost}/guest", rights)
-        await visitor.until(lambda f: f["type"] == "status" and f["live"], 60)
-        assert set((await all_ended(visitor, jobs, 120)).values()) == {"succeeded"}
-    assert seen(demo_backend, own_stack, next(iter(jobs)))["overlaps"] == 0
-    for line in own_stack.logs().splitlines():
-        assert not line.startswith("Traceback"), own_stack.logs()[-4000:]
 
 
 async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> None:
@@ -213,7 +132,7 @@ async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> No
     with stack(workers=1) as up:
         assert "has all that is wanted" in up.manage("topology", "--verify").stdout
         async with browse(up) as visitor:
-            await start(visitor, 3, seconds=30)
+            await visitor.starts(3, seconds=30)
             await visitor.until(lambda f: f.get("state") == "running")
             status = up.manage("status").stdout
             line = next(line for line in status.splitlines() if line.startswith("render "))

@@ -32,7 +32,12 @@ def test_ten_thousand_waiting_jobs_are_a_hundred_messages_and_no_memory(
     backends = tmp_path / "backends.toml"
     backends.write_text('[patient]\nclass = "tests.patient.Patient"\nshards = 2\ndeadline = 86400\n')
     with stack(workers=1, web=False, backends=backends) as up:
-        worker = psutil.Process(up.workers()[0].pid)
+        process = up.workers()[0]
+        worker = psutil.Process(process.pid)
+        until = time.monotonic() + 60
+        while process.output().count("connected to RabbitMQ") < 2:  # it has imported all that it needs
+            assert time.monotonic() < until, up.logs()
+            time.sleep(0.1)
         before = worker.memory_info().rss
         up.manage("shell", "--verbosity", "0", "-c", START)
         lane = up.amqp_url.rsplit("/", 1)[1] + "/progrock.delay.11-10min"

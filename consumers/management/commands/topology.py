@@ -36,7 +36,9 @@ class Command(BaseCommand):
         try:
             wanted = Topology({name: backend.shards for name, backend in conf.backends().items()})
             if options["definitions"]:
-                self.stdout.write(json.dumps(topology.definitions(wanted, passwords()), indent=2))
+                self.stdout.write(
+                    json.dumps(topology.definitions(wanted, passwords(), vhost_of(conf.amqp_url())), indent=2)
+                )
             elif options["declare"]:
                 asyncio.run(topology.declare(conf.amqp_url(), wanted))
                 self.stdout.write(f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues")

@@ -1,0 +1,117 @@
+"""`make bench`: ProgRock and what people would pick instead, side by side on one private RabbitMQ; prints one table."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from tests.bench.chart import chart
+from tests.bench.scenarios import SCENARIOS, Line, Stand
+from tests.bench.stand import private_broker
+
+
+def main() -> None:
+    """Run the scenarios that were asked for, as often as asked for."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} (all)")
+    parser.add_argument("--repeats", type=int, default=3, help="the table has the medians (3)")
+    parser.add_argument("--seconds", type=float, default=10, help="of each span that is measured (10)")
+    parser.add_argument("--quick", action="store_true", help="fewer jobs and sockets, shorter waits: to try it out")
+    parser.add_argument("--sizes", type=_sizes, help="how many jobs, step by step, such as 10000,20000")
+    parser.add_argument("--peer-sizes", type=_sizes, help="the same for the peers")
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
+    parser.add_argument("--svg", type=Path, help="draw the chart into this file")
+    options = parser.parse_args()
+    if unknown := set(options.scenarios) - SCENARIOS.keys():
+        parser.error(f"there is no scenario {', '.join(unknown)}; there is: {', '.join(SCENARIOS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    found: dict[str, list[Line]] = {}
+    with tempfile.TemporaryDirectory(prefix="progrock-bench-", ignore_cleanup_errors=True) as folder:
+        broker = private_broker(Path(folder) / "rabbitmq")
+        try:
+            about = machine(broker.api("GET", "overview")["rabbitmq_version"])
+            print(about["machine"], about["versions"], sep="\n", flush=True)
+            stand = Stand(Path(folder), broker, options)
+            for turn in range(options.repeats):
+                for name in options.scenarios or SCENARIOS:
+                    load = os.getloadavg()[0]
+                    print(f"{name}, {turn + 1} of {options.repeats} (load before: {load:.1f})", flush=True)
+                    for line in SCENARIOS[name](stand):
+                        found.setdefault(f"{name}: {line.what}", []).append(
+                            replace(line, detail={**line.detail, "load": load})
+                        )
+        finally:
+            assert broker.node
+            broker.node.kill()
+    lines = [middle(each) for each in found.values()]
+    print("", *table(lines), sep="\n")
+    if options.json:
+        figures = {name: [asdict(line) for line in each] for name, each in found.items()}
+        options.json.write_text(
+            json.dumps({**about, "medians": [asdict(line) for line in lines], "all": figures}, indent=1) + "\n"
+        )
+    if options.svg:
+        options.svg.write_text(chart(lines, about["machine"]))
+
+
+def _sizes(text: str) -> Sequence[int]:
+    return [int(each) for each in text.split(",")]
+
+
+def middle(lines: list[Line]) -> Line:
+    """The line with the median value; of an even number the lower one of the two in the middle."""
+    value = median([line.value for line in lines])
+    return min(lines, key=lambda line: abs(line.value - value))
+
+
+def table(lines: list[Line]) -> list[str]:
+    """The table as Markdown: value, goal, and the ratio to the best peer of the group."""
+    rows = ["| what | measured | goal | to the best peer |", "| --- | --- | --- | --- |"]
+    for line in lines:
+        best = max((peer.value for peer in lines if peer.peer and peer.group and peer.group == line.group), default=0.0)
+        ratio = f"{line.value / best:.1f} ×" if best and not line.peer else ""
+        goal = f"{'≤' if line.less else '≥'} {line.goal:,g}" if line.goal else ""
+        value = f"{line.value:,.0f}" if line.value >= 100 else f"{line.value:.2f}"
+        rows.append(f"| {line.what} | {value} {line.unit} | {goal} | {ratio} |")
+    return rows
+
+
+def machine(rabbitmq: str) -> dict[str, str]:
+    """Where this ran, and with what."""
+    model = next(
+        (line.split(":")[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    postgres = subprocess.run(
+        ["/bin/sh", "-c", "ls /usr/lib/postgresql"], capture_output=True, text=True, check=False
+    ).stdout.split()
+    memory = psutil.virtual_memory().total / 2**30
+    packages = ("django", "channels", "channels-rabbitmq", "aio-pika", "aiohttp", "uvicorn", "celery", "requests")
+    return {
+        "machine": f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "versions": f"Python {platform.python_version()}, RabbitMQ {rabbitmq}, SQLite {sqlite3.sqlite_version}, PostgreSQL {' '.join(postgres)}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _read(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
+
+
+if __name__ == "__main__":
+    main()

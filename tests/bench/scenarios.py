@@ -1,0 +1,369 @@
+"""What is measured: each scenario runs real processes on the stand's RabbitMQ and gives lines of the table."""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench import bench_delay
+from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, memory, span
+from tests.services import ROOT, Broker, DemoBackend, Postgres, Process
+
+NOOP = '[noop]\nclass = "tests.bench.noop.Noop"\ninterval = {interval}\nshards = 2\ndeadline = 100000\nchanges = {changes}\n'
+HTTP = """[demo]
+url = "{url}"
+start = {{ path = "/tasks" }}
+poll = {{ path = "/tasks/{{handle}}" }}
+{many}
+handle = "id"
+state = "status"
+states = {{ running = ["running"], succeeded = ["done"], failed = ["failed"], cancelled = ["cancelled"] }}
+interval = 1.0
+deadline = 100000
+"""
+MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
+
+
+@dataclass(kw_only=True)
+class Line:
+    """One line of the table; `peer` marks what others do, `less` that less is better."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float | None = None
+    less: bool = False
+    peer: bool = False
+    group: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Stand:
+    """What the scenarios share: options, a RabbitMQ, a place for files."""
+
+    def __init__(self, directory: Path, broker: Broker, options: argparse.Namespace) -> None:
+        self.directory, self.broker, self.options = directory, broker, options
+        self._count = 0
+
+    def folder(self, name: str) -> Path:
+        """A directory that no other stack has."""
+        self._count += 1
+        return self.directory / f"{name}-{self._count}"
+
+    @contextmanager
+    def stack(self, tables: str, *, workers: int = 2, **options: Any) -> Iterator[Bench]:
+        """A stack with its workers up."""
+        with Bench(self.folder("stack"), self.broker, tables=tables, **options) as up:
+            for _ in range(workers):
+                up.start_worker()
+            time.sleep(2.5)
+            yield up
+            if wrong := [line for line in up.logs().splitlines() if "ERROR" in line or "Traceback" in line]:
+                print("  the log has errors:", *wrong[:5], sep="\n    ", flush=True)
+
+    def broker_memory(self) -> float:
+        """Resident bytes of the broker."""
+        assert self.broker.node
+        assert self.broker.node.process
+        return memory([self.broker.node.process.pid])
+
+    def climb(self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]) -> Span:
+        """More and more jobs until the polls come too late; returns the best span that held, else the first one.
+
+        Each step has a second try: on a shared machine one bad span is no proof.
+        """
+        best: Span | None = None
+        have = 0
+        for size in sizes:
+            add(size - have)
+            have = size
+            time.sleep(4 if self.options.quick else 8)
+            now = measure(self.options.seconds)
+            print(f"  {size:6} jobs {now}", flush=True)
+            if not now.held:
+                time.sleep(3)
+                now = measure(self.options.seconds)
+                print(f"  {size:6} again{now}", flush=True)
+            if now.held:
+                best = now if best is None or now.rate > best.rate else best
+            else:
+                return best or now
+        return best or now
+
+
+def _poll_lines(what: str, found: Span, goal: float | None, **more: Any) -> Line:
+    unit = "cycles/s" if found.held else f"cycles/s, p99 {found.p99 * 1e3:.0f} ms"
+    return Line(what=what, value=found.rate, unit=unit, goal=goal, detail=found.json(), **more)
+
+
+def poll_sqlite(stand: Stand) -> list[Line]:
+    """(a) cycles a second with the ledger on SQLite, jobs started in bulk."""
+    with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
+        found = stand.climb(stand.options.sizes or range(10_000, 40_001, 2_500), lambda n: up.fill(str(n)), up.measure)
+    return [_poll_lines("poll cycles, no-op backend, SQLite", found, 20_000, group="poll")]
+
+
+def poll_single(stand: Stand) -> list[Line]:
+    """(a) the same with jobs started one by one, measured after a minute."""
+    best = None
+    for size in stand.options.sizes or (15_500, 18_000):
+        with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
+            print("  " + up.fill(str(size), "--starts", "800"), flush=True)
+            time.sleep(10 if stand.options.quick else 60)
+            found = up.measure(stand.options.seconds)
+            print(f"  {size:6} jobs {found}", flush=True)
+            if best is None or found.held:
+                best = found
+            if not found.held:
+                break
+    assert best
+    return [_poll_lines("… started one by one, after a minute", best, 15_000, group="poll")]
+
+
+def poll_postgres(stand: Stand) -> list[Line]:
+    """(b) the same on PostgreSQL with its own defaults for durability."""
+    postgres = Postgres(durable=True)
+    try:
+        postgres.start()
+        others = {"database": postgres.process.pid}
+        tables = NOOP.format(interval=1.0, changes="false")
+        with stand.stack(tables, database_url=postgres.new_database(), others=others) as up:
+            sizes = stand.options.sizes or range(5_000, 30_001, 2_500)
+            found = stand.climb(sizes, lambda n: up.fill(str(n)), up.measure)
+    finally:
+        postgres.stop()
+    return [_poll_lines("poll cycles, no-op backend, PostgreSQL", found, 12_000, group="poll")]
+
+
+def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
+    folder = stand.folder("backend")
+    folder.mkdir()
+    backend = DemoBackend(folder)
+    try:
+        backend.start()
+        others = {"backend": backend.process.pid}
+        with stand.stack(HTTP.format(url=backend.url, many=many), others=others) as up:
+
+            def add(count: int) -> None:
+                up.fill(str(count), "--backend", "demo", "--queued")
+                until = time.monotonic() + 120
+                while up.count("queued", "starting") and time.monotonic() < until:
+                    time.sleep(0.5)
+
+            return stand.climb(sizes, add, up.measure)
+    finally:
+        backend.stop()
+
+
+def poll_http(stand: Stand) -> list[Line]:
+    """(c) over HTTP, one request a job, against the demo backend on the same cores."""
+    found = _http(stand, "", stand.options.sizes or range(2_000, 10_001, 1_000))
+    return [_poll_lines("poll cycles over HTTP, one request a job", found, 5_000, group="http")]
+
+
+def poll_many(stand: Stand) -> list[Line]:
+    """(c) over HTTP, one request for up to a hundred jobs."""
+    found = _http(stand, MANY, stand.options.sizes or range(7_500, 30_001, 2_500))
+    return [_poll_lines("poll cycles over HTTP, poll_many", found, 15_000, group="many")]
+
+
+def delay(stand: Stand) -> list[Line]:
+    """(d) lateness of random delays, 0.1 to 5 s, 500 tasks a second."""
+    seconds = 10.0 if stand.options.quick else 30.0
+    options = argparse.Namespace(rate=500.0, seconds=seconds, shortest=0.1, longest=5.0, shards=2)
+    came = asyncio.run(bench_delay.measure(stand.broker.new_vhost("delay"), options))
+    late = sorted(value for _, value in came)
+    early = sum(value < 0 for value in late)
+    detail = {"tasks": len(late), "early": early}
+    middle, p99 = late[len(late) // 2], late[int(len(late) * 0.99)]
+    print(f"  {len(late)} tasks, {middle * 1e3:.1f} ms median, {p99 * 1e3:.1f} p99, {early} early", flush=True)
+    return [
+        Line(what="lateness, delays of 0.1–5 s, 500/s: median", value=middle * 1e3, unit="ms", goal=4, less=True, detail=detail),
+        Line(what="… p99", value=p99 * 1e3, unit="ms", goal=30, less=True, detail=detail),
+    ]  # fmt: skip
+
+
+@contextmanager
+def _sockets(up: Bench, count: int, *args: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.bench.sockets", up.ws_url, "--sockets", str(count), *args]
+    client = subprocess.Popen(command, env=up.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout
+        print("  " + client.stdout.readline().strip(), flush=True)
+        yield client
+    finally:
+        client.kill()
+        client.wait()
+
+
+def push(stand: Stand) -> list[Line]:
+    """(e) pushes a second, 4 sockets each, from the commit to the frame in the browser's process."""
+    lines = []
+    env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
+    for rate in (1_000, *(stand.options.sizes or (4_000, 5_000, 6_000))):
+        with stand.stack(NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}) as up:
+            up.start_web()
+            audiences = 50
+            up.fill(str(rate), "--audiences", str(audiences))
+            with _sockets(up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)) as client:
+                time.sleep(3)
+                before = {role: cpu_seconds(pids) for role, pids in up.roles.items()}
+                said, _ = client.communicate("go\n", timeout=120)
+                found = json.loads(said.splitlines()[-1])
+                pushes = found["frames"] / 4
+                total = max(1.0, pushes * stand.options.seconds)
+                cpu = {role: (cpu_seconds(pids) - before[role]) / total * 1e6 for role, pids in up.roles.items()}
+            costs = " ".join(f"{role} {cost:.0f}" for role, cost in cpu.items())
+            print(
+                f"  {pushes:.0f} pushes/s, {found['median'] * 1e3:.1f} ms median, {found['p99'] * 1e3:.1f} p99  [us a push: {costs}]",
+                flush=True,
+            )
+        detail = {**found, "pushes": pushes, "cpu": cpu}
+        if rate == 1_000:
+            lines += [
+                Line(what="commit to browser frame at 1,000 pushes/s: median", value=found["median"] * 1e3, unit="ms", goal=3, less=True, detail=detail),
+                Line(what="… p99", value=found["p99"] * 1e3, unit="ms", goal=20, less=True, detail=detail),
+            ]  # fmt: skip
+        else:
+            held = found["p99"] <= 0.05
+            if held or len(lines) == 2:
+                unit = "pushes/s" if held else f"pushes/s, p99 {found['p99'] * 1e3:.0f} ms"
+                lines[2:] = [Line(what="pushes, 4 sockets each", value=pushes, unit=unit, goal=4_000, detail=detail)]
+            if not held:
+                break
+    return lines
+
+
+def sockets(stand: Stand) -> list[Line]:
+    """(f) memory of one web process with 5,000 sockets, sessions and snapshots included."""
+    count = 1_000 if stand.options.quick else 5_000
+    with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=0) as up:
+        web = up.start_web()
+        with _sockets(up, 50):
+            time.sleep(1)
+        before = memory([web.pid])
+        with _sockets(up, count):
+            time.sleep(2)
+            after = memory([web.pid])
+    each = (after - before) / count / 1024
+    print(f"  {count} sockets: {before / 2**20:.0f} -> {after / 2**20:.0f} MiB", flush=True)
+    return [Line(what=f"memory a socket, {count:,} in one web process", value=each, unit="KB", goal=40, less=True)]
+
+
+def waiting(stand: Stand) -> list[Line]:
+    """(g) a million jobs that wait: memory of workers and broker, and how fast they drain."""
+    count = 100_000 if stand.options.quick else 1_000_000
+    wait = 60 if stand.options.quick else 240
+    with stand.stack(NOOP.format(interval=3600.0, changes="false")) as up:
+        workers = up.roles["worker"]
+        before = stand.broker_memory(), memory(workers)
+        begun = time.time()
+        print("  " + up.fill(str(count), "--at", str(begun + wait)), flush=True)
+        time.sleep(max(0.0, min(10.0, begun + wait - 15 - time.time())))
+        after = stand.broker_memory(), memory(workers)
+        print(
+            f"  broker +{(after[0] - before[0]) / count:.0f} bytes a job; workers {before[1] / 2**20:.0f} -> {after[1] / 2**20:.0f} MiB",
+            flush=True,
+        )
+        time.sleep(max(0.0, begun + wait - 1 - time.time()))
+        drained = up.measure(5 if stand.options.quick else 25)
+        peak = memory(workers)
+        print(f"  draining {drained}; workers {peak / 2**20:.0f} MiB", flush=True)
+    return [
+        Line(what=f"broker memory a job, {count:,} waiting", value=(after[0] - before[0]) / count, unit="bytes", goal=120, less=True),
+        Line(what="… growth of a worker meanwhile", value=(after[1] - before[1]) / 2 / 2**20, unit="MiB", goal=5, less=True),
+        Line(what="… draining", value=drained.rate, unit="cycles/s", detail=drained.json()),
+    ]  # fmt: skip
+
+
+def growth(stand: Stand) -> list[Line]:
+    """(h) CPU a cycle with 1,000 and with 100,000 jobs at the same cycles a second."""
+    found: dict[int, Span] = {}
+    most = 20_000 if stand.options.quick else 100_000
+    for count in (1_000, most):
+        with stand.stack(NOOP.format(interval=count / 5_000, changes="false")) as up:
+            up.fill(str(count))
+            time.sleep(6 + count / 5_000)
+            found[count] = up.measure(2 * stand.options.seconds)
+            print(f"  {count:6} jobs {found[count]}", flush=True)
+    costs = {count: sum(each.cpu.values()) for count, each in found.items()}
+    return [
+        Line(what=f"CPU a cycle with {most:,} jobs, to that with 1,000", value=costs[most] / costs[1_000], unit="×", goal=1.2,
+             less=True, detail={str(count): each.json() for count, each in found.items()}),
+    ]  # fmt: skip
+
+
+def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) -> Span:
+    folder = stand.folder(f"celery-{kind}")
+    folder.mkdir()
+    env = os.environ | {"AMQP_URL": stand.broker.new_vhost("celery"), "BENCH_PEER": kind, "BENCH_RECORDS": str(folder)}
+    backend = DemoBackend(folder) if kind == "requests" else None
+    workers: list[Process] = []
+    try:
+        if backend:
+            env["DEMO_BACKEND_URL"] = backend.start().url
+        command = [sys.executable, "-m", "celery", "-A", "tests.bench.peers", "worker", "-l", "ERROR", *pool]
+        command += ["--without-gossip", "--without-mingle"]
+        for n in range(2):
+            worker = Process(f"celery{n}", [*command, "-n", f"bench{n}@localhost"], log=folder / f"{n}.log", env=env)
+            workers.append(worker.start())
+        time.sleep(6)
+        assert stand.broker.node
+        assert stand.broker.node.process
+        roles = {"worker": [each.pid for each in workers], "broker": [stand.broker.node.process.pid]}
+        if backend:
+            roles["backend"] = [backend.process.pid]
+
+        def add(count: int) -> None:
+            subprocess.run([sys.executable, "-m", "tests.bench.peers", str(count)], env=env, cwd=ROOT, check=True)
+
+        def measure(seconds: float) -> Span:
+            begun, before = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
+            time.sleep(seconds)
+            ended, after = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
+            time.sleep(0.6)
+            cpu = {role: after[role] - before[role] for role in roles}
+            return span(folder.glob("*.record"), begun, ended, cpu)
+
+        return stand.climb(sizes, add, measure)
+    finally:
+        for worker in workers:
+            worker.kill()
+        if backend:
+            backend.stop()
+
+
+def celery_eta(stand: Stand) -> list[Line]:
+    """Celery, countdown held in the workers' memory."""
+    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.options.peer_sizes or range(250, 3_001, 250))
+    return [_poll_lines("Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll")]
+
+
+def celery_native(stand: Stand) -> list[Line]:
+    """Celery's native delayed delivery on quorum queues."""
+    found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], stand.options.peer_sizes or range(100, 1_001, 100))
+    return [_poll_lines("Celery, native delayed delivery, no ledger", found, None, peer=True, group="poll")]
+
+
+def celery_requests(stand: Stand) -> list[Line]:
+    """Celery with one GET a job by requests."""
+    found = _celery(stand, "requests", ["-P", "threads", "-c", "8"], stand.options.peer_sizes or range(100, 2_001, 100))
+    return [_poll_lines("Celery with requests, one request a job, no ledger", found, None, peer=True, group="http")]
+
+
+SCENARIOS: dict[str, Callable[[Stand], list[Line]]] = {
+    each.__name__: each
+    for each in (
+        poll_sqlite, poll_single, poll_postgres, celery_eta, celery_native, poll_http, poll_many, celery_requests,
+        delay, push, sockets, waiting, growth,
+    )
+}  # fmt: skip
+__all__ = ["BOUND", "SCENARIOS", "Line", "Stand"]

@@ -1,0 +1,251 @@
+"""Chaos: real processes, killed, stopped, frozen and cut off one after another; then nothing may be lost, forked, early or stale.
+
+    make chaos                          SEED=…, SECONDS=…
+    python -m tests.chaos --seconds 120 --seed 1 --jobs 300 --clients 50
+
+RabbitMQ is a private node, or what PROGROCK_TEST_AMQP_URL names (several addresses: the nodes of one cluster). Where a
+--node-command can `kill N`, `stop N` and `start N` those nodes (or PROGROCK_TEST_NODE_COMMAND), it is used.
+Ends with 1 where the promise was broken, and keeps the logs then.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from tests.chaos.audit import Entry
+from tests.chaos.backend import asked
+from tests.chaos.clients import Client, Visitor, Wish
+from tests.chaos.faults import Rampage
+from tests.chaos.gate import Gate
+from tests.chaos.verdict import ENDED, Verdict, judge
+from tests.chaos.world import KINDS, Cluster, World, away
+from tests.services import Postgres
+
+#: A screen shows what the ledger held so many seconds before.
+FRESH = 10.0
+
+
+@dataclass
+class Run:
+    """One run: the world, its visitors and what they want."""
+
+    world: World
+    rampage: Rampage
+    clients: list[Client]
+    wishes: list[tuple[float, Client, Wish]]
+    stale: list[str] = field(default_factory=list)
+    checked: int = 0
+
+    async def send_wishes(self) -> None:
+        """Each at its time."""
+        begun = time.time()
+        for at, client, wish in sorted(self.wishes, key=lambda each: each[0]):
+            await asyncio.sleep(max(0.0, begun + at - time.time()))
+            await client.start(wish)
+
+    async def supervise(self) -> None:
+        """Start again what ends by itself."""
+        while True:
+            await asyncio.sleep(0.5)
+            self.world.watch()
+
+    async def compare(self) -> None:
+        """Each second: what was in the ledger ten seconds ago must be on the screens, unless a fault lay between."""
+        past: deque[tuple[float, list[Entry]]] = deque()
+        while True:
+            await asyncio.sleep(1)
+            now = time.time()
+            if self.rampage.calm(now, now):
+                with suppress(Exception):  # the database may go at any moment
+                    async with asyncio.timeout(5):
+                        past.append((now, await away(self.world.audit.entries)))
+            while past and past[0][0] < time.time() - FRESH:
+                at, entries = past.popleft()
+                if self.rampage.calm(at, time.time()):
+                    self.checked += 1
+                    self.look(entries, at)
+
+    def look(self, entries: Sequence[Entry], at: float) -> None:
+        """Compare every screen with what the ledger held."""
+        by_request = {entry.request: entry for entry in entries}
+        for client in self.clients:
+            for request in client.visitor.wishes:
+                if (entry := by_request.get(request)) is None:
+                    continue
+                shown = client.view.get(entry.job)
+                if shown is None or shown["version"] < entry.version:
+                    has = f"{shown['state']} {shown['version']}" if shown else "nothing"
+                    link = "connected" if client.connected else "not connected"
+                    self.stale.append(
+                        f"client {client.number} ({link}) shows {has} of {entry.job}, "
+                        f"the ledger {entry.state} {entry.version} at {at:.1f}"
+                    )
+
+    async def all_ended(self, limit: float) -> bool:
+        """Wait until every wish is known and has ended."""
+        until = time.time() + limit
+        while time.time() < until:
+            await asyncio.sleep(1)
+            with suppress(Exception):  # busy, perhaps
+                ended = {entry.request for entry in await away(self.world.audit.entries) if entry.state in ENDED}
+                if all(wish.job and wish.request in ended for _, _, wish in self.wishes):
+                    return True
+        return False
+
+
+def wishes(
+    options: argparse.Namespace, clients: Sequence[Client], draw: random.Random
+) -> list[tuple[float, Client, Wish]]:
+    """Jobs over the whole time; the last sixth of them once all is calm, and longer, so that calm has something to show."""
+    found = []
+    for number in range(options.jobs):
+        late = number >= options.jobs * 5 / 6
+        at = options.seconds + draw.uniform(0, 5) if late else draw.uniform(0, options.seconds)
+        seconds = (
+            draw.uniform(options.longest * 0.75, options.longest)
+            if late
+            else draw.uniform(options.shortest, options.longest)
+        )
+        chance = draw.random()
+        wish = Wish(
+            request=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+            backend=draw.choice(list(KINDS)),
+            seconds=round(seconds, 2),
+            outcome="fail" if chance < 0.1 else "succeed",
+            cancel_after=draw.uniform(0, seconds) if chance > 0.9 else None,
+        )
+        found.append((at, draw.choice(clients), wish))
+    return found
+
+
+async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
+    """The whole run."""
+    began = time.time()
+
+    def say(text: str) -> None:
+        print(f"{time.time() - began:7.1f} s  {text}", flush=True)
+
+    me = asyncio.current_task()
+    assert me
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # stop what was started
+    draw = random.Random(options.seed)
+    cluster = Cluster(directory, options.amqp, options.node_command)
+    postgres = Postgres() if options.database == "postgres" else None
+    gate = await Gate(cluster.addresses).start()
+    world = None
+    background: list[asyncio.Task[None]] = []
+    try:
+        if cluster.node:
+            await away(cluster.node.start)
+        if postgres:
+            postgres.process.command += ["-c", "synchronous_commit=on"]  # what was acknowledged outlives a kill
+            await away(postgres.start)
+        world = await away(
+            World, directory / "chaos", cluster, gate, postgres, webs=options.webs, workers=options.workers
+        )
+        await away(world.begin)
+        say(
+            f"seed {options.seed}: {cluster.version}, {options.database}, {options.webs} web servers, {options.workers} workers, "
+            f"{options.jobs} jobs of {options.shortest:g} to {options.longest:g} s, {options.clients} sockets"
+        )
+        visitors = [Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))]
+        ports = [str(port) for port in world.webs]
+        clients = [Client(n, visitors[n % len(visitors)], ports) for n in range(options.clients)]
+        run = Run(world, Rampage(world, draw, say, longest=options.hold), clients, wishes(options, clients, draw))
+        for client in clients:  # the first socket of a visitor gets the session's cookie, the second one brings it
+            background.append(asyncio.create_task(client.run()))
+            while not client.connects:
+                await asyncio.sleep(0.01)
+        background += [asyncio.create_task(work()) for work in (run.send_wishes, run.supervise, run.compare)]
+        await asyncio.sleep(2)
+        await run.rampage.run(options.seconds)
+        say("all is left alone now")
+        ended = await run.all_ended(options.longest + options.limit)
+        say("all has ended" if ended else "not all has ended, and the limit is reached")
+        entries = await away(world.audit.entries)
+        await asyncio.sleep(FRESH + 1)
+        run.look(entries, time.time())
+        history = await away(world.audit.history)
+        verdict = judge(
+            [wish for _, _, wish in run.wishes],
+            set().union(*(visitor.cancelled for visitor in visitors)),
+            entries,
+            history,
+            asked(world.journal),
+            {name: kind[0] for name, kind in KINDS.items()},
+            {name for name, kind in KINDS.items() if not kind[2]},
+            run.rampage.calm,
+        )
+        verdict.stale = run.stale + [f"client {c.number} went back: {job}" for c in clients for job in c.went_back]
+        verdict.fallen = world.fallen
+        connects = sum(client.connects for client in clients)
+        say(
+            f"{len(run.rampage.faults)} faults, {connects} connects of {len(clients)} sockets, {run.checked} comparisons of all screens"
+        )
+        for line, count in sorted({line: world.tracebacks().count(line) for line in world.tracebacks()}.items()):
+            say(f"a traceback was logged, {count} times: {line}")
+        return verdict
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        if world:
+            await away(world.stop)
+        await gate.close()
+        if postgres:
+            await away(postgres.stop)
+        if cluster.node:
+            await away(cluster.node.kill)
+
+
+def main() -> None:
+    """Run, print the table, and end with 1 where the promise was broken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=120, help="how long things are broken")
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--shortest", type=float, default=5.0, help="seconds of the shortest job")
+    parser.add_argument("--longest", type=float, default=40.0, help="seconds of the longest job")
+    parser.add_argument("--webs", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument(
+        "--hold", type=float, default=12.0, help="seconds that a fault lasts at most, long freezes excepted"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=180.0, help="seconds beyond the longest job until all must have ended"
+    )
+    parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
+    parser.add_argument("--node-command", default=os.environ.get("PROGROCK_TEST_NODE_COMMAND", ""))
+    parser.add_argument("--keep", action="store_true", help="keep the logs of a good run, too")
+    options = parser.parse_args()
+    options.amqp = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
+    directory = Path(tempfile.mkdtemp(prefix="progrock-chaos-"))
+    verdict = asyncio.run(chaos(options, directory))
+    print(verdict.table())
+    print(f"seed {options.seed}: {'the promise was kept' if verdict.passed else 'THE PROMISE WAS BROKEN'}")
+    if verdict.passed and not options.keep:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        print(f"logs: {directory}")
+    sys.exit(not verdict.passed)
+
+
+if __name__ == "__main__":
+    main()

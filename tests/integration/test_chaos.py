@@ -1,0 +1,22 @@
+"""A short run of chaos (`make chaos`), with a seed of its own: what is killed, stopped and frozen loses nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deploy.rabbitmq_node import installed
+from tests.services import ROOT, Postgres
+
+
+@pytest.mark.skipif(not Postgres.installed(), reason="PostgreSQL is not installed: `make test` installs it")
+@pytest.mark.skipif(
+    not installed() and not os.environ.get("PROGROCK_TEST_AMQP_URL"),
+    reason="RabbitMQ is not installed: `make test` installs it",
+)
+def test_nothing_is_lost_forked_early_or_stale() -> None:
+    size = ["--seconds", "20", "--jobs", "60", "--clients", "12", "--shortest", "2", "--longest", "12", "--hold", "4"]
+    command = [sys.executable, "-m", "tests.chaos", "--seed", "4", *size]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-4000:]

@@ -1,0 +1,243 @@
+"""Backends and jobs that behave badly: what the browser is told, and that nobody else suffers."""
+
+import asyncio
+import itertools
+import statistics
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from consumers.rounds import MOST_CRASHES
+from tests.services import DemoBackend, Stack, http
+from tests.visitor import Frame, Visitor, browse
+
+TABLE = """
+[{name}]
+url = "${{DEMO_BACKEND_URL}}"
+start = {{ path = "/tasks" }}
+poll = {{ path = "/tasks/{{handle}}" }}
+cancel = {{ path = "/tasks/{{handle}}" }}
+handle = "id"
+state = "status"
+states = {{ running = ["running"], succeeded = ["done"], failed = ["failed"], cancelled = ["cancelled"] }}
+progress = "percent"
+message = "stage"
+result = "output"
+error = "error.message"
+timeout = {timeout}
+interval = 0.3
+max_answer = 100000
+"""
+FRAGILE = """
+[fragile]
+class = "tests.fragile.Fragile"
+interval = 0.3
+timeout = 1.0
+shards = 1
+deadline = {deadline}
+"""
+
+
+@pytest.fixture(scope="module")
+def running(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One worker for a good backend and one that will be told to misbehave."""
+    backends = tmp_path_factory.mktemp("backends") / "backends.toml"
+    backends.write_text(TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1))
+    with stack(workers=1, backends=backends) as up:
+        yield up
+
+
+@pytest.fixture
+async def visitor(running: Stack, demo_backend: DemoBackend) -> AsyncIterator[Visitor]:
+    """A visitor; afterwards the backend behaves again."""
+    try:
+        async with browse(running) as visitor:
+            yield visitor
+    finally:
+        http("DELETE", f"{demo_backend.url}/_test/behave")
+
+
+def handles(stack: Stack) -> dict[str, str]:
+    """The backend's handle for each job."""
+    code = "from progrock.models import Job; [print(j.pk, j.handle) for j in Job.objects.exclude(handle='')]"
+    lines = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.splitlines()
+    return dict(line.split() for line in lines if line.count(" ") == 1)
+
+
+def misbehave(backend: DemoBackend, mode: str, **rule: Any) -> None:
+    http("POST", f"{backend.url}/_test/behave", {"mode": mode, **rule})
+
+
+# mode of the demo backend → what the browser reads while the job runs on
+TOLD = {
+    "503": "backend unreachable, retrying (the backend answered 503)",
+    "429": "backend unreachable, retrying (the backend answered 429)",
+    "hang": "backend unreachable, retrying (the backend did not answer within 1 s)",
+    "close": "backend unreachable, retrying (the backend closed the connection half-way)",
+    "reset": "backend unreachable, retrying (the backend closed the connection)",
+    "garbage": "backend unreachable, retrying (the backend answered with something that is not HTTP)",
+    "redirect": "backend unreachable, retrying (the backend answered 302, a redirect, and those are not followed)",
+    "html": "backend unreachable, retrying (the backend answered with something that is not JSON)",
+    "huge": "backend unreachable, retrying (the backend's answer is larger than 100,000 bytes)",
+    "state": "backend unreachable, retrying (the backend answered with an unknown state: paused)",
+    "stateless": "backend unreachable, retrying (the backend answered without a state)",
+    "404": "the backend does not know this job at the moment, asking again",
+    "nan": "not a number",  # the backend's own message: a progress that is no number is none
+}
+
+
+async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_when_it_behaves_again(
+    running: Stack, visitor: Visitor, demo_backend: DemoBackend
+) -> None:
+    jobs = {mode: (await visitor.start("bad", seconds=6))["job"] for mode in TOLD}
+    for job in jobs.values():
+        await visitor.until(lambda f, job=job: f.get("job") == job and f["state"] == "running")  # type: ignore[misc]
+    handle = await asyncio.to_thread(handles, running)
+    worker = psutil.Process(running.workers()[0].pid)
+    before = worker.memory_info().rss
+    for mode, job in jobs.items():
+        retry_after = {"retry_after": "2"} if mode == "429" else {}
+        count = {"count": 1} if mode == "404" else {}  # three in a row would end the job
+        misbehave(demo_backend, mode, on="poll", task=handle[job], **retry_after, **count)
+    missing = {(job, TOLD[mode]) for mode, job in jobs.items()}
+    seen: dict[str, Frame] = {}
+    async with asyncio.timeout(20):
+        while missing:
+            frame = await visitor.until(lambda f: f["type"] == "job")
+            missing.discard((frame["job"], frame["message"]))
+            seen[frame["job"]] = frame
+    assert seen[jobs["nan"]]["progress"] is None
+    assert {frame["state"] for frame in seen.values()} == {"running"}
+    assert worker.memory_info().rss - before < 60_000_000, "answers of 100 MB are not read to their end"
+    http("DELETE", f"{demo_backend.url}/_test/behave")
+    ended = await visitor.ends(set(jobs.values()))
+    assert {frame["state"] for frame in ended.values()} == {"succeeded"}
+    times = http("GET", f"{demo_backend.url}/_test/tasks/{handle[jobs['429']]}")["times"]
+    longest = max(b - a for a, b in itertools.pairwise(times))
+    assert longest > 1.95, "Retry-After is honoured"
+
+
+async def test_a_text_type_with_the_right_body_is_no_error(visitor: Visitor, demo_backend: DemoBackend) -> None:
+    misbehave(demo_backend, "text", on="poll")
+    job = (await visitor.start("bad", seconds=1))["job"]
+    assert (await visitor.ended(job))["state"] == "succeeded"
+    assert not any("retrying" in f["message"] for f in visitor.frames if f.get("job") == job)
+
+
+async def test_a_forgotten_handle_ends_the_job(visitor: Visitor, demo_backend: DemoBackend, running: Stack) -> None:
+    job = (await visitor.start("bad", seconds=60))["job"]
+    await visitor.until(lambda f: f.get("state") == "running")
+    handle = (await asyncio.to_thread(handles, running))[job]
+    misbehave(demo_backend, "404", on="poll", task=handle)
+    last = await visitor.ended(job)
+    assert (last["state"], last["error"]) == ("failed", "the backend no longer knows this job")
+    assert any(f["message"] == TOLD["404"] for f in visitor.frames if f.get("job") == job)
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("503", "backend unreachable, retrying (the backend answered 503)"),
+        ("429", "backend unreachable, retrying (the backend answered 429)"),
+        ("hang", "backend unreachable, retrying (the backend did not answer within 1 s)"),
+        ("handleless", "backend unreachable, retrying (the backend answered without a usable handle for the job)"),
+        ("dots", "backend unreachable, retrying (the backend answered without a usable handle for the job)"),
+    ],
+)
+async def test_a_start_that_goes_wrong_is_told_and_tried_again(
+    visitor: Visitor, demo_backend: DemoBackend, mode: str, told: str
+) -> None:
+    misbehave(demo_backend, mode, on="start", count=1)
+    job = (await visitor.start("bad", seconds=0.3))["job"]
+    await visitor.until(lambda f: f.get("job") == job and f["message"] == told)
+    assert (await visitor.ended(job))["state"] == "succeeded"
+
+
+async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(visitor: Visitor) -> None:
+    last = await visitor.ended((await visitor.start("bad", seconds="long"))["job"])
+    assert last["state"] == "failed"
+    assert last["error"] == "the backend answered 422: seconds must be a number from 0.05 to 86400"
+
+
+async def test_a_hanging_backend_slows_no_other_backends_jobs(
+    running: Stack, visitor: Visitor, demo_backend: DemoBackend
+) -> None:
+    bad = [(await visitor.start("bad", seconds=600))["job"] for _ in range(30)]
+    last = bad[-1]
+    await visitor.until(lambda f: f.get("job") == last and f["state"] == "running")
+    for handle in [h for job, h in (await asyncio.to_thread(handles, running)).items() if job in bad]:
+        misbehave(demo_backend, "hang", on="poll", task=handle)
+    await visitor.until(lambda f: "did not answer" in f.get("message", ""))
+    job = (await visitor.start("good", seconds=4))["job"]
+    assert (await visitor.ended(job, 15))["state"] == "succeeded"
+    times = http("GET", f"{demo_backend.url}/_test/tasks/{(await asyncio.to_thread(handles, running))[job]}")["times"]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert statistics.median(gaps) < 0.45, "an interval of 0.3 s stays one"
+    for job in bad:
+        await visitor.send({"action": "cancel", "job": job})
+    await visitor.ends(set(bad))
+
+
+async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_batch_live(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    backends = tmp_path / "backends.toml"
+    backends.write_text(FRAGILE.format(deadline=3600))
+    with stack(workers=0, backends=backends) as up:
+        crashes = 0
+
+        async def keep_a_worker() -> None:
+            nonlocal crashes
+            while True:
+                worker = up.start_worker()
+                while worker.alive:
+                    await asyncio.sleep(0.05)
+                crashes += 1
+
+        async with browse(up) as visitor:
+            calm = [(await visitor.start("fragile"))["job"] for _ in range(6)]
+            deadly = (await visitor.start("fragile", deadly="poll"))["job"]
+            calm += [(await visitor.start("fragile"))["job"] for _ in range(6)]
+            keeper = asyncio.create_task(keep_a_worker())
+            try:
+                ended = await visitor.ends({deadly, *calm}, 90)
+            finally:
+                keeper.cancel()
+        assert ended[deadly]["state"] == "failed"
+        assert ended[deadly]["error"] == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
+        assert {ended[job]["state"] for job in calm} == {"succeeded"}
+        assert MOST_CRASHES - 1 <= crashes <= MOST_CRASHES + 3
+
+
+async def test_jobs_of_a_backend_that_was_taken_out_end_at_their_deadline(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    backends = tmp_path / "backends.toml"
+    backends.write_text(TABLE.format(name="good", timeout=5) + FRAGILE.format(deadline=3600))
+    imports = "from datetime import UTC, datetime, timedelta; from progrock.models import Job"
+    past = "datetime.now(UTC) - timedelta(seconds=70)"
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        with stack(workers=0, backends=backends) as up:
+            async with browse(up, session) as visitor:
+                late, cancelled = [(await visitor.start("fragile"))["job"] for _ in range(2)]
+            backends.write_text(TABLE.format(name="good", timeout=5))
+            code = f"Job.objects.filter(pk='{cancelled}').update(state='running', handle='h')"
+            up.manage("shell", "--verbosity", "0", "-c", f"{imports}; {code}")
+            up.stop_web()
+            up.start_web()
+            async with browse(up, session) as visitor:
+                await visitor.send({"action": "cancel", "job": cancelled})
+                assert (await visitor.until(lambda f: f.get("job") == cancelled))["cancelling"]
+                code = f"Job.objects.update(due_at={past}, deadline_at={past})"
+                up.manage("shell", "--verbosity", "0", "-c", f"{imports}; {code}")
+                up.start_worker()
+                ended = await visitor.ends({late, cancelled})
+            assert ended[cancelled]["state"] == "cancelled"
+            assert ended[late]["state"] == "expired"
+            assert "no longer configured" in ended[late]["error"]
+            assert "ended 2 jobs of backends that are no longer configured" in up.logs()
+            assert "Traceback" not in up.logs()

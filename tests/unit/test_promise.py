@@ -1,0 +1,574 @@
+"""The promise, by a state machine: real ledger, policy, rounds and sweeper, against a model of RabbitMQ, the backend and time.
+
+Each await of a worker is a gate that the machine opens when it likes, with the outcome that it likes: so rounds of two workers
+mix in any order, a worker freezes by not being let on, and it crashes between any two steps.
+"""
+
+import asyncio
+import sys
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from broker.errors import PublishFailed
+from broker.tasks import Task
+from broker.topology import poll_queue
+from consumers import poller, rounds
+from consumers.poller import Poller
+from consumers.rounds import Rounds
+from progrock import ledger
+from progrock.backends import BackendError, JobView, Options
+from progrock.backends.base import Status
+from progrock.ledger import Row
+from progrock.models import ENDED, Job
+
+INTERVAL, TIMEOUT, GRACE = 5.0, 5.0, 10.0
+BACKENDS = {
+    "render": Options(name="render", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, cancels=True),
+    "once": Options(name="once", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, repeat=False),
+}
+WORKERS = (0, 1)
+#: What goes well comes more often.
+CHOICES = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3])
+WAITS = st.sampled_from([0.0, 0.0, 0.0, 0.0, 1.0, 6.0, 25.0])
+FAULTS = ("crash", "cut", "empty", "duplicate")
+
+
+@dataclass(eq=False)
+class Message:
+    """A message of poll tasks, in a lane until it is due and then in its queue; `holder`: the worker that has not acked it."""
+
+    backend: str
+    tasks: list[Task]
+    deliveries: int = 0
+    holder: "Worker | None" = None
+
+    @property
+    def due(self) -> float:
+        return max(task.due for task in self.tasks)
+
+
+@dataclass(eq=False)
+class Gate:
+    """Where a worker waits to be let on, and what may come of it; the first outcome is the good one."""
+
+    where: str
+    outcomes: Sequence[str]
+    open: "asyncio.Future[Any]"
+    do: Callable[[str], Any]
+
+
+@dataclass(eq=False)
+class Part:
+    """A delivery as a round sees it."""
+
+    worker: "Worker"
+    message: Message
+    epoch: int
+    deliveries: int
+
+    @property
+    def tasks(self) -> list[Task]:
+        return self.message.tasks
+
+    async def ack(self) -> None:
+        await self.worker.pause("ack")
+        if self.epoch == self.worker.epoch and self.message in self.worker.world.messages:
+            self.worker.world.messages.remove(self.message)
+
+
+@dataclass(eq=False)
+class Run:
+    """A job at the backend, and how often its start arrived there."""
+
+    state: str = "running"
+    arrivals: int = 0
+
+
+class Worker:
+    """A worker process: the real Poller's rounds and sweeps, on a model of everything that it talks to."""
+
+    def __init__(self, world: "Promise") -> None:
+        self.world = world
+        self.gates: list[Gate] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.epoch = 0
+        self.arrived: dict[str, float] = {}
+        self.marks: dict[str, float] = {}
+        self.dead = False
+        self.poller: Any = Poller.__new__(Poller)
+        self.poller.queues = [(name, 0) for name in BACKENDS]
+        self.poller.publisher = self.poller.subscriber = self
+        self.poller.ledger = self.call
+        self.poller._lateness = deque()
+        self.poller.rounds = {
+            name: Rounds(
+                Backend(self, options), options, ledger=self.call, publisher=self, layer=self, draw=lambda: 0.5
+            )  # type: ignore[arg-type]  # models
+            for name, options in BACKENDS.items()
+        }
+
+    async def pause(
+        self, where: str, outcomes: Sequence[str] = ("on",), do: Callable[[str], Any] = lambda outcome: outcome
+    ) -> Any:
+        """Wait until the machine lets this worker on; returns what `do` made of the outcome that it chose, outside the loop."""
+        if self.dead:
+            raise asyncio.CancelledError
+        gate = Gate(where, outcomes, asyncio.get_running_loop().create_future(), do)
+        self.gates.append(gate)
+        try:
+            return await gate.open
+        finally:
+            self.gates.remove(gate)
+
+    def begin(self, doing: Any) -> None:
+        """Something of the worker's own to do, beside what it does."""
+        task = self.world.loop.create_task(doing)
+        self.tasks.add(task)
+        task.add_done_callback(self.over)
+        self.world.pump()
+
+    def over(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.world.broken.append(f"a worker's loop ended: {error!r}")
+
+    def end(self) -> None:
+        """kill -9: nothing more happens here, and what was not acked goes back."""
+        self.dead = True
+        for task in self.tasks:
+            task.cancel()
+        self.world.pump()
+        self.cut()
+
+    def cut(self) -> None:
+        """The connection is lost: what was not acked comes again, and acks for it mean nothing."""
+        self.epoch += 1
+        self.marks.clear()
+        for message in self.world.messages:
+            if message.holder is self:
+                message.holder = None
+                message.deliveries += 1
+
+    # As the ledger's caller
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        answer = await self.pause(function.__name__, do=lambda _: self.world.call(function, *args, **kwargs))
+        await self.pause(f"{function.__name__} done")
+        return answer
+
+    # As the subscriber
+
+    def restart(self, reason: str) -> None:
+        if reason == "a round failed":
+            self.world.broken.append(f"{reason}: {sys.exc_info()[1]!r}")
+        self.cut()
+
+    def watermark(self, queue: str) -> float | None:
+        now = self.world.clock
+        if queue in self.marks and now - self.arrived[queue] >= 3 and not self.world.deliverable(queue):
+            return now
+        return self.marks.get(queue)
+
+    # As the publisher
+
+    async def publish(
+        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float = 0.0
+    ) -> None:
+        def store(outcome: str) -> str:
+            if outcome != "lost":
+                self.world.store(backend, tasks)
+            return outcome
+
+        outcome = await self.pause("publish", ("confirmed", "stored, not confirmed", "lost"), store)
+        if outcome != "confirmed":
+            raise PublishFailed(outcome)
+        await self.pause("published")
+
+    # As the channel layer
+
+    async def group_send(self, group: str, message: Mapping[str, Any]) -> bool:
+        return True
+
+
+class Backend:
+    """The backend as one worker reaches it."""
+
+    def __init__(self, worker: Worker, options: Options) -> None:
+        self.worker, self.options = worker, options
+
+    async def start(self, job: JobView) -> str:
+        world = self.worker.world
+        asked = world.clock
+        if asked > world.kept[job.id].intent + TIMEOUT:
+            world.broken.append("a start that a sweep may have given to somebody else")
+        outcome = await self.worker.pause("start", ("taken", "answer lost", "never came", "refused"))
+        if outcome == "refused":
+            raise BackendError(outcome, sent=False)
+        if outcome != "never came":
+            run = world.runs[self.options.name].setdefault(job.id, Run())
+            run.arrivals += 1
+            if outcome == "taken":
+                await self.worker.pause("started")
+        if outcome != "taken" or world.clock > asked + TIMEOUT:
+            raise BackendError("late", sent=True)
+        return f"handle-{job.id}"
+
+    async def poll(self, jobs: Sequence[JobView]) -> dict[str, Status | BackendError]:
+        outcome = await self.worker.pause("poll", ("answered", "late"))
+        world = self.worker.world
+        for job in jobs:
+            assert job.handle == f"handle-{job.id}", "polled before it was started"
+            world.polls[job.id] += 1
+        runs = world.runs[self.options.name]
+        if outcome == "late":
+            return {job.id: BackendError("late") for job in jobs}
+        answers: Any = {job.id: Status(state=runs[job.id].state, progress=world.clock % 100) for job in jobs}  # type: ignore[arg-type]  # one of the states
+        await self.worker.pause("polled")
+        return dict(answers)
+
+    async def cancel(self, job: JobView) -> Status | None:
+        outcome = await self.worker.pause("cancel", ("cancelled", "answer lost", "late"))
+        run = self.worker.world.runs[self.options.name][job.id]
+        if outcome != "late" and run.state == "running":
+            run.state = "cancelled"
+        if outcome != "cancelled":
+            raise BackendError(outcome)
+        return None if run.state == "cancelled" else Status(state=run.state)  # type: ignore[arg-type]  # as above
+
+
+@dataclass
+class Kept:
+    """What was seen of a job before; it only grows, and ends once."""
+
+    version: int = 0
+    turn: int = 0
+    end: Any = None
+    intent: float = 0.0
+    winners: set[int] = field(default_factory=set)
+
+
+class Promise(RuleBasedStateMachine):
+    """Everything that may happen to a handful of jobs."""
+
+    @initialize()
+    def prepare(self) -> None:
+        Job.objects.all().delete()
+        self.loop = asyncio.new_event_loop()
+        self.clock = 1_800_000_000.0
+        clock = SimpleNamespace(time=lambda: self.clock, monotonic=lambda: self.clock)
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(rounds, "time", clock)
+        self.patch.setattr(poller, "time", clock)
+        self.messages: list[Message] = []
+        self.runs: dict[str, dict[str, Run]] = {name: {} for name in BACKENDS}
+        self.jobs: list[str] = []
+        self.kept: dict[str, Kept] = {}
+        self.polls: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self.workers = [Worker(self) for _ in WORKERS]
+
+    # What the workers' models use
+
+    def pump(self) -> None:
+        """Let everything run that need not wait."""
+        while self.loop._ready:  # type: ignore[attr-defined]  # there is no public way to ask
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def rows(self) -> dict[str, Row]:
+        return ledger.load(self.jobs)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A function of the ledger, with what must be true of each commit and each claim."""
+        before = self.rows()
+        answer = function(*args, **kwargs)
+        if function is ledger.commit:
+            for job in answer:
+                row = before[job]
+                assert row.turn not in self.kept[job].winners, f"two winners of turn {row.turn}"
+                self.kept[job].winners.add(row.turn)
+                wanted = next(update for update in args[0] if update.id == job)
+                if wanted.state == "starting":
+                    self.kept[job].intent = self.clock
+                    assert row.state != "queued" or not row.cancel_requested, "started though it was to be cancelled"
+                if row.state == "running":
+                    assert self.clock >= row.due_at - 1e-3, "a step before it was due"
+        elif function is ledger.sweep:
+            for job, turn in answer:
+                row = before[job]
+                assert turn == row.turn
+                arrived = max((w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers), default=0.0)
+                waits = any(
+                    m.holder is None and self.valid(m, {job: row}) for m in self.messages if m.due <= self.clock
+                )
+                assert not (waits and arrived < row.due_at + GRACE), "a backlog bred a duplicate"
+        return answer
+
+    def store(self, backend: str, tasks: Sequence[Task]) -> None:
+        rows = self.rows()
+        for task in tasks:
+            assert task.turn <= rows[task.job].turn, "a task was published before its turn was committed"
+        self.messages.append(Message(backend, list(tasks)))
+
+    def deliverable(self, queue: str) -> list[Message]:
+        """What waits in a queue, in its order."""
+        found = [
+            m for m in self.messages if m.holder is None and m.due <= self.clock and poll_queue(m.backend, 0) == queue
+        ]
+        return sorted(found, key=lambda message: message.due)
+
+    @staticmethod
+    def valid(message: Message, rows: Mapping[str, Row]) -> list[str]:
+        """The jobs for which a message still means something."""
+        return [t.job for t in message.tasks if t.job in rows and rows[t.job].active and rows[t.job].turn == t.turn]
+
+    # What may happen
+
+    @rule(backend=st.sampled_from(list(BACKENDS)), published=st.sampled_from([True, True, True, False]))
+    def start(self, backend: str, published: bool) -> None:
+        """A visitor starts a job; the web process may die, or lose RabbitMQ, before it publishes the task."""
+        if len(self.jobs) >= 4:
+            return
+        key = uuid.UUID(int=len(self.jobs) + 1)
+        now = datetime.fromtimestamp(self.clock, UTC)
+        deadline = datetime.fromtimestamp(self.clock + BACKENDS[backend].deadline, UTC)
+        Job(
+            id=key, bucket=0, audience="user:1", backend=backend, due_at=now, deadline_at=deadline
+        ).save(force_insert=True)  # fmt: skip
+        self.jobs.append(str(key))
+        self.kept[str(key)] = Kept()
+        if published:
+            self.store(backend, [Task(str(key), 1, self.clock)])
+            self.give(self.workers[self.jobs.index(str(key)) % 2], backend, 1)
+
+    @precondition(lambda self: self.jobs)
+    @rule(n=st.integers(0, 3), published=st.sampled_from([True, True, False]))
+    def cancel(self, n: int, published: bool) -> None:
+        """A visitor cancels, as `ProgressConsumer` does."""
+        row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
+        if row is not None and row.state == "running" and published:
+            self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
+
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        backend=st.sampled_from(list(BACKENDS)),
+        count=st.integers(1, 3),
+        last=st.booleans(),
+    )
+    def deliver(self, worker: int, backend: str, count: int, last: bool) -> None:
+        """A worker gets what waits, or what came last of it, and begins a round."""
+        self.give(self.workers[worker], backend, count, last)
+
+    def give(self, worker: Worker, backend: str, count: int, last: bool = False) -> bool:
+        waiting = self.deliverable(poll_queue(backend, 0))
+        chosen = waiting[-count:] if last else waiting[:count]
+        for message in chosen:
+            message.holder = worker
+            worker.arrived[poll_queue(backend, 0)] = self.clock
+            worker.marks[poll_queue(backend, 0)] = min(message.due, self.clock)
+        if chosen:
+            parts = [Part(worker, message, worker.epoch, message.deliveries) for message in chosen]
+            worker.begin(worker.poller._round(backend, 0, parts))
+        return bool(chosen)
+
+    @rule(
+        moves=st.lists(st.tuples(st.sampled_from(WORKERS), st.integers(0, 3), CHOICES, WAITS), min_size=1, max_size=12)
+    )
+    def step(self, moves: list[tuple[int, int, int, float]]) -> None:
+        """Some of the things that workers wait for happen, with time between them."""
+        for worker, gate, outcome, seconds in moves:
+            if gates := self.workers[worker].gates:
+                self.let_on(gates[gate % len(gates)], outcome)
+                self.clock += seconds
+
+    def let_on(self, gate: Gate, outcome: int = 0) -> None:
+        gate.open.set_result(gate.do(gate.outcomes[outcome % len(gate.outcomes)]))
+        self.pump()
+
+    @rule(worker=st.sampled_from(WORKERS), steps=st.integers(2, 30))
+    def go_on(self, worker: int, steps: int) -> None:
+        """All goes well for a while."""
+        for _ in range(steps):
+            if self.workers[worker].gates:
+                self.let_on(self.workers[worker].gates[0])
+
+    @rule(worker=st.sampled_from(WORKERS), n=st.integers(0, 20), what=st.sampled_from(FAULTS))
+    def disturb(self, worker: int, n: int, what: str) -> None:
+        """One of the faults."""
+        if what == "crash":  # and another worker takes its place
+            self.workers[worker].end()
+            self.workers[worker] = Worker(self)
+        elif what == "cut":  # it loses its connection, or RabbitMQ gives up a frozen one
+            self.workers[worker].cut()
+        elif what == "empty":  # RabbitMQ is replaced by an empty one
+            self.messages.clear()
+            for each in self.workers:
+                each.cut()
+        elif self.messages:  # a message comes twice
+            message = self.messages[n % len(self.messages)]
+            self.messages.append(Message(message.backend, message.tasks, message.deliveries + n % 2))
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 5.0, 7.0, 12.0, 30.0, 70.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes; whoever waits at a gate is slow, or frozen."""
+        self.clock += seconds
+
+    @rule(worker=st.sampled_from(WORKERS), backend=st.sampled_from(list(BACKENDS)))
+    def sweep(self, worker: int, backend: str) -> None:
+        """A worker looks for lost jobs."""
+        self.workers[worker].begin(self.workers[worker].poller._sweep_queue(backend, 0))
+
+    @rule(n=st.integers(0, 3), state=st.sampled_from(["succeeded", "failed"]))
+    def finish(self, n: int, state: str) -> None:
+        """The backend is done with a job."""
+        for runs in self.runs.values():
+            for job, run in runs.items():
+                if job == self.jobs[n % len(self.jobs)] and run.state == "running":
+                    run.state = state
+
+    # What must be true
+
+    @invariant()
+    def the_promise(self) -> None:
+        if not hasattr(self, "jobs"):
+            return  # not prepared yet
+        assert not self.broken, self.broken
+        for job, row in self.rows().items():
+            kept = self.kept[job]
+            assert row.version >= kept.version, "a version fell"
+            assert row.turn >= kept.turn, "a turn fell"
+            end = (row.state, row.version, row.turn, row.message, row.error, row.ended) if row.state in ENDED else None
+            assert kept.end in (None, end), "a change after the end"
+            kept.version, kept.turn, kept.end = row.version, row.turn, end
+            assert not row.active or row.due_at <= self.clock + 2 * TIMEOUT + 60, "due so late that no sweep will come"
+        for run in self.runs["once"].values():
+            assert run.arrivals <= 1, "started twice where the backend takes no repeat"
+
+    # When faults stop
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "jobs") and not self.broken:
+                self.settle()
+        finally:
+            for worker in getattr(self, "workers", []):
+                worker.end()
+            if hasattr(self, "loop"):
+                for task in asyncio.all_tasks(self.loop):
+                    task.cancel()
+                self.pump()
+                self.loop.close()
+                self.patch.undo()
+
+    def settle(self) -> None:
+        """Everything is left alone: each job has one live loop, and then its end."""
+        done = self.quietly(1500, lambda: all(self.lives_once(row) for row in self.rows().values()))
+        self.the_promise()
+        assert done, f"a job without a task, or with two for ever: {self.rows()} {self.messages}"
+        before = Counter(self.polls)
+        for _ in range(4):
+            self.quietly(INTERVAL)
+        for job, row in self.rows().items():
+            assert self.polls[job] - before[job] <= 5, "polled faster than its interval"
+            assert not row.cancel_requested or not row.active, "a cancelled job lives on"
+            for runs in self.runs.values():
+                if job in runs and runs[job].state == "running":
+                    runs[job].state = "succeeded"
+        assert self.quietly(1500, lambda: not any(row.active for row in self.rows().values())), "a job without an end"
+        for row in self.rows().values():
+            run = self.runs[row.backend].get(row.id)
+            if row.state == "succeeded":
+                assert run is not None
+                assert run.state == "succeeded"
+        self.the_promise()
+
+    def lives_once(self, row: Row) -> bool:
+        if not row.active:
+            return True
+        tasks = sum(self.valid(message, {row.id: row}).count(row.id) for message in self.messages)
+        return tasks == 1 and row.due_at >= self.clock - 1 and not row.cancel_requested
+
+    def quietly(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let it all go well until the condition holds; False when the time was over before."""
+        end, swept = self.clock + seconds, self.clock
+        while self.clock < end and not self.broken:
+            self.finish_all()
+            while not self.broken and any(
+                self.give(worker, backend, 3) for worker in self.workers for backend in BACKENDS
+            ):
+                self.finish_all()
+            if until():
+                return True
+            if self.clock >= swept + 5:
+                swept = self.clock
+                for worker in self.workers:
+                    for backend in BACKENDS:
+                        worker.marks.setdefault(poll_queue(backend, 0), 0.0)  # connected for longer than 3 s
+                        worker.arrived.setdefault(poll_queue(backend, 0), 0.0)
+                        worker.begin(worker.poller._sweep_queue(backend, 0))
+                        self.finish_all()
+                continue
+            dues = [message.due for message in self.messages if message.holder is None and message.due > self.clock]
+            self.clock = min([*dues, swept + 5.0, end])
+        return False
+
+    def finish_all(self) -> None:
+        for worker in self.workers:
+            while worker.gates:
+                self.let_on(worker.gates[0])
+
+
+@pytest.fixture
+def database(django_db_blocker: Any) -> Iterator[None]:
+    """The default connection of this thread, on a database in memory."""
+    template = connections.settings["default"]
+    options = {"transaction_mode": "IMMEDIATE"}
+    connections.settings["promise"] = {
+        **template, "ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": options
+    }  # fmt: skip
+    before, own = connections["default"], connections.create_connection("promise")
+    with django_db_blocker.unblock():
+        own.alias = "default"
+        connections["default"] = own
+        call_command("migrate", verbosity=0)
+        try:
+            yield
+        finally:
+            own.close()
+            connections["default"] = before
+            del connections.settings["promise"]
+
+
+@pytest.mark.usefixtures("database")
+def test_the_promise_holds_whatever_happens() -> None:
+    run_state_machine_as_test(
+        Promise,
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=40,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,144 @@
+"""Rounds by themselves, with a ledger that always lets them win: what may die together, and who is told of an end."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.tasks import Task
+from consumers.rounds import MOST_CRASHES, Rounds
+from progrock import ledger
+from progrock.backends import JobView, Options
+from progrock.ledger import Row, Update, Won
+
+
+class Ledger:
+    """Rows in memory; every commit wins."""
+
+    def __init__(self, *rows: Row) -> None:
+        self.rows = {row.id: row for row in rows}
+        self.steps: list[list[tuple[str, str]]] = []  # per commit: job, state
+
+    async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if function is ledger.load:
+            return {job: self.rows[job] for job in args[0] if job in self.rows}
+        assert function is ledger.commit
+        updates: list[Update] = args[0]
+        self.steps.append([(update.id, update.state) for update in updates])
+        return {u.id: Won(u.turn + 1, 1, u.due_at, False, None) for u in updates}
+
+
+class Backend:
+    """Notes which starts are under way together."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.together: list[set[str]] = []
+        self.under_way: set[str] = set()
+
+    async def start(self, job: JobView) -> str:
+        self.under_way.add(job.id)
+        await asyncio.sleep(0)
+        self.together.append(set(self.under_way))
+        await asyncio.sleep(0)
+        self.under_way.discard(job.id)
+        return "h1"
+
+    async def poll(self, jobs: Any) -> Any:
+        raise NotImplementedError
+
+    async def cancel(self, job: JobView) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+
+class Wire:
+    """Publisher and channel layer: what is sent."""
+
+    def __init__(self) -> None:
+        self.published: list[Task] = []
+        self.pushed: list[list[Any]] = []
+
+    async def publish(self, backend: str, shard: int, tasks: list[Task], *, delay: float, spread: float = 0.0) -> None:
+        self.published += tasks
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> bool:
+        self.pushed += message["changes"]
+        return True
+
+
+def row(**changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "id": str(uuid.uuid4()), "params": {}, "cancel_requested": False, "has_result": False, "result": None,
+        "audience": "user:1", "backend": "render", "request": None, "handle": "", "state": "queued", "progress": None,
+        "message": "", "error": "", "version": 1, "turn": 3, "due_at": time.time(), "attempts": 0, "crashes": 0,
+        "sweeps": 0, "deadline_at": time.time() + 100, "created": "", "ended": None,
+    }  # fmt: skip
+    return Row(**values | changes)
+
+
+def rounds(*rows: Row) -> tuple[Rounds, Ledger, Backend, Wire]:
+    options = Options(name="render")
+    book, backend, wire = Ledger(*rows), Backend(options), Wire()
+    made: Any = Rounds(
+        backend,  # type: ignore[arg-type]
+        options,
+        ledger=book,  # type: ignore[arg-type]
+        publisher=wire,  # type: ignore[arg-type]
+        layer=wire,
+        draw=lambda: 0.5,
+    )
+    return made, book, backend, wire
+
+
+async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() -> None:
+    suspects = [row(state="starting", sweeps=1, crashes=1) for _ in range(3)]
+    swept = [row(state="starting", sweeps=1) for _ in range(3)]
+    fresh = [row() for _ in range(3)]
+    every = [*suspects, *swept, *fresh]
+    made, book, backend, wire = rounds(*every)
+    await made.work(0, [Task(each.id, each.turn, each.due_at) for each in every])
+    assert {each.id for each in every} == set().union(*backend.together)
+    for suspect in suspects:
+        assert [at_once for at_once in backend.together if suspect.id in at_once] == [{suspect.id}]
+        assert [step for step in book.steps if suspect.id in dict(step)] == [
+            [(suspect.id, "starting")],
+            [(suspect.id, "running")],
+        ]
+    assert max(map(len, backend.together)) == 6, "the others go together"
+    assert {task.job for task in wire.published} == {each.id for each in every}
+
+
+async def test_a_start_that_killed_five_workers_is_given_up() -> None:
+    deadly = row(state="starting", sweeps=1, crashes=MOST_CRASHES - 1)
+    made, book, backend, _ = rounds(deadly)
+    await made.work(0, [Task(deadly.id, deadly.turn, deadly.due_at)])
+    assert book.steps == [[(deadly.id, "failed")]]
+    assert deadly.error == "given up: 5 workers crashed while they handled this job"
+    assert backend.together == []
+
+
+@pytest.mark.parametrize(
+    ("state", "handle", "deliveries", "behind", "told"),
+    [
+        ("succeeded", "h1", 1, 1, True),  # the worker died after the commit
+        ("succeeded", "h1", 0, 1, False),
+        ("succeeded", "h1", 1, 2, False),
+        ("cancelled", "", 0, 1, True),  # cancelled in the line, by a web process
+        ("cancelled", "h1", 0, 1, False),  # the second task of a cancel
+    ],
+)
+async def test_an_end_is_told_again_where_it_may_not_have_been(
+    state: str, handle: str, deliveries: int, behind: int, told: bool
+) -> None:
+    ended = row(state=state, handle=handle)
+    made, book, _, wire = rounds(ended)
+    await made.work(0, [Task(ended.id, ended.turn - behind, ended.due_at)], deliveries=deliveries)
+    assert [change[1] for change in wire.pushed] == [ended.id] * told
+    assert book.steps == []
+    assert wire.published == []
