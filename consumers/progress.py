@@ -50,8 +50,9 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours.")
             return
         self.hub = hub()
-        session = session_mark(self.scope["session"].session_key or "")
-        if self.hub.sockets(session) >= conf.max_sockets():
+        key = self.scope["session"].session_key
+        session = session_mark(key) if key else ""  # none: a project's own audiences may need no session
+        if session and self.hub.sockets(session) >= conf.max_sockets():
             await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some.")
             return
         await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)

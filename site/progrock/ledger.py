@@ -5,12 +5,13 @@ them in one thread of the process. Rows travel into a statement as one JSON para
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-from django.db import connection
+from django.db import connection, transaction
 
 from progrock.models import ACTIVE, State
 
@@ -110,30 +111,37 @@ def commit(updates: Sequence[Update], now: float) -> dict[str, Won]:
 
     The cancel flag is never written. Where it came up since the row was read (`cancel_seen` is false), the next step is due now.
     """
-    won: dict[str, Won] = {}
+    seen, hidden = [u for u in updates if u.visible], [u for u in updates if not u.visible]
+    with transaction.atomic() if seen and hidden else nullcontext():  # one statement is a transaction by itself
+        return _step(hidden, now, visible=False) | _step(seen, now, visible=True)
+
+
+def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, Won]:
+    if not updates:
+        return {}
     dues = {due: _text(due) for due in {u.due_at for u in updates}}  # the steps of a batch mostly share theirs
-    for visible in (False, True):
-        some = {u.id: u for u in updates if u.visible == visible}
-        rows = [[*u[:5], dues[u.due_at], *(u[7:] if visible else ())] for u in some.values()]
-        names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due"]
-        news = ""
-        if visible:
-            names += ["n_state", "n_handle", "n_progress", "n_message", "n_error", "n_result"]
-            news = f""", state = n_state, handle = n_handle, progress = n_progress, message = n_message, error = n_error,
-            result = n_result, version = version + 1, changed_at = {_now()},
-            ended_at = CASE WHEN n_{_ACTIVE} THEN NULL ELSE {_now()} END"""
-        found = rows and _execute(
-            f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
-            due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END{news}
-            FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE}
-            RETURNING CAST(id AS text), version, cancel_requested, {_iso("ended_at")}""",
-            rows,
-            names,
-            [_text(now)],
-        )
-        for job, version, cancel, ended in found:
-            u = some[_id(job)]
-            won[u.id] = Won(u.turn + 1, version, now if cancel and not u.cancel_seen else u.due_at, bool(cancel), ended)
+    some = {u.id: u for u in updates}
+    rows = [[*u[:5], dues[u.due_at], *(u[7:] if visible else ())] for u in updates]
+    names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due"]
+    news = ""
+    if visible:
+        names += ["n_state", "n_handle", "n_progress", "n_message", "n_error", "n_result"]
+        news = f""", state = n_state, handle = n_handle, progress = n_progress, message = n_message, error = n_error,
+        result = n_result, version = version + 1, changed_at = {_now()},
+        ended_at = CASE WHEN n_{_ACTIVE} THEN NULL ELSE {_now()} END"""
+    found = _execute(
+        f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
+        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END{news}
+        FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE}
+        RETURNING CAST(id AS text), version, cancel_requested, {_iso("ended_at")}""",
+        rows,
+        names,
+        [_text(now)],
+    )
+    won: dict[str, Won] = {}
+    for job, version, cancel, ended in found:
+        u = some[_id(job)]
+        won[u.id] = Won(u.turn + 1, version, now if cancel and not u.cancel_seen else u.due_at, bool(cancel), ended)
     return won
 
 

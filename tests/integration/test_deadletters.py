@@ -147,7 +147,7 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
     await send(channel, "now.render.9", b"\xffrubbish")
     await waits(channel, DEAD, 2)
     code, text = await command()
-    assert code == 0
+    assert code == 0, text
     assert "2 in progrock.dead" in text
     line = next(line for line in text.splitlines() if JOBS[1][:8] in line)
     assert "no queue for now.render.7" in line

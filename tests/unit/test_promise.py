@@ -343,9 +343,9 @@ class Promise(RuleBasedStateMachine):
 
     # What may happen
 
-    @rule(backend=st.sampled_from(list(BACKENDS)), published=st.sampled_from([True, True, True, False]))
-    def start(self, backend: str, published: bool) -> None:
-        """A visitor starts a job; the web process may die, or lose RabbitMQ, before it publishes the task."""
+    @rule(backend=st.sampled_from(list(BACKENDS)), tasks=st.sampled_from([0, 1, 1, 2]), given=st.booleans())
+    def start(self, backend: str, tasks: int, given: bool) -> None:
+        """A visitor starts a job; the web process may die before it publishes the task, or publish it twice."""
         if len(self.jobs) >= 4:
             return
         key = uuid.UUID(int=len(self.jobs) + 1)
@@ -356,9 +356,10 @@ class Promise(RuleBasedStateMachine):
         ).save(force_insert=True)  # fmt: skip
         self.jobs.append(str(key))
         self.kept[str(key)] = Kept()
-        if published:
+        for n in range(tasks):
             self.store(backend, [Task(str(key), 1, self.clock)])
-            self.give(self.workers[self.jobs.index(str(key)) % 2], backend, 1)
+            if given:
+                self.give(self.workers[n], backend, 1, last=True)
 
     @precondition(lambda self: self.jobs)
     @rule(n=st.integers(0, 3), published=st.sampled_from([True, True, False]))
@@ -432,10 +433,11 @@ class Promise(RuleBasedStateMachine):
         """Time passes; whoever waits at a gate is slow, or frozen."""
         self.clock += seconds
 
-    @rule(worker=st.sampled_from(WORKERS), backend=st.sampled_from(list(BACKENDS)))
-    def sweep(self, worker: int, backend: str) -> None:
+    @rule(worker=st.sampled_from(WORKERS))
+    def sweep(self, worker: int) -> None:
         """A worker looks for lost jobs."""
-        self.workers[worker].begin(self.workers[worker].poller._sweep_queue(backend, 0))
+        for backend in BACKENDS:
+            self.workers[worker].begin(self.workers[worker].poller._sweep_queue(backend, 0))
 
     @rule(n=st.integers(0, 3), state=st.sampled_from(["succeeded", "failed"]))
     def finish(self, n: int, state: str) -> None:
@@ -532,9 +534,11 @@ class Promise(RuleBasedStateMachine):
         return False
 
     def finish_all(self) -> None:
-        for worker in self.workers:
-            while worker.gates:
-                self.let_on(worker.gates[0])
+        """Both workers step by step, so that two tasks of one turn meet."""
+        while any(worker.gates for worker in self.workers):
+            for worker in self.workers:
+                for gate in list(worker.gates):
+                    self.let_on(gate)
 
 
 @pytest.fixture
@@ -563,7 +567,7 @@ def test_the_promise_holds_whatever_happens() -> None:
     run_state_machine_as_test(
         Promise,
         settings=settings(
-            max_examples=100,
+            max_examples=250,
             stateful_step_count=40,
             derandomize=True,
             database=None,
