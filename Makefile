@@ -47,6 +47,11 @@ topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topolog
 	DEBUG=1 .venv/bin/python manage.py topology --definitions > deploy/rabbitmq/definitions.json.new && \
 	mv deploy/rabbitmq/definitions.json.new deploy/rabbitmq/definitions.json
 
+bench: setup ## how fast it is, beside what people would pick instead (BENCH="--quick poll_sqlite celery_eta"; --help)
+	@deploy/setup.sh test
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements-bench.txt
+	.venv/bin/python -m tests.bench $(BENCH)
+
 bench-delay: setup ## how late delays are, mixed, on a private RabbitMQ: prints a table
 	@deploy/setup.sh demo
 	.venv/bin/python -m tests.bench.bench_delay

@@ -213,7 +213,7 @@ class Rounds:
                 row.crashes += 1
             if row.crashes >= MOST_CRASHES:
                 decisions[row.id] = _give_up(row)
-            elif row.state == State.QUEUED and row.cancel_requested:  # asked for while a start that failed was under way
+            elif row.state == State.QUEUED and row.cancel_requested:  # while a start that failed was under way
                 decisions[row.id] = _end(row, State.CANCELLED, "")
             elif now >= row.deadline_at:
                 decisions[row.id] = _end(row, State.EXPIRED, "the deadline passed before the backend took the job")

@@ -6,7 +6,6 @@ import os
 import platform
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -91,19 +90,21 @@ def table(lines: list[Line]) -> list[str]:
 
 def machine(rabbitmq: str) -> dict[str, str]:
     """Where this ran, and with what."""
-    model = next(
-        (line.split(":")[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    postgres = subprocess.run(
-        ["/bin/sh", "-c", "ls /usr/lib/postgresql"], capture_output=True, text=True, check=False
-    ).stdout.split()
+    names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")]
+    postgres = sorted(path.name for path in Path("/usr/lib/postgresql").glob("*"))
     memory = psutil.virtual_memory().total / 2**30
     packages = ("django", "channels", "channels-rabbitmq", "aio-pika", "aiohttp", "uvicorn", "celery", "requests")
+    programs = {
+        "Python": platform.python_version(),
+        "RabbitMQ": rabbitmq,
+        "SQLite": sqlite3.sqlite_version,
+        "PostgreSQL": " ".join(postgres) or "none",
+        **{name: version(name) for name in packages},
+    }
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
     return {
-        "machine": f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}",
-        "versions": f"Python {platform.python_version()}, RabbitMQ {rabbitmq}, SQLite {sqlite3.sqlite_version}, PostgreSQL {' '.join(postgres)}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages),
+        "machine": f"{psutil.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory:.0f} GiB, {system}",
+        "versions": ", ".join(f"{name} {number}" for name, number in programs.items()),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 

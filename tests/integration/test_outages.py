@@ -112,12 +112,16 @@ async def test_everything_goes_on_when_the_database_comes_back(
         jobs.add((await visitor.start(seconds=1))["job"])
         assert {frame["state"] for frame in (await visitor.ends(jobs)).values()} == {"succeeded"}
         assert (await get(session, f"{up.url}/healthz"))[0] == 200
+    away = 0
     for name in up.processes:
         log = since(up, name, before)
         assert "Traceback" not in log, log[-6000:]
         sentence = "the database is" if name == "web" else "the ledger is"
-        assert len(re.findall(f"{sentence} away", log)) == 1
-        assert len(re.findall(f"{sentence} back", log)) == 1
+        told = len(re.findall(f"{sentence} away", log))
+        assert told <= 1, log  # none: a worker that had nothing to do meanwhile
+        assert len(re.findall(f"{sentence} back", log)) == told
+        away += told
+    assert away >= 2
 
 
 async def test_a_database_that_never_answers_holds_nobody_for_ever(up: Stack, postgres: Postgres) -> None:
