@@ -56,7 +56,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some.")
             return
         await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
-        self.member = Member(audiences, session, Outbox(self.send), self._end_session)
+        self.member = Member(audiences, session, Outbox(self._send_frame), self._end_session)
         self.hub.register(self.member)
         await self.hub.join(self.member)
         try:
@@ -127,6 +127,13 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         await self.accept()
         await self.send(wire.encode(wire.error_frame(code, sentence)))
         await self.close(close)
+
+    async def _send_frame(self, text: str) -> None:
+        """Send past the session's middleware, which asks at each frame whether there is a session to save."""
+        if send := self.scope.get("progrock.send"):
+            await send({"type": "websocket.send", "text": text})
+        else:  # under a stack that did not begin with ours
+            await self.send(text)
 
     async def _end_session(self) -> None:
         await self.close(SESSION_ENDED)

@@ -28,7 +28,7 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
                     urlsplit(value.decode("latin-1"))
         except ValueError:
             return await WebsocketDenier()(scope, receive, send)
-        return await super().__call__(scope, receive, send)
+        return await super().__call__({**scope, "progrock.send": send}, receive, send)
 
     def valid_origin(self, parsed_origin: Any) -> bool:
         """No Origin, or one whose host is among ALLOWED_HOSTS."""

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from datetime import UTC, datetime
+from typing import Any
 
 import django
 
@@ -87,7 +88,7 @@ async def fill(options: argparse.Namespace) -> None:
     await publisher.close()
 
 
-def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[object, ...]:
+def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[Any, ...]:
     """One job's columns."""
     now = datetime.now(UTC)
     when = datetime.fromtimestamp(due, UTC)
@@ -96,7 +97,7 @@ def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[
     return (*ready, when, False, 0, 0, 0, deadline, now, now)
 
 
-def insert(rows: list[tuple[object, ...]]) -> None:
+def insert(rows: list[tuple[Any, ...]]) -> None:
     """A few hundred rows in one transaction, so that workers get their turn in between."""
     from django.db import connection, transaction
 
@@ -113,7 +114,7 @@ def insert(rows: list[tuple[object, ...]]) -> None:
                     copy.write_row(each)
 
 
-def _plain(n: int, value: object) -> object:
+def _plain(n: int, value: Any) -> Any:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S.%f")
     return str(value).replace("-", "") if n == 0 else value

@@ -54,7 +54,7 @@ def note(due: float) -> None:
         _records[pid][1] = now
 
 
-@app.task(name="look", acks_late=True)  # type: ignore[untyped-decorator, unused-ignore]  # Celery has no types
+@app.task(name="look", acks_late=True)  # type: ignore[untyped-decorator, unused-ignore, misc]  # Celery has no types
 def look(due: float, handle: str = "") -> None:
     """One poll cycle: look at the job, and again in a second."""
     note(due)

@@ -53,15 +53,20 @@ def main() -> None:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             for rounds in self.rounds.values():
-                rounds.backend.poll = watched(rounds.backend.poll)  # type: ignore[method-assign]  # the point of it
-                if os.environ.get("BENCH_STAMP"):
-                    rounds.push = stamped(rounds.push)  # type: ignore[method-assign]
+                self._watch(rounds, rounds.backend)
+
+        @staticmethod
+        def _watch(rounds: Any, backend: Any) -> None:
+            backend.poll = watched(backend.poll)
+            if os.environ.get("BENCH_STAMP"):
+                rounds.push = stamped(rounds.push)
 
         async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
             parts_of_round.set(parts)
             await super()._round(backend, shard, parts)
 
-    runworker.Poller = WatchedPoller  # type: ignore[misc]  # the command makes its Poller by this name
+    command: Any = runworker  # it makes its Poller by this name
+    command.Poller = WatchedPoller
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", "runworker", *sys.argv[1:]])

@@ -244,9 +244,9 @@ async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
         await client.clock.run_for(30_000)
         await (await asyncio.wait_for(server.sockets.get(), 20)).close(code=1013)
         await hears(client, "state", 2)
-    await client.clock.run_for(14_000)
+    await client.clock.run_for(3_500)
     assert server.sockets.empty()
-    await client.clock.run_for(16_000)
+    await client.clock.run_for(5_000)  # and never so rare that a page is stale 10 s after a recovery
     await server.connected()
 
 

@@ -15,7 +15,7 @@
 
 const MAX_FRAME = 65_536; // bytes; the server reads no longer ones
 const SILENCE = 45_000; // ms without a frame, beats included: the connection is dead
-const LONGEST_WAIT = 30_000; // ms between two attempts to connect
+const LONGEST_WAIT = 8_000; // ms between two attempts to connect: 10 s after a recovery every page shows the truth
 const QUIET = 5_000; // ms between two spoken messages
 
 /** Why a start was refused: `code` is for programs, `message` a sentence for people. */

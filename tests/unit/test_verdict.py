@@ -1,0 +1,93 @@
+"""The judge of chaos can say no: each way to break the promise shows in its row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.chaos.audit import Change, Entry
+from tests.chaos.backend import Asked, Look
+from tests.chaos.clients import Wish
+from tests.chaos.verdict import Verdict, broken, forked, judge
+
+JOB = "00000000-0000-4000-8000-000000000001"
+
+
+def looks(*times: float) -> list[Look]:
+    return [Look(time, time + 0.005, True) for time in times]
+
+
+def changes(*rows: tuple[float, int, int, str]) -> list[Change]:
+    """(at, turn, version, state); each step is due a second later."""
+    return [Change(at, turn, version, state, at + 1, False) for at, turn, version, state in rows]
+
+
+GOOD = changes((100, 1, 1, "queued"), (101, 2, 2, "running"), (102, 3, 3, "running"), (103, 4, 4, "succeeded"))
+
+
+def verdict(
+    *,
+    state: str = "succeeded",
+    backend: str = "render",
+    error: str = "",
+    history: Sequence[Change] = GOOD,
+    seen: Asked | None = None,
+    cancelled: bool = False,
+    calm: bool = True,
+    known: bool = True,
+) -> Verdict:
+    wish = Wish(request="r", backend=backend, seconds=1, outcome="succeed", cancel_after=None, job=JOB)
+    entries = [Entry(JOB, "r", backend, state, 4, error)] if known else []
+    seen = seen or Asked(posts=1, tasks=1, looks=looks(101, 102, 103))
+    intervals = {"render": 1.0, "once": 1.0}
+    return judge(
+        [wish], {JOB} if cancelled else set(), entries, {JOB: history}, {JOB: seen}, intervals, {"once"}, lambda *_: calm
+    )  # fmt: skip
+
+
+def test_a_good_run_passes() -> None:
+    assert verdict().passed
+    assert verdict(state="cancelled", cancelled=True).passed
+    assert verdict(state="failed", backend="once", error="outcome unknown: late").passed
+    assert "lost" in verdict().table()
+
+
+@pytest.mark.parametrize(
+    ("row", "broken"),
+    [
+        ("lost", {"known": False}),
+        ("lost", {"state": "running"}),
+        ("wrong", {"state": "failed", "error": "given up"}),
+        ("wrong", {"state": "cancelled"}),
+        ("wrong", {"state": "failed", "error": "outcome unknown: late"}),
+        ("twice", {"seen": Asked(posts=2, tasks=2)}),
+        ("twice", {"seen": Asked(posts=2, tasks=1), "backend": "once"}),
+        ("broken", {"history": [*GOOD, *changes((104, 4, 5, "running"))]}),
+        ("forked", {"seen": Asked(posts=1, tasks=1, looks=[Look(101, 102.5, True), Look(102, 103, True)])}),
+        ("forked", {"seen": Asked(posts=1, tasks=1, looks=looks(*[101 + n / 2 for n in range(12)])), "calm": False}),
+        ("early", {"seen": Asked(posts=1, tasks=1, looks=looks(101, 101.9))}),
+        ("early", {"seen": Asked(posts=1, tasks=1, looks=looks(102.8)), "history": [
+            Change(101, 2, 2, "running", 103, False), Change(103, 3, 3, "running", 104, False)]}),
+    ],
+)  # fmt: skip
+def test_each_way_to_break_the_promise_shows_in_its_row(row: str, broken: dict[str, Any]) -> None:
+    found = verdict(**broken)
+    assert getattr(found, row), found
+    assert not found.passed
+
+
+def test_what_came_twice_near_a_fault_is_counted_and_no_more() -> None:
+    found = verdict(seen=Asked(posts=1, tasks=1, looks=looks(101, 101.2, 102.2)), calm=False)
+    assert (found.passed, found.repeated) == (True, 1)
+
+
+def test_a_turn_and_a_version_grow_by_one_at_most() -> None:
+    assert broken(GOOD) == []
+    assert broken(changes((1, 1, 1, "queued"), (2, 3, 2, "running"))) == ["turn 1 → 3"]
+    assert broken(changes((1, 1, 2, "queued"), (2, 2, 1, "running"))) == ["version 2 → 1"]
+
+
+def test_a_retry_after_an_error_is_no_fork() -> None:
+    fast = [Look(100 + n / 4, 100 + n / 4, n % 4 == 0) for n in range(60)]
+    assert not forked(fast, 1.0)
+    assert forked(looks(*[100 + n / 2 for n in range(12)]), 1.0)
