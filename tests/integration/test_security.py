@@ -256,14 +256,13 @@ async def test_a_session_has_a_limit_of_sockets(running: Stack) -> None:
 async def test_a_flood_of_messages_is_read_slowly_and_holds_up_nobody_else(running: Stack) -> None:
     async with browse(running) as flooding, browse(running) as other:
         begun = time.monotonic()
-        for n in range(220):
+        for n in range(320):
             await flooding.send({"action": "cancel", "job": str(n)})
-        reading = asyncio.create_task(flooding.until(lambda f: len(flooding.frames) == 221, 30))
-        asked = time.monotonic()
+        reading = asyncio.create_task(flooding.until(lambda f: len(flooding.frames) == 321, 60))
         await other.start(seconds=1)
-        assert time.monotonic() - asked < 1.5
+        assert not reading.done(), "the flood is still being read while the other was served"
         await reading
-        assert time.monotonic() - begun > 2.2, "a hundred at once, then fifty a second"
+        assert time.monotonic() - begun > 4.2, "a hundred at once, then fifty a second"
 
 
 @pytest.mark.parametrize(

@@ -271,8 +271,8 @@ class Kept:
 class Promise(RuleBasedStateMachine):
     """Everything that may happen to a handful of jobs."""
 
-    @initialize()
-    def prepare(self) -> None:
+    @initialize(jobs=st.lists(st.tuples(st.sampled_from(list(BACKENDS)), st.integers(1, 2)), min_size=1, max_size=2))
+    def prepare(self, jobs: list[tuple[str, int]]) -> None:
         Job.objects.all().delete()
         self.loop = asyncio.new_event_loop()
         self.clock = 1_800_000_000.0
@@ -288,6 +288,8 @@ class Promise(RuleBasedStateMachine):
         self.broken: list[str] = []
         self.calm = True  # nothing went wrong yet, and nobody was slow
         self.workers = [Worker(self) for _ in WORKERS]
+        for backend, tasks in jobs:
+            self.start(backend, tasks, given=False)
 
     # What the workers' models use
 
@@ -415,10 +417,14 @@ class Promise(RuleBasedStateMachine):
         gate.open.set_result(gate.do(gate.outcomes[outcome % len(gate.outcomes)]))
         self.pump()
 
-    @rule(worker=st.sampled_from(WORKERS), steps=st.integers(2, 30))
+    @rule(worker=st.sampled_from(WORKERS), steps=st.integers(2, 40))
     def go_on(self, worker: int, steps: int) -> None:
-        """All goes well for a while."""
+        """All goes well for a while with one worker, and it takes what waits; the other one does nothing."""
         for _ in range(steps):
+            if not self.workers[worker].gates and not any(
+                self.give(self.workers[worker], name, 1) for name in BACKENDS
+            ):
+                return
             if self.workers[worker].gates:
                 self.let_on(self.workers[worker].gates[0])
 
