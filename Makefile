@@ -4,7 +4,7 @@ export PYTHON
 LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help setup demo test lint format lock topology-definitions bench-delay chaos
+.PHONY: help setup demo test lint format lock topology-definitions bench bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
