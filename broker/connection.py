@@ -101,7 +101,7 @@ class _Connection(aio_pika.Connection):
 
 
 async def connect(url: str, role: str) -> AbstractConnection:
-    """A plain connection (no robust one: FACTS of its open bugs) under the name of `role`. Raises BrokerUnavailable."""
+    """A plain connection (no robust one: aio-pika #231, #536 and #632 are open) under the name of `role`. Raises BrokerUnavailable."""
     query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
     async with translated(f"cannot connect to RabbitMQ at {place(url)}"), asyncio.timeout(CONNECT_TIMEOUT):
         return await aio_pika.connect(url + query, connection_class=_Connection)
