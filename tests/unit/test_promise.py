@@ -49,7 +49,7 @@ WORKERS = (0, 1)
 #: What goes well comes more often.
 CHOICES = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3])
 WAITS = st.sampled_from([0.0, 0.0, 0.0, 0.0, 1.0, 6.0, 25.0])
-FAULTS = ("crash", "cut", "empty", "duplicate")
+FAULTS = ("crash", "cut", "cut", "empty", "duplicate", "duplicate")
 
 
 @dataclass(eq=False)
@@ -111,6 +111,8 @@ class Worker:
         self.gates: list[Gate] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.epoch = 0
+        self.since = world.clock
+        self.waiting: dict[str, list[Message]] = {}  # at the last look at the watermark
         self.arrived: dict[str, float] = {}
         self.marks: dict[str, float] = {}
         self.dead = False
@@ -162,6 +164,7 @@ class Worker:
     def cut(self) -> None:
         """The connection is lost: what was not acked comes again, and acks for it mean nothing."""
         self.epoch += 1
+        self.since = self.world.clock
         self.marks.clear()
         for message in self.world.messages:
             if message.holder is self:
@@ -171,7 +174,7 @@ class Worker:
     # As the ledger's caller
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        answer = await self.pause(function.__name__, do=lambda _: self.world.call(function, *args, **kwargs))
+        answer = await self.pause(function.__name__, do=lambda _: self.world.call(self, function, *args, **kwargs))
         await self.pause(f"{function.__name__} done")
         return answer
 
@@ -183,8 +186,8 @@ class Worker:
         self.cut()
 
     def watermark(self, queue: str) -> float | None:
-        now = self.world.clock
-        if queue in self.marks and now - self.arrived[queue] >= 3 and not self.world.deliverable(queue):
+        now, self.waiting[queue] = self.world.clock, self.world.deliverable(queue)
+        if now - max(self.since, self.arrived.get(queue, 0.0)) >= 3 and not self.waiting[queue]:
             return now
         return self.marks.get(queue)
 
@@ -302,7 +305,7 @@ class Promise(RuleBasedStateMachine):
     def rows(self) -> dict[str, Row]:
         return ledger.load(self.jobs)
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, worker: Worker, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A function of the ledger, with what must be true of each commit and each claim."""
         before = self.rows()
         answer = function(*args, **kwargs)
@@ -323,9 +326,7 @@ class Promise(RuleBasedStateMachine):
                 assert turn == row.turn
                 self.kept[job].claimed = turn
                 arrived = max((w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers), default=0.0)
-                waits = any(
-                    m.holder is None and self.valid(m, {job: row}) for m in self.messages if m.due <= self.clock
-                )
+                waits = any(self.valid(message, {job: row}) for message in worker.waiting[poll_queue(row.backend, 0)])
                 assert not (waits and arrived < row.due_at + GRACE), "a backlog bred a duplicate"
         return answer
 
@@ -371,9 +372,15 @@ class Promise(RuleBasedStateMachine):
                 self.give(self.workers[n], backend, 1, last=True)
 
     @precondition(lambda self: self.jobs)
-    @rule(n=st.integers(0, 3), published=st.sampled_from([True, True, False]))
-    def cancel(self, n: int, published: bool) -> None:
-        """A visitor cancels, as `ProgressConsumer` does."""
+    @rule(
+        n=st.integers(0, 3),
+        published=st.sampled_from([True, True, False]),
+        worker=st.sampled_from(WORKERS),
+        steps=st.integers(0, 9),
+    )
+    def cancel(self, n: int, published: bool, worker: int, steps: int) -> None:
+        """A visitor cancels, as `ProgressConsumer` does; mostly somewhere in a worker's round."""
+        self.go_on(worker, steps)
         row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
         if row is not None:
             self.kept[row.id].cancelled = True
@@ -451,9 +458,10 @@ class Promise(RuleBasedStateMachine):
         self.calm = self.calm and not (seconds and any(worker.gates for worker in self.workers))
         self.clock += seconds
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def sweep(self, worker: int) -> None:
-        """A worker looks for lost jobs."""
+    @rule(worker=st.sampled_from(WORKERS), after=st.sampled_from([0.0, 0.0, 30.0]))
+    def sweep(self, worker: int, after: float) -> None:
+        """A worker looks for lost jobs, perhaps after a silence."""
+        self.wait(after)
         for backend in BACKENDS:
             self.workers[worker].begin(self.workers[worker].poller._sweep_queue(backend, 0))
 
@@ -544,8 +552,6 @@ class Promise(RuleBasedStateMachine):
                 swept = self.clock
                 for worker in self.workers:
                     for backend in BACKENDS:
-                        worker.marks.setdefault(poll_queue(backend, 0), 0.0)  # connected for longer than 3 s
-                        worker.arrived.setdefault(poll_queue(backend, 0), 0.0)
                         worker.begin(worker.poller._sweep_queue(backend, 0))
                         self.finish_all()
                 continue
@@ -587,7 +593,7 @@ def test_the_promise_holds_whatever_happens() -> None:
     run_state_machine_as_test(
         Promise,
         settings=settings(
-            max_examples=150,
+            max_examples=250,
             stateful_step_count=40,
             derandomize=True,
             database=None,
