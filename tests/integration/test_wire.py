@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -167,7 +168,8 @@ async def test_a_binary_frame_is_refused_and_the_socket_stays(running: Stack) ->
 async def test_a_frame_above_the_servers_limit_closes_the_socket_with_1009(running: Stack) -> None:
     async with browse(running) as browser:
         await browser.until(lambda f: f["type"] == "snapshot")
-        await browser.send("x" * 2_000_000)
+        with suppress(ConnectionError):  # it may close while this is still on its way
+            await browser.send("x" * 1_100_000)
         async with asyncio.timeout(10):
             while (await browser.socket.receive()).type == aiohttp.WSMsgType.TEXT:
                 pass
