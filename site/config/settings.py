@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from csp.constants import NONE, SELF  # type: ignore[import-untyped, unused-ignore]
+from csp.constants import NONE, SELF  # type: ignore[import-untyped, unused-ignore] # django-csp has no types
 from django.core.exceptions import ImproperlyConfigured
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -59,7 +59,7 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
 
     loops: list[Callable[[str], object]] = [holding.hold, serve]
     running = [asyncio.create_task(consumer.run())]
-    running += [asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops]  # type: ignore[arg-type]
+    running += [asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops]  # type: ignore[arg-type] # hold and serve are coroutines
     sender.start()
     worker.start()
     while not (consumer.connected and sender.connected and worker.connected):
