@@ -12,13 +12,14 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,12 +32,14 @@ from tests.chaos.backend import asked
 from tests.chaos.clients import Client, Visitor, Wish
 from tests.chaos.faults import Rampage
 from tests.chaos.gate import Gate
-from tests.chaos.verdict import ENDED, Verdict, judge
+from tests.chaos.verdict import AFTERMATH, ENDED, Verdict, judge
 from tests.chaos.world import KINDS, Cluster, World, away
 from tests.services import Postgres
 
 #: A screen shows what the ledger held so many seconds before.
 FRESH = 10.0
+#: Tracebacks that run through code of ours and are none of our mistakes.
+KNOWN = re.compile(r"(?!)")
 
 
 @dataclass
@@ -47,13 +50,18 @@ class Run:
     rampage: Rampage
     clients: list[Client]
     wishes: list[tuple[float, Client, Wish]]
+    seconds: float
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     stale: list[str] = field(default_factory=list)
     checked: int = 0
 
     async def send_wishes(self) -> None:
-        """Each at its time."""
+        """Each at its time; those for calm once the rampage is over."""
         begun = time.time()
         for at, client, wish in sorted(self.wishes, key=lambda each: each[0]):
+            if at >= self.seconds and not self.over.is_set():
+                await self.over.wait()
+                begun = time.time() - self.seconds
             await asyncio.sleep(max(0.0, begun + at - time.time()))
             await client.start(wish)
 
@@ -110,16 +118,12 @@ class Run:
 def wishes(
     options: argparse.Namespace, clients: Sequence[Client], draw: random.Random
 ) -> list[tuple[float, Client, Wish]]:
-    """Jobs over the whole time; the last sixth of them once all is calm, and longer, so that calm has something to show."""
+    """Jobs over the whole time; the last sixth of them once all is calm, and so long that they are polled after the aftermath."""
     found = []
     for number in range(options.jobs):
         late = number >= options.jobs * 5 / 6
-        at = options.seconds + draw.uniform(0, 5) if late else draw.uniform(0, options.seconds)
-        seconds = (
-            draw.uniform(options.longest * 0.75, options.longest)
-            if late
-            else draw.uniform(options.shortest, options.longest)
-        )
+        at = options.seconds + draw.uniform(0, 2) if late else draw.uniform(0, options.seconds)
+        seconds = AFTERMATH + draw.uniform(2.5, 4.5) if late else draw.uniform(options.shortest, options.longest)
         chance = draw.random()
         wish = Wish(
             request=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
@@ -165,7 +169,13 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         visitors = [Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))]
         ports = [str(port) for port in world.webs]
         clients = [Client(n, visitors[n % len(visitors)], ports) for n in range(options.clients)]
-        run = Run(world, Rampage(world, draw, say, longest=options.hold), clients, wishes(options, clients, draw))
+        run = Run(
+            world,
+            Rampage(world, draw, say, longest=options.hold),
+            clients,
+            wishes(options, clients, draw),
+            options.seconds,
+        )
         for client in clients:  # the first socket of a visitor gets the session's cookie, the second one brings it
             background.append(asyncio.create_task(client.run()))
             while not client.connects:
@@ -174,7 +184,8 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         await asyncio.sleep(2)
         await run.rampage.run(options.seconds)
         say("all is left alone now")
-        ended = await run.all_ended(options.longest + options.limit)
+        run.over.set()
+        ended = await run.all_ended(max(options.longest, AFTERMATH) + options.limit)
         say("all has ended" if ended else "not all has ended, and the limit is reached")
         entries = await away(world.audit.entries)
         await asyncio.sleep(FRESH + 1)
@@ -192,12 +203,14 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         )
         verdict.stale = run.stale + [f"client {c.number} went back: {job}" for c in clients for job in c.went_back]
         verdict.fallen = world.fallen
+        verdict.faults, verdict.checked = len(run.rampage.faults), run.checked
+        verdict.spared = "RabbitMQ itself was never ended: no --node-command" if cluster.spared else ""
+        tracebacks = world.tracebacks()
+        verdict.tracebacks = [line for line, ours in tracebacks if ours and not KNOWN.search(line)]
         connects = sum(client.connects for client in clients)
-        say(
-            f"{len(run.rampage.faults)} faults, {connects} connects of {len(clients)} sockets, {run.checked} comparisons of all screens"
-        )
-        for line, count in sorted({line: world.tracebacks().count(line) for line in world.tracebacks()}.items()):
-            say(f"a traceback was logged, {count} times: {line}")
+        say(f"{connects} connects of {len(clients)} sockets")
+        for (line, ours), count in sorted(Counter(tracebacks).items()):
+            say(f"a traceback {'of ours' if ours else 'of a library'} was logged, {count} times: {line}")
         return verdict
     finally:
         for task in background:

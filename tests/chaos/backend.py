@@ -66,8 +66,6 @@ class Asked:
 
     posts: int = 0
     tasks: int = 0
-    began: float = 0.0
-    ends: float = 0.0
     looks: list[Look] = field(default_factory=list)
 
 
@@ -79,7 +77,6 @@ def asked(path: Path) -> dict[str, Asked]:
         if "task" in line:
             job = jobs.setdefault(line["key"], Asked())
             job.tasks += 1
-            job.began, job.ends = line["at"], line["at"] + line["task"]["seconds"]
             job_of[line["task"]["id"]] = line["key"]
         elif line["method"] == "POST":
             jobs.setdefault(line["key"], Asked()).posts += line["status"] not in (0, 429)

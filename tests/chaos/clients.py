@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,9 +26,7 @@ class Wish:
     seconds: float
     outcome: str
     cancel_after: float | None
-    asked: float = 0.0
     job: str | None = None
-    acked: float = 0.0
 
 
 @dataclass
@@ -75,7 +72,6 @@ class Client:
 
     async def start(self, wish: Wish) -> None:
         """Ask for a job; asked again on each connect until it is known."""
-        wish.asked = time.time()
         self.visitor.wishes[wish.request] = wish
         await self._ask(wish)
 
@@ -126,7 +122,7 @@ class Client:
         """What a job's frame answers: the start that asked for it, the cancel that was obeyed."""
         wish = self.visitor.wishes.get(frame["request"] or "")
         if wish and wish.job is None:
-            wish.job, wish.acked = frame["job"], time.time()
+            wish.job = frame["job"]
             if wish.cancel_after is not None:
                 self._soon(wish.cancel_after, self._cancel(frame["job"]))
         if frame["cancelling"] or frame["complete"]:

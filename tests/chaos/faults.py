@@ -49,10 +49,6 @@ class Rampage:
         """Whether no fault lay upon the world at any moment between."""
         return all(fault.healed < since or fault.began > until for fault in self.faults)
 
-    def last_healed(self, before: float = inf) -> float:
-        """When the last fault that began before was healed."""
-        return max((fault.healed for fault in self.faults if fault.began <= before), default=0.0)
-
     async def lasting(self, name: str, hold: float, do: Callable[[], object], undo: Callable[[], object]) -> None:
         """One fault from beginning to end; `do` and `undo` may block."""
         fault = Fault(name, time.time())
@@ -78,13 +74,13 @@ def _deck(world: World) -> list[Card]:
     deck: list[Card] = [partial(_kill, role=role) for role in ("worker", "worker", "web", "backend")]
     deck += [partial(_stop, role=role) for role in ("worker", "web")]
     deck += [partial(_freeze, role=role) for role in ("worker", "worker", "web", "backend")]
-    deck += [_freeze_long, _kill_a_worker_in_a_frozen_world, _cut, _stall, _misbehave]
+    deck += [_freeze_long, _kill_a_worker_in_a_frozen_world, _cut, _stall, _misbehave, _delete_a_queue]
     if world.postgres:
         deck += [partial(_database, kill=True), partial(_database, kill=False), _freeze_database]
     else:
         deck += [_lock_database]
     if world.cluster.node:
-        deck += [partial(_node, what="kill"), partial(_node, what="stop"), _freeze_node, _replace_node]
+        deck += [partial(_node, what="kill"), partial(_node, what="stop"), _freeze_node, _replace_node, _memory_alarm]
     elif world.cluster.command:
         deck += [partial(_node, what="kill"), partial(_node, what="kill"), partial(_node, what="stop")]
     return deck
@@ -197,6 +193,25 @@ async def _freeze_node(rampage: Rampage) -> None:
     pids = rampage.world.cluster.pids()
     thaw = partial(signal_all, pids, signal.SIGCONT)
     await rampage.lasting("RabbitMQ frozen", rampage.hold(), partial(signal_all, pids, signal.SIGSTOP), thaw)
+
+
+async def _memory_alarm(rampage: Rampage) -> None:
+    """RabbitMQ blocks every connection that publishes."""
+    node = rampage.world.cluster.node
+    assert node
+    limit = node.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    raise_it = partial(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
+    await rampage.lasting(
+        "RabbitMQ's memory alarm", rampage.hold(), raise_it, partial(node.ctl, "set_vm_memory_high_watermark", limit)
+    )
+
+
+async def _delete_a_queue(rampage: Rampage) -> None:
+    """With all that waits in it; RabbitMQ cancels its consumers."""
+    cluster, number = rampage.world.cluster, rampage.draw.random()
+    if names := await away(cluster.queues):
+        name = names[int(number * len(names))]
+        await rampage.lasting(f"the queue {name} deleted", 0.0, partial(cluster.delete_queue, name), lambda: None)
 
 
 async def _replace_node(rampage: Rampage) -> None:

@@ -34,6 +34,10 @@ class Verdict:
     early: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     fallen: list[str] = field(default_factory=list)
+    tracebacks: list[str] = field(default_factory=list)
+    faults: int = 0
+    spared: str = ""
+    checked: int = 0
     polls: int = 0
     calm_polls: int = 0
     repeated: int = 0
@@ -52,11 +56,20 @@ class Verdict:
             or self.early
             or self.stale
             or self.fallen
+            or self.tracebacks
+            or self.unproven
         )
+
+    @property
+    def unproven(self) -> list[str]:
+        """What could not have failed, because it was never looked at."""
+        looked = {"no screens were compared in calm": self.checked, "no poll fell into calm": self.calm_polls}
+        return [sentence for sentence, count in looked.items() if not count]
 
     def table(self) -> str:
         """For a terminal, with what each row means."""
         rows: list[tuple[str, object, str]] = [
+            ("faults", self.faults, self.spared or "of every kind, as far as time allowed"),
             ("jobs started", self.started, "acknowledged on a screen"),
             ("jobs ended", self.ended, ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))),
             ("lost", self.lost, "acknowledged or asked for, and not at an end"),
@@ -67,6 +80,9 @@ class Verdict:
             ("early polls", self.early, f"before the ledger's due, or closer than the interval, {AFTERMATH:g} s after a fault"),
             ("stale screens", self.stale, "older than the ledger was 10 s before, since the last recovery; or gone back"),
             ("fallen processes", self.fallen, "ended though nobody had ended them"),
+            ("tracebacks", self.tracebacks, "of ours, in any log"),
+            ("screens compared", self.checked, "times, all of them, 10 s of calm after the ledger was read"),
+            ("unproven", self.unproven, "what this run could not have shown"),
             ("polls", self.polls, f"{self.calm_polls} of them in calm; {self.repeated} repeated near a fault, as is allowed"),
             ("longest stall", f"{self.longest_stall[0]:.1f} s", f"overdue step of one job, outages included ({self.longest_stall[1]})"),
             ("… in calm", f"{self.calm_stall[0]:.2f} s", f"the same, {AFTERMATH:g} s after a fault ({self.calm_stall[1]})"),

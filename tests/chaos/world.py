@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import psutil
 from deploy.rabbitmq_node import Node, free_port
 from tests.chaos.audit import Audit
 from tests.chaos.gate import Gate
-from tests.services import Broker, Postgres, Stack, answers, http, vhost_of
+from tests.services import ROOT, Broker, Postgres, Stack, answers, http, vhost_of
 
 BACKENDS = """
 [{name}]
@@ -46,6 +47,23 @@ KINDS = {
 }
 
 
+_claims: list[socket.socket] = []
+
+
+def claimed_port() -> int:
+    """A free TCP port that stays ours while what listens there is down: we hold the UDP port of that number."""
+    while True:
+        port = free_port()
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+        except OSError:  # another run of chaos has it
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
+
+
 class Cluster:
     """The RabbitMQ under test: a private node, or brokers that run already and which `command` may stop and start."""
 
@@ -53,7 +71,9 @@ class Cluster:
         self.node: Node | None = None
         self.command = shlex.split(command)
         if not urls:
-            self.node = Node(directory / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="chaos")
+            self.node = Node(
+                directory / "rabbitmq", amqp_port=claimed_port(), management_port=claimed_port(), name="chaos"
+            )
             urls = [self.node.amqp_url]
         if len(urls) > 1 and len(Broker.running_at(urls[0]).api("GET", "nodes")) < len(urls):
             urls = urls[:1]  # brokers of their own, and no cluster: the first will do
@@ -63,6 +83,11 @@ class Cluster:
             self.brokers = [Broker(self.node.amqp_url, self.node.management_url, self.node)]
         self.addresses = [(parts.hostname or "127.0.0.1", parts.port or 5672) for parts in map(urlsplit, urls)]
         self.vhost_url = ""
+
+    @property
+    def spared(self) -> bool:
+        """Whether nobody can end the broker itself."""
+        return not (self.node or self.command)
 
     @property
     def version(self) -> str:
@@ -83,6 +108,15 @@ class Cluster:
         vhost, user = vhost_of(self.vhost_url), urlsplit(self.vhost_url).username or "guest"
         self.any("PUT", f"vhosts/{vhost}", {})
         self.any("PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
+
+    def queues(self) -> list[str]:
+        """The poll queues and lanes that there are."""
+        found = [queue["name"] for queue in self.any("GET", f"queues/{vhost_of(self.vhost_url)}")]
+        return sorted(name for name in found if name.startswith(("progrock.poll.", "progrock.delay.")))
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it."""
+        self.any("DELETE", f"queues/{vhost_of(self.vhost_url)}/{name}")
 
     def do(self, what: str, number: int) -> None:
         """`kill`, `stop` or `start` node `number` (from 1), and wait until that is done."""
@@ -106,8 +140,8 @@ class World(Stack):
     ) -> None:
         self.cluster, self.gate, self.postgres = cluster, gate, postgres
         self.journal = directory / "backend.journal"
-        self.backend_port = free_port()
-        self.webs = [free_port() for _ in range(webs)]
+        self.backend_port = claimed_port()
+        self.webs = [claimed_port() for _ in range(webs)]
         super().__init__(
             directory,
             cluster.brokers[0],
@@ -202,17 +236,19 @@ class World(Stack):
             else:
                 return
 
-    def tracebacks(self) -> list[str]:
-        """The last line of each traceback in the logs, with the process that wrote it."""
+    def tracebacks(self) -> list[tuple[str, bool]]:
+        """The last line of each traceback in the logs, with the process that wrote it, and whether code of ours is in it."""
         found = []
         for name, process in self.processes.items():
-            inside = False
+            inside = ours = False
             for line in process.output().splitlines():
                 if line.lstrip(" |+-").startswith("Traceback"):
-                    inside = True
+                    inside, ours = True, False
                 elif inside and line and not line.startswith((" ", "|", "+")):
-                    found.append(f"{name}: {line[:200]}")
+                    found.append((f"{name}: {line[:200]}", ours))
                     inside = False
+                elif f'File "{ROOT}/' in line and "site-packages" not in line:
+                    ours = True
         return found
 
 

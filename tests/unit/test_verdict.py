@@ -40,9 +40,11 @@ def verdict(
     entries = [Entry(JOB, "r", backend, state, 4, error)] if known else []
     seen = seen or Asked(posts=1, tasks=1, looks=looks(101, 102, 103))
     intervals = {"render": 1.0, "once": 1.0}
-    return judge(
+    found = judge(
         [wish], {JOB} if cancelled else set(), entries, {JOB: history}, {JOB: seen}, intervals, {"once"}, lambda *_: calm
     )  # fmt: skip
+    found.checked = 1
+    return found
 
 
 def test_a_good_run_passes() -> None:
@@ -78,7 +80,23 @@ def test_each_way_to_break_the_promise_shows_in_its_row(row: str, broken: dict[s
 
 def test_what_came_twice_near_a_fault_is_counted_and_no_more() -> None:
     found = verdict(seen=Asked(posts=1, tasks=1, looks=looks(101, 101.2, 102.2)), calm=False)
+    found.calm_polls = 1  # another job's
     assert (found.passed, found.repeated) == (True, 1)
+
+
+def test_a_run_that_looked_at_nothing_in_calm_proves_nothing() -> None:
+    assert not verdict(calm=False).passed
+    found = verdict()
+    found.checked = 0
+    assert not found.passed
+    assert "no screens were compared in calm" in found.table()
+
+
+@pytest.mark.parametrize("row", ["stale", "fallen", "tracebacks"])
+def test_what_is_seen_outside_the_ledger_counts(row: str) -> None:
+    found = verdict()
+    getattr(found, row).append("something")
+    assert not found.passed
 
 
 def test_a_turn_and_a_version_grow_by_one_at_most() -> None:
