@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import time
+import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,17 +39,21 @@ class Outbox:
 
     __slots__ = ("_frames", "_held", "_send", "_sender")
 
-    def __init__(self, send: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         self._frames: dict[str, str] = {}
         self._held = True
         self._send = send
         self._sender: asyncio.Task[None] | None = None
 
     def offer(self, key: str, frame: str) -> None:
-        """Send the frame soon, in place of an unsent one of this key."""
+        """Send the frame, in place of an unsent one of this key: at once, or by a task where the socket has to be waited for."""
         self._frames[key] = frame
         if not self._held and self._sender is None:
-            self._sender = asyncio.create_task(self._drain())
+            drain = self._drain()
+            with suppress(
+                StopIteration
+            ):  # sent: most sockets take a frame at once, and a task costs as much as the frame
+                self._sender = asyncio.create_task(_rest(drain, drain.send(None)))
 
     async def open(self, first: str) -> None:
         """Send the first frame, and from then on what was offered meanwhile."""
@@ -64,10 +71,26 @@ class Outbox:
         try:
             while self._frames and not self._held:
                 await self._send(self._frames.pop(next(iter(self._frames))))
-        except (OSError, RuntimeError):  # the socket has gone; its consumer hears of it from the server
+        except Exception:  # the socket has gone, however its server puts it; its consumer hears of it, and nobody else
             self._held = True
         finally:
             self._sender = None
+
+
+@types.coroutine
+def _rest(begun: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that was begun without a task and awaits this (until Python 3.12 and its eager tasks)."""
+    while True:
+        try:
+            yield awaited
+        except BaseException as error:
+            step = partial(begun.throw, error)
+        else:
+            step = partial(begun.send, None)
+        try:
+            awaited = step()
+        except StopIteration:
+            return
 
 
 class Member:
@@ -76,7 +99,7 @@ class Member:
     __slots__ = ("audiences", "close", "outbox", "session")
 
     def __init__(
-        self, audiences: Sequence[str], session: str, outbox: Outbox, close: Callable[[], Awaitable[None]]
+        self, audiences: Sequence[str], session: str, outbox: Outbox, close: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         self.audiences = audiences
         self.session = session

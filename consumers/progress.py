@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
+from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import get_user
@@ -67,11 +69,22 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         self.hub.saw(self.member, rows)
         await self.member.outbox.open(wire.encode(wire.snapshot_frame(rows, conf.backends())))
 
-    async def disconnect(self, code: int) -> None:
-        """Leave the hub."""
-        if self.member is not None:
-            self.member.outbox.close()
-            self.hub.unregister(self.member)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Leave the hub at the end, whatever ends it: a send to a browser that has gone raises, and no disconnect is dispatched."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self.member is not None:
+                self.member.outbox.close()
+                self.hub.unregister(self.member)
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """As Channels does, but never behind a silent database: `database` closes old connections, in its own time."""
+        await getattr(self, get_handler_name(message))(message)
+
+    async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+        """The end."""
+        raise StopConsumer
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One message of the browser. Whatever it is, the answer is a frame, and the socket stays open."""
@@ -107,8 +120,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             _create, self.member.audiences[0], backend, message.get("params"), message.get("request")
         )
         if created:
-            await self.hub.show(row)
-            await self.hub.publish(row)
+            await asyncio.gather(self.hub.publish(row), self.hub.show(row))
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
 
@@ -116,9 +128,8 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         assert self.member is not None
         row, asked = await database(_request_cancel, self.member.audiences, message.get("job"))
         if asked:
-            await self.hub.show(row)
-            if row.state == State.RUNNING:
-                await self.hub.publish(row)
+            publish = [self.hub.publish(row)] if row.state == State.RUNNING else []
+            await asyncio.gather(self.hub.show(row), *publish)
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
 

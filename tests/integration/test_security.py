@@ -253,6 +253,21 @@ async def test_a_session_has_a_limit_of_sockets(running: Stack) -> None:
             await again.until(lambda f: f["type"] == "snapshot")
 
 
+async def test_sockets_that_broke_off_do_not_count(running: Stack) -> None:
+    async with client() as session:
+        await get(running, session, "/")
+        for _ in range(6):
+            async with browse(running, session) as visitor:
+                await visitor.until(lambda f: f["type"] == "snapshot")
+                for _ in range(5):  # a browser that is not there any more when these are answered
+                    await visitor.send("no JSON")
+                visitor.socket._response.connection.transport.abort()  # type: ignore[union-attr]
+            async with asyncio.timeout(30), browse(running, session) as again:
+                while (await again.until(lambda f: f["type"] != "status"))["type"] != "snapshot":
+                    await again.socket.close()
+                    again.socket = await session.ws_connect(running.ws_url)
+
+
 async def test_a_flood_of_messages_is_read_slowly_and_holds_up_nobody_else(running: Stack) -> None:
     async with browse(running) as flooding, browse(running) as other:
         begun = time.monotonic()
