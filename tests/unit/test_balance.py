@@ -3,13 +3,14 @@
 import heapq
 import inspect
 import itertools
+import math
 import random
 from collections import deque
 
 import pytest
 
 from broker.lanes import SHORTEST, lane_for, ttl
-from broker.publisher import Publisher
+from broker.publisher import GRID, Publisher
 from broker.tasks import MAX_TASKS
 from consumers.poller import ROUNDS
 from consumers.rounds import SPREAD
@@ -83,7 +84,7 @@ class Simulation:
     def flush(self, now: float, place: tuple[int, int]) -> None:
         """Into the lane, from there perhaps to the next, and at last slept out, on whichever worker it reaches."""
         count, latest = self.gathered.pop(place)
-        due = latest + self.random.uniform(0, self.spread)
+        due = math.ceil((latest + self.random.uniform(0, self.spread)) / GRID) * GRID
         lane = lane_for(INTERVAL)
         while lane:
             now += ttl(lane, due - now)

@@ -1,6 +1,7 @@
 """Poll tasks as messages: what goes out comes back, and what is broken says why."""
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -76,10 +77,44 @@ def test_a_broken_body_says_why(body: bytes, reason: str) -> None:
         decode(body)
 
 
-@given(st.binary())
-def test_any_bytes_are_tasks_or_broken(body: bytes) -> None:
-    with pytest.raises(BrokenMessage):
-        decode(body)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+zones = st.none() | st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+some_dues = st.datetimes(timezones=zones).map(datetime.isoformat) | st.sampled_from(
+    ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2026-W01-1", "20260101T000000Z"]
+)
+entries = json_values | st.fixed_dictionaries(
+    {},
+    optional={
+        "job": st.uuids().map(str) | json_values,
+        "turn": st.integers(-1, 2**63) | json_values,
+        "due": some_dues | json_values,
+    },
+)
+messages = st.fixed_dictionaries(
+    {},
+    optional={"v": st.just(1) | json_values, "tasks": st.lists(entries, max_size=3) | json_values, "more": json_values},
+)
+
+
+@given(st.binary() | (json_values | messages).map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_tasks_that_can_be_sent_on_or_broken(body: bytes) -> None:
+    try:
+        some = decode(body)
+    except BrokenMessage:
+        return
+    assert some
+    assert decode(encode(some)) == some  # a worker that gets them early sends them on
+    assert properties(some, 0.0)
+
+
+@pytest.mark.parametrize("due", ["9999-12-31T23:59:59-23:59", "9999-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"])
+def test_a_due_that_no_clock_will_reach_is_broken(due: str) -> None:
+    with pytest.raises(BrokenMessage, match="due"):
+        decode(broken(due=due))
 
 
 @given(st.uuids(), st.integers(1, 64))
