@@ -1,7 +1,7 @@
-"""The ledger: every read and write of jobs in batches, fenced by the job's turn (one SQL text for SQLite and PostgreSQL).
+"""The ledger: every read and write of jobs in batches, fenced by the job's turn, in SQL for SQLite and PostgreSQL.
 
-All functions are synchronous and do one thing each; asynchronous callers wrap them in `database_sync_to_async`, which runs
-them in one thread of the process. Rows travel into a statement as one JSON parameter, whatever their number.
+All functions are synchronous and do one statement or two; asynchronous callers run them in one thread of the process.
+Rows travel into a statement as one JSON parameter, whatever their number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,21 +13,24 @@ from typing import Any, NamedTuple
 import orjson
 from django.db import connection, transaction
 
-from progrock.models import ACTIVE, State
+from progrock.models import ACTIVE
 
 #: A result above this many characters stays out of frames; `GET /jobs/<id>` has it.
 LARGE_RESULT = 16_384
 
 _TABLE = "progrock_job"
 _ACTIVE = "state IN ('queued', 'starting', 'running')"
+#: The sweep's index holds `due_at` in slots of so many seconds, so that most steps leave the index alone. A slot may be
+#: too low, never too high: a sweep then reads a little too much, and compares `due_at` itself. Below the least grace.
+_SLOT = 5
 
 
 @dataclass(slots=True)
 class Row:
-    """A job as the ledger holds it. Times are seconds since the epoch; `created` and `ended` are ISO 8601 in UTC."""
+    """A job as the ledger holds it: `params` as JSON, times in seconds since the epoch, `created` and `ended` as the database's text."""
 
     id: str
-    params: dict[str, Any]
+    params: str
     cancel_requested: bool
     has_result: bool
     result: object
@@ -89,7 +92,7 @@ class Won(NamedTuple):
 def load(ids: Iterable[str], *, results: bool = False) -> dict[str, Row]:
     """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, the large ones included."""
     result = "result" if results else "NULL"
-    return _select(result, "WHERE id IN (SELECT n_id FROM v)", [[i] for i in ids], ("n_id",))
+    return _select(result, f"WHERE {_listed()}", [[_key(i)] for i in ids], ("n_id",))
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
@@ -119,28 +122,37 @@ def commit(updates: Sequence[Update], now: float) -> dict[str, Won]:
 def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, Won]:
     if not updates:
         return {}
-    dues = {due: _text(due) for due in {u.due_at for u in updates}}  # the steps of a batch mostly share theirs
-    some = {u.id: u for u in updates}
-    rows = [[*u[:5], dues[u.due_at], *(u[7:] if visible else ())] for u in updates]
-    names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due"]
+    dues = {due: (_text(due), _slot(due)) for due in {u.due_at for u in updates}}  # a batch's steps mostly share theirs
+    some = {_key(u.id): u for u in updates}
+    rows = [
+        [
+            key,
+            *u[1:5],
+            *(dues[u.due_at] if u.state in ACTIVE else (dues[u.due_at][0], None)),
+            *(u[7:] if visible else ()),
+        ]
+        for key, u in some.items()
+    ]
+    names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due", "n_slot"]
     news = ""
     if visible:
         names += ["n_state", "n_handle", "n_progress", "n_message", "n_error", "n_result"]
         news = f""", state = n_state, handle = n_handle, progress = n_progress, message = n_message, error = n_error,
         result = n_result, version = version + 1, changed_at = {_now()},
-        ended_at = CASE WHEN n_{_ACTIVE} THEN NULL ELSE {_now()} END"""
+        ended_at = CASE WHEN n_slot IS NULL THEN {_now()} END"""
     found = _execute(
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
-        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END{news}
-        FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE}
-        RETURNING CAST(id AS text), version, cancel_requested, {_iso("ended_at")}""",
+        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END,
+        due_slot = CASE WHEN cancel_requested AND NOT n_seen AND n_slot IS NOT NULL THEN %s ELSE n_slot END{news}
+        FROM v WHERE {_listed()} AND id = n_id AND turn = n_turn AND {_ACTIVE}
+        RETURNING CAST(id AS text), version, cancel_requested, CAST(ended_at AS text)""",
         rows,
         names,
-        [_text(now)],
+        [_text(now), _slot(now)],
     )
     won: dict[str, Won] = {}
     for job, version, cancel, ended in found:
-        u = some[_id(job)]
+        u = some[job]
         won[u.id] = Won(u.turn + 1, version, now if cancel and not u.cancel_seen else u.due_at, bool(cancel), ended)
     return won
 
@@ -149,7 +161,7 @@ def count_crash(job: str, turn: int) -> int | None:
     """Commit `crashes + 1` for one job before a call that may kill the worker; None where the turn is gone."""
     found = _execute(
         f"UPDATE {_TABLE} SET crashes = crashes + 1 FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE} RETURNING crashes",
-        [[job, turn]],
+        [[_key(job), turn]],
         ("n_id", "n_turn"),
     )
     return found[0][0] if found else None
@@ -162,10 +174,11 @@ def request_cancel(job: str, now: float) -> Row | None:
         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
         turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
         ended_at = CASE WHEN state = 'queued' THEN {_now()} END,
-        due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END
+        due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
+        due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
         FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
-        [[job, _text(now)]],
-        ("n_id", "n_now"),
+        [[_key(job), _text(now), _slot(now)]],
+        ("n_id", "n_now", "n_slot"),
     )
     return load([job])[job] if found else None
 
@@ -181,12 +194,12 @@ def sweep(
         f"(sweeps {'=' if n < 6 else '>='} {n} AND due_at < {_when(before - grace * 2**n)})" for n in range(7)
     )
     found = _execute(
-        f"""UPDATE {_TABLE} SET due_at = n_now, sweeps = sweeps + 1 FROM v WHERE id IN (
-            SELECT id FROM {_TABLE} WHERE {_ACTIVE} AND due_at < {_when(before - grace)} AND backend = %s
+        f"""UPDATE {_TABLE} SET due_at = n_now, due_slot = n_slot, sweeps = sweeps + 1 FROM v WHERE id IN (
+            SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before - grace)} AND {_ACTIVE} AND backend = %s
             AND bucket %% %s = %s AND ({cutoffs}) ORDER BY due_at LIMIT {most}
         ) AND {_ACTIVE} AND due_at < {_when(before - grace)} RETURNING CAST(id AS text), turn""",
-        [[_text(now)]],
-        ("n_now",),
+        [[_text(now), _slot(now)]],
+        ("n_now", "n_slot"),
         [backend, shards, shard],
     )
     return [(_id(job), turn) for job, turn in found]
@@ -201,9 +214,9 @@ def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> l
     found = _execute(
         f"""UPDATE {_TABLE} SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'expired' END,
         error = CASE WHEN cancel_requested THEN '' ELSE '{sentence}' END, message = '',
-        turn = turn + 1, version = version + 1, changed_at = {_now()}, ended_at = {_now()}
+        turn = turn + 1, version = version + 1, changed_at = {_now()}, ended_at = {_now()}, due_slot = NULL
         WHERE id IN (
-            SELECT id FROM {_TABLE} WHERE {_ACTIVE} AND due_at < {_when(before)}
+            SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND {_ACTIVE} AND due_at < {_when(before)}
             AND (cancel_requested OR deadline_at < {_when(before)}) AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
         ) AND {_ACTIVE} RETURNING CAST(id AS text)""",
         [[name] for name in backends],
@@ -229,7 +242,7 @@ def forget(days: float, most: int = 500) -> int:
     """Delete up to `most` jobs that ended more than `days` ago; returns how many."""
     ago = _when(datetime.now(UTC).timestamp() - days * 86400)
     found = _execute(
-        f"DELETE FROM {_TABLE} WHERE id IN (SELECT id FROM {_TABLE} WHERE NOT {_ACTIVE} AND ended_at < {ago} LIMIT {most}) RETURNING id",
+        f"DELETE FROM {_TABLE} WHERE id IN (SELECT id FROM {_TABLE} WHERE NOT {_ACTIVE} AND changed_at < {ago} LIMIT {most}) RETURNING id",
         [],
         ("n_id",),
     )
@@ -237,7 +250,14 @@ def forget(days: float, most: int = 500) -> int:
 
 
 # What the two databases spell differently.
-_TYPES = {"n_id": "uuid", "n_turn": "int", "n_attempts": "int", "n_crashes": "int", "n_progress": "float8"}
+_TYPES = {
+    "n_id": "uuid",
+    "n_turn": "int",
+    "n_slot": "int",
+    "n_attempts": "int",
+    "n_crashes": "int",
+    "n_progress": "float8",
+}
 _TYPES |= {"n_due": "timestamptz", "n_now": "timestamptz", "n_seen": "bool"}
 
 
@@ -252,19 +272,17 @@ def _now() -> str:
 def _epoch(column: str) -> str:
     """A time as seconds since the epoch; SQLite's own functions would round it to milliseconds."""
     if _postgresql():
-        return f"extract(epoch FROM {column})::float8"
+        return f"date_part('epoch', {column})"
     return f"(unixepoch(substr({column}, 1, 19)) + ('0' || substr({column}, 20)))"
-
-
-def _iso(column: str) -> str:
-    """A time as ISO 8601 in UTC, to the millisecond."""
-    if _postgresql():
-        return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
-    return f"STRFTIME('%%Y-%%m-%%dT%%H:%%M:%%fZ', {column})"
 
 
 def _json(column: str) -> str:
     return f"{column}::text" if _postgresql() else column
+
+
+def _listed() -> str:
+    """That a job is one of the rows. PostgreSQL is led to its primary key, whatever it believes of a table that has just grown."""
+    return "id = ANY(ARRAY(SELECT n_id FROM v))" if _postgresql() else "id IN (SELECT n_id FROM v)"
 
 
 def _values(names: Sequence[str]) -> str:
@@ -276,11 +294,8 @@ def _values(names: Sequence[str]) -> str:
         )
         return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM jsonb_array_elements(%s::jsonb) e) "
     columns = ", ".join(
-        f"NULLIF(value->{i}, 'null')" if name == "n_result"
-        else f"replace(value->>{i}, '-', '')" if name == "n_id"  # ids are kept without dashes
-        else f"value->>{i}"
-        for i, name in enumerate(names)
-    )  # fmt: skip
+        f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}" for i, name in enumerate(names)
+    )
     return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM json_each(%s)) "
 
 
@@ -288,26 +303,30 @@ def _execute(
     sql: str, rows: Sequence[Sequence[object]], names: Sequence[str], more: Sequence[str | int] = ()
 ) -> list[Any]:
     """Run one statement over `rows`, in a transaction of its own where none is open."""
-    text = orjson.dumps(rows).decode().replace("\\u0000", "\\ufffd")  # PostgreSQL holds no NUL
     with connection.cursor() as cursor:
-        cursor.execute(_values(names) + sql, [text, *more])
+        cursor.execute(_values(names) + sql, [orjson.dumps(rows).decode(), *more])
         return list(cursor.fetchall())
 
 
 def _select(result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]) -> dict[str, Row]:
     """Jobs by id; `result` is the expression for theirs."""
     found = _execute(
-        f"""SELECT CAST(id AS text), params, cancel_requested, result IS NOT NULL, {result}, audience, backend, request, handle,
-        state, progress, message, error, version, turn, {_epoch("due_at")}, attempts, crashes, sweeps, {_epoch("deadline_at")},
-        {_iso("created_at")}, {_iso("ended_at")} FROM {_TABLE} {where}""",
+        f"""SELECT CAST(id AS text), {_json("params")}, cancel_requested, result IS NOT NULL, {result}, audience, backend, request,
+        handle, state, progress, message, error, version, turn, {_epoch("due_at")}, attempts, crashes, sweeps,
+        {_epoch("deadline_at")}, CAST(created_at AS text), CAST(ended_at AS text) FROM {_TABLE} {where}""",
         rows,
         names,
     )
     jobs = [
-        Row(_id(job), _loads(params), bool(cancel), bool(has_result), _loads(result), *rest)
+        Row(_id(job), params, bool(cancel), bool(has_result), _loads(result), *rest)
         for job, params, cancel, has_result, result, *rest in found
     ]
     return {row.id: row for row in jobs}
+
+
+def _key(job: str) -> str:
+    """An id as the database casts it to text; SQLite keeps it without dashes."""
+    return job if _postgresql() else job.replace("-", "")
 
 
 def _id(value: str) -> str:
@@ -330,19 +349,19 @@ def _when(seconds: float) -> str:
     return f"'{_text(seconds)}'"
 
 
-__all__ = [
-    "LARGE_RESULT",
-    "Row",
-    "State",
-    "Update",
-    "Won",
-    "changed_since",
-    "commit",
-    "count_crash",
-    "end_orphans",
-    "forget",
-    "load",
-    "request_cancel",
-    "snapshot",
-    "sweep",
-]
+def _slot(seconds: float) -> int:
+    return int(seconds // _SLOT)
+
+
+def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
+    """Whether a job of these audiences and backends has waited for a worker for more than `grace` seconds."""
+    before = datetime.now(UTC).timestamp() - grace
+    found = _execute(
+        f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND due_at < {_when(before)}
+        AND state IN ('queued', 'running') AND audience IN (SELECT n_audience FROM v)
+        AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
+        [[a] for a in audiences],
+        ("n_audience",),
+        backends,
+    )
+    return bool(found)

@@ -41,6 +41,7 @@ class Job(models.Model):
     version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
     turn = models.PositiveIntegerField(default=1, help_text="+1 at each step; a poll task of another turn is stale")
     due_at = models.DateTimeField(help_text="When the next step is due")
+    due_slot = models.IntegerField(null=True, default=0, editable=False, help_text="due_at, coarse, for the sweep's index")
     cancel_requested = models.BooleanField(default=False)
     attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
     crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")
@@ -56,7 +57,7 @@ class Job(models.Model):
             models.UniqueConstraint(fields=["audience", "request"], name="progrock_one_job_a_request"),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["due_at"], name="progrock_due", condition=models.Q(state__in=ACTIVE)),
+            models.Index(fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False)),
             models.Index(fields=["audience", "-created_at"], name="progrock_audience"),
             models.Index(fields=["changed_at"], name="progrock_changed"),
         ]

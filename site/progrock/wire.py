@@ -1,6 +1,7 @@
 """The JSON that browsers see: a job's frame, the snapshot, an error (README, "The wire")."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -33,8 +34,8 @@ def job_frame(row: Row) -> dict[str, Any]:
         "complete": not row.active,
         "message": row.message,
         "cancelling": row.cancel_requested and row.active,
-        "created": row.created,
-        "ended": row.ended,
+        "created": _time(row.created),
+        "ended": row.ended and _time(row.ended),
     }
     if row.state == State.SUCCEEDED:
         if row.has_result and row.result is None:
@@ -43,6 +44,11 @@ def job_frame(row: Row) -> dict[str, Any]:
     elif not row.active:
         frame["error"] = row.error or None
     return frame
+
+
+def _time(text: str) -> str:
+    """The database's text of a time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def _url(job: str) -> str | None:

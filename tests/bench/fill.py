@@ -13,7 +13,7 @@ from typing import Any
 import django
 
 COLUMNS = (
-    "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, "
+    "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, due_slot, "
     "cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
 )
 PARAMS = '{"seconds": 86400}'
@@ -94,7 +94,7 @@ def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[
     when = datetime.fromtimestamp(due, UTC)
     deadline = datetime.fromtimestamp(due + 100_000, UTC)
     ready = (job, audience, backend, int(job[-4:], 16), PARAMS, job if state == "running" else "", state, "", "", 1, 1)
-    return (*ready, when, False, 0, 0, 0, deadline, now, now)
+    return (*ready, when, int(due // 5), False, 0, 0, 0, deadline, now, now)
 
 
 def insert(rows: list[tuple[Any, ...]]) -> None:

@@ -1,5 +1,6 @@
 """The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 
-from progrock import ledger
+from progrock import ledger, wire
 from progrock.ledger import Row, Update
 from progrock.models import Job
 
@@ -71,10 +72,11 @@ def update(row: Row, **changes: Any) -> Update:
 def test_a_row_comes_back_as_it_was_written() -> None:
     due = 1_800_000_000.125
     row = make(due_at=datetime.fromtimestamp(due, UTC), request="r-1", progress=1.5, message="ünïcode ' \" %s")
-    assert (row.due_at, row.request, row.progress, row.params) == (due, "r-1", 1.5, {"a": [1, "ü"]})
+    assert (row.due_at, row.request, row.progress) == (due, "r-1", 1.5)
+    assert json.loads(row.params) == {"a": [1, "ü"]}
     assert row.message == "ünïcode ' \" %s"
-    assert row.created.endswith("Z")
-    assert abs(datetime.fromisoformat(row.created).timestamp() - time.time()) < 60
+    assert wire.job_frame(row)["created"].endswith("Z")
+    assert abs(datetime.fromisoformat(wire.job_frame(row)["created"]).timestamp() - time.time()) < 60
     assert (row.version, row.turn, row.active, row.ended, row.cancel_requested) == (1, 3, True, None, False)
     assert ledger.load([str(uuid.uuid4())]) == {}
 
@@ -171,6 +173,26 @@ def test_a_sweep_claims_what_is_overdue_and_overtaken_once() -> None:
     assert again == []
 
 
+def test_the_index_of_the_sweep_hides_no_job() -> None:
+    """It holds a time not later than `due_at` for each active job, and nothing else."""
+    now = time.time()
+    stepped, hurried, asked, ended, swept, waiting = (make(due_at=at(30)) for _ in range(6))
+    ledger.commit([update(stepped, due_at=now + 3600), update(stepped, turn=9, due_at=now)], now)
+    ledger.commit([update(stepped, turn=stepped.turn + 1, due_at=now + 7200, visible=False)], now)
+    ledger.request_cancel(hurried.id, now)
+    ledger.commit([update(hurried, due_at=now + 3600, visible=False)], now)
+    ledger.commit([update(asked, due_at=now + 3600)], now)
+    ledger.request_cancel(asked.id, now)
+    ledger.commit([update(ended, state="failed", due_at=now + 3600)], now)
+    ledger.sweep("render", int(swept.id[-4:], 16) % 64, 64, before=now, grace=10, now=now)
+    slots = {str(job.pk): job.due_slot for job in Job.objects.all()}
+    assert slots.pop(ended.id) is None
+    for row in ledger.load(slots).values():
+        assert 0 <= slots[row.id] * 5 <= row.due_at
+        assert slots[row.id] == 0 or row.due_at - slots[row.id] * 5 < 5
+    assert slots[waiting.id] == 0  # of one that was only created
+
+
 def test_a_backlog_overtakes_nobody() -> None:
     make(due_at=at(30))
     now = time.time()
@@ -228,8 +250,9 @@ def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
 
 
 def test_old_ended_jobs_are_forgotten() -> None:
-    make(state="succeeded", ended_at=at(3 * 86400))
-    kept = [make(state="succeeded", ended_at=at(86400)), make(created_at=at(9 * 86400))]
+    make(state="succeeded", ended_at=at(3 * 86400), changed_at=at(3 * 86400))
+    young = {"ended_at": at(86400), "changed_at": at(86400)}
+    kept = [make(state="succeeded", **young), make(created_at=at(9 * 86400), changed_at=at(9 * 86400))]
     assert ledger.forget(2) == 1
     assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {row.id for row in kept}
 

@@ -74,10 +74,10 @@ class Wire:
 
 def row(**changes: Any) -> Row:
     values: dict[str, Any] = {
-        "id": str(uuid.uuid4()), "params": {}, "cancel_requested": False, "has_result": False, "result": None,
+        "id": str(uuid.uuid4()), "params": "{}", "cancel_requested": False, "has_result": False, "result": None,
         "audience": "user:1", "backend": "render", "request": None, "handle": "", "state": "queued", "progress": None,
         "message": "", "error": "", "version": 1, "turn": 3, "due_at": time.time(), "attempts": 0, "crashes": 0,
-        "sweeps": 0, "deadline_at": time.time() + 100, "created": "", "ended": None,
+        "sweeps": 0, "deadline_at": time.time() + 100, "created": "2026-01-01 00:00:00", "ended": None,
     }  # fmt: skip
     return Row(**values | changes)
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import orjson
 
 from progrock.backends.errors import BackendError
 
@@ -33,13 +35,20 @@ class Options:
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
 class JobView:
-    """What a backend sees of a job; `handle` is empty until the backend gave one."""
+    """What a backend sees of a job: `id`, `handle` (empty until the backend gave one) and `params`, read from their JSON when asked for."""
 
-    id: str
-    handle: str
-    params: dict[str, Any]
+    __slots__ = ("_params", "handle", "id")
+
+    def __init__(self, id: str, handle: str, params: dict[str, Any] | str) -> None:
+        self.id, self.handle, self._params = id, handle, params
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the job was started with."""
+        if isinstance(self._params, str):
+            self._params = orjson.loads(self._params)
+        return cast(dict[str, Any], self._params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
