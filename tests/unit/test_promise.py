@@ -11,12 +11,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import OperationalError, connections
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -33,7 +34,7 @@ from broker.tasks import Task
 from broker.topology import poll_queue
 from consumers import poller, rounds
 from consumers.poller import Poller
-from consumers.rounds import Rounds
+from consumers.rounds import Ledger, Rounds
 from progrock import ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
@@ -110,21 +111,27 @@ class Worker:
         self.world = world
         self.gates: list[Gate] = []
         self.tasks: set[asyncio.Task[None]] = set()
+        self.sweeping: asyncio.Task[None] | None = None
         self.epoch = 0
         self.since = world.clock
         self.waiting: dict[str, list[Message]] = {}  # at the last look at the watermark
         self.arrived: dict[str, float] = {}
         self.marks: dict[str, float] = {}
         self.dead = False
-        self.poller: Any = Poller.__new__(Poller)
+        self.poller = cast(Any, Poller.__new__(Poller))
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
-        self.poller.ledger = self.call
+        self.poller.ledger = self.ledger = Database(self)
         self.poller._lateness = deque()
         self.poller.rounds = {
             name: Rounds(
-                Backend(self, options), options, ledger=self.call, publisher=self, layer=self, draw=lambda: 0.5
-            )  # type: ignore[arg-type]  # models
+                cast(Any, Backend(self, options)),
+                options,
+                ledger=self.ledger,
+                publisher=cast(Any, self),
+                layer=self,
+                draw=lambda: 0.5,
+            )
             for name, options in BACKENDS.items()
         }
 
@@ -141,12 +148,22 @@ class Worker:
         finally:
             self.gates.remove(gate)
 
-    def begin(self, doing: Any) -> None:
+    def begin(self, doing: Any) -> "asyncio.Task[None]":
         """Something of the worker's own to do, beside what it does."""
         task = self.world.loop.create_task(doing)
         self.tasks.add(task)
         task.add_done_callback(self.over)
         self.world.pump()
+        return task
+
+    def sweep(self) -> None:
+        """Look for lost jobs, where the look before is over."""
+        if self.sweeping is None or self.sweeping.done():
+            self.sweeping = self.begin(self.look())
+
+    async def look(self) -> None:
+        for backend in BACKENDS:
+            await self.poller._sweep_queue(backend, 0)
 
     def over(self, task: "asyncio.Task[None]") -> None:
         self.tasks.discard(task)
@@ -170,13 +187,6 @@ class Worker:
             if message.holder is self:
                 message.holder = None
                 message.deliveries += 1
-
-    # As the ledger's caller
-
-    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        answer = await self.pause(function.__name__, do=lambda _: self.world.call(self, function, *args, **kwargs))
-        await self.pause(f"{function.__name__} done")
-        return answer
 
     # As the subscriber
 
@@ -209,7 +219,31 @@ class Worker:
     # As the channel layer
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> bool:
+        await self.pause("push")
+        self.world.shown |= {job for _, job, _, ended, _ in message["changes"] if ended}
         return True
+
+
+class Database(Ledger):
+    """The database as one worker reaches it, with the real patience: it may be away, and so may the answer of what was done."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self.worker = worker
+
+    async def _run(self, function: Any) -> Any:
+        if not isinstance(function, partial):
+            return None  # its connection is let go of
+        name = function.func.__name__
+
+        def do(outcome: str) -> tuple[str, Any]:
+            return outcome, None if outcome == "away" else self.worker.world.call(self.worker, function)
+
+        outcome, answer = await self.worker.pause(name, ("done", "answer lost", "away"), do)
+        await self.worker.pause(f"{name} {outcome}")
+        if outcome != "done":
+            raise OperationalError(outcome)
+        return answer
 
 
 class Backend:
@@ -268,6 +302,7 @@ class Kept:
     intent: float = 0.0
     cancelled: bool = False
     claimed: int = 0
+    risks: int = 0  # crashes that were counted, and claims, since a round committed
     winners: set[int] = field(default_factory=set)
 
 
@@ -283,18 +318,24 @@ class Promise(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(rounds, "time", clock)
         self.patch.setattr(poller, "time", clock)
+        self.patch.setattr(asyncio, "sleep", self.sleep)
         self.messages: list[Message] = []
         self.runs: dict[str, dict[str, Run]] = {name: {} for name in BACKENDS}
         self.jobs: list[str] = []
         self.kept: dict[str, Kept] = {}
         self.polls: Counter[str] = Counter()
         self.broken: list[str] = []
+        self.shown: set[str] = set()  # the jobs whose end was pushed, so that `job_finished` was sent
+        self.excused: set[str] = set()  # those of which nobody owes that
         self.calm = True  # nothing went wrong yet, and nobody was slow
         self.workers = [Worker(self) for _ in WORKERS]
         for backend, tasks in jobs:
             self.start(backend, tasks, given=False)
 
     # What the workers' models use
+
+    async def sleep(self, seconds: float) -> None:
+        """Patience takes no time of its own: the gates do."""
 
     def pump(self) -> None:
         """Let everything run that need not wait."""
@@ -305,16 +346,21 @@ class Promise(RuleBasedStateMachine):
     def rows(self) -> dict[str, Row]:
         return ledger.load(self.jobs)
 
-    def call(self, worker: Worker, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, worker: Worker, call: "partial[Any]") -> Any:
         """A function of the ledger, with what must be true of each commit and each claim."""
-        before = self.rows()
-        answer = function(*args, **kwargs)
+        function, args, before = call.func, call.args, self.rows()
+        answer = call()
         if function is ledger.commit:
             for job in answer:
                 row = before[job]
+                wanted = next(update for update in args[0] if update.id == job)
+                if row.turn == wanted.turn + 1:  # the answer to its commit was lost, and it asks again
+                    assert row.state == wanted.state or not wanted.visible, "told to have won, and another did"
+                    continue
                 assert row.turn not in self.kept[job].winners, f"two winners of turn {row.turn}"
                 self.kept[job].winners.add(row.turn)
-                wanted = next(update for update in args[0] if update.id == job)
+                if not wanted.crashes:
+                    self.kept[job].risks = 0
                 if wanted.state == "starting":
                     self.kept[job].intent = self.clock
                     assert row.state != "queued" or not row.cancel_requested, "started though it was to be cancelled"
@@ -325,9 +371,12 @@ class Promise(RuleBasedStateMachine):
                 row = before[job]
                 assert turn == row.turn
                 self.kept[job].claimed = turn
+                self.kept[job].risks += 1
                 arrived = max((w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers), default=0.0)
                 waits = any(self.valid(message, {job: row}) for message in worker.waiting[poll_queue(row.backend, 0)])
                 assert not (waits and arrived < row.due_at + GRACE), "a backlog bred a duplicate"
+        elif function is ledger.count_crash and answer:
+            self.kept[args[0]].risks += 1
         return answer
 
     def store(self, backend: str, tasks: Sequence[Task]) -> None:
@@ -384,6 +433,8 @@ class Promise(RuleBasedStateMachine):
         row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
         if row is not None:
             self.kept[row.id].cancelled = True
+            if not row.active and not any(row.id == task.job for message in self.messages for task in message.tasks):
+                self.excused.add(row.id)  # its first task was never published
         if row is not None and row.state == "running" and published:
             self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
@@ -446,6 +497,7 @@ class Promise(RuleBasedStateMachine):
             self.workers[worker].cut()
         elif what == "empty":  # RabbitMQ is replaced by an empty one
             self.messages.clear()
+            self.excused |= {job for job, row in self.rows().items() if not row.active} - self.shown
             for each in self.workers:
                 each.cut()
         elif self.messages:  # a message comes twice
@@ -462,8 +514,7 @@ class Promise(RuleBasedStateMachine):
     def sweep(self, worker: int, after: float) -> None:
         """A worker looks for lost jobs, perhaps after a silence."""
         self.wait(after)
-        for backend in BACKENDS:
-            self.workers[worker].begin(self.workers[worker].poller._sweep_queue(backend, 0))
+        self.workers[worker].sweep()
 
     @rule(n=st.integers(0, 3), state=st.sampled_from(["succeeded", "failed"]))
     def finish(self, n: int, state: str) -> None:
@@ -528,9 +579,14 @@ class Promise(RuleBasedStateMachine):
             if row.state == "succeeded":
                 assert run is not None
                 assert run.state == "succeeded"
-            elif row.state == "failed" and self.calm:
-                assert run is not None, "failed without a fault and without a start"
-                assert run.state == "failed", "failed without a fault"
+            elif row.state == "failed" and row.error.startswith("outcome unknown"):
+                assert (row.backend, self.calm) == ("once", False), "an outcome unknown without a reason"
+            elif row.state == "failed" and row.error.startswith("given up"):
+                assert self.kept[row.id].risks >= rounds.MOST_CRASHES, "given up without its crashes"
+            elif row.state == "failed":
+                assert run, f"failed before it was started: {row.error}"
+                assert run.state == "failed", f"failed by nobody's word: {row.error}"
+            assert row.id in self.shown | self.excused, f"job_finished was never sent: {row}"
         self.the_promise()
 
     def lives_once(self, row: Row) -> bool:
@@ -551,9 +607,8 @@ class Promise(RuleBasedStateMachine):
             if self.clock >= swept + 5:
                 swept = self.clock
                 for worker in self.workers:
-                    for backend in BACKENDS:
-                        worker.begin(worker.poller._sweep_queue(backend, 0))
-                        self.finish_all()
+                    worker.sweep()
+                    self.finish_all()
                 continue
             dues = [message.due for message in self.messages if message.holder is None and message.due > self.clock]
             self.clock = min([*dues, swept + 5.0, end])
