@@ -8,10 +8,9 @@ traceback per second; names and percent-encoded credentials are not known. Both 
 import asyncio
 import logging
 import os
-import random
 import re
 import socket
-import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
@@ -24,17 +23,8 @@ from channels_rabbitmq.core import RabbitmqChannelLayer
 from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_close
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 
-from broker.connection import (
-    CONNECT_TIMEOUT,
-    FIRST_PAUSE,
-    HEARTBEAT,
-    LONGEST_PAUSE,
-    STEADY,
-    label,
-    place,
-    tls_of,
-    vhost_of,
-)
+from broker.connection import CONNECT_TIMEOUT, HEARTBEAT, label, persist, place, tls_of, vhost_of, words
+from broker.errors import BrokerUnavailable
 from broker.topology import GROUPS, WEB
 
 logger = logging.getLogger(__name__)
@@ -44,10 +34,14 @@ logging.getLogger("carehare._consume_channel").addFilter(lambda record: False)
 READY_TIMEOUT = 1.0
 CONFIRM_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
+CALM = 10.0  # seconds without a dropped push after which all is said to be well: a queue that is just full flutters
+PROBE = 30.0  # seconds between the pushes that go out while RabbitMQ confirms none
 
 
 class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
     """Tells RabbitMQ the connection's name, and notices a silent loss as early as the other connections do."""
+
+    _crash_exc: Exception | None
 
     def _accept_handshake_frame(self, frame: Any) -> Any:
         if isinstance(frame, spec.Connection.Tune):
@@ -55,10 +49,21 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
         if not isinstance(frame, spec.Connection.Start):
             return super()._accept_handshake_frame(frame)
         self._lifecycle[spec.Connection.Start] = frame
-        able: Any = {"authentication_failure_close": True, "publisher_confirms": True}
+        able: Any = {"authentication_failure_close": True, "publisher_confirms": True, "consumer_cancel_notify": True}
         about: Any = {"product": "carehare", "connection_name": label("channel layer"), "capabilities": able}
         login = f"\x00{self._username}\x00{self._password}"
         return self._frame_writer.send_frame(spec.Connection.StartOk(about, "PLAIN", login))
+
+    def accept_frame(self, frame: Any, channel_id: int) -> None:
+        if isinstance(frame, spec.Basic.Cancel):
+            self.end(ConnectionResetError("the queue of this process was deleted"))
+        else:
+            super().accept_frame(frame, channel_id)
+
+    def end(self, reason: Exception | None = None) -> None:
+        """Ends the connection without a word."""
+        self._crash_exc = self._crash_exc or reason
+        self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and not self.open.done():  # a load balancer without a node: carehare would wait for ever
@@ -85,16 +90,27 @@ class _Connection(carehare.Connection):  # type: ignore[misc] # carehare has no 
     def abort(self) -> None:
         """Ends the connection without a word."""
         if protocol := getattr(self, "_protocol", None):
-            protocol._transport.abort()
+            protocol.end()
 
     def publish(self, *args: Any, **options: Any) -> asyncio.Future[None]:
-        return asyncio.shield(super().publish(*args, **options))
+        return self._answered(super().publish(*args, **options))
 
     def queue_bind(self, *args: Any, **options: Any) -> asyncio.Future[None]:
-        return asyncio.shield(super().queue_bind(*args, **options))
+        return self._answered(super().queue_bind(*args, **options))
 
     def queue_unbind(self, *args: Any, **options: Any) -> asyncio.Future[None]:
-        return asyncio.shield(super().queue_unbind(*args, **options))
+        return self._answered(super().queue_unbind(*args, **options))
+
+    def _answered(self, answer: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Where the exchange or the queue is gone, only a new connection makes it again."""
+
+        def look(answer: asyncio.Future[None]) -> None:
+            error = answer.exception()
+            if isinstance(error, carehare.ChannelClosedByServer) and error.reply_code == 404:
+                self._protocol.end(error)
+
+        answer.add_done_callback(look)
+        return asyncio.shield(answer)
 
 
 class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has no types
@@ -102,7 +118,8 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
 
     A process that only sends (a worker) has no queue; the exclusive queue comes with the first channel.
     `connected` says whether a message would go out now, `epoch` counts the connections: when it changes, pushes may
-    have been lost in between.
+    have been lost in between. `stalled`: RabbitMQ takes messages and confirms none (a memory or disk alarm), so pushes
+    are dropped here; carehare would pile them up.
     """
 
     _carehare_connection: asyncio.Future[_Connection]
@@ -114,7 +131,9 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         machine = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())[:30]
         self._queue_name = f"{WEB}.{machine}.{os.getpid()}.{uuid4().hex[:6]}"
         self._receives = False
-        self._complained = 0.0
+        self._dropped: float | None = None  # when the last push was, until all is said to be well
+        self._probed = 0.0
+        self.stalled = False
         self.epoch = 0
 
     # The library still asks by the names that Channels 4.3 warns about.
@@ -124,7 +143,7 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
     @property
     def connected(self) -> bool:
         future = self._carehare_connection
-        return future.done() and not future.cancelled() and not future.result().closed.done()
+        return future.done() and not future.cancelled() and not future.result()._protocol._transport.is_closing()
 
     @property
     def carehare_connection(self) -> asyncio.Future[_Connection]:
@@ -142,25 +161,37 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         return name
 
     async def group_send(self, group: str, message: dict[str, Any]) -> bool:
-        """Sends to a group, at most once. Waits a second for a connection, then drops the message: False."""
+        """Sends to a group, at most once; False when the push was dropped, which takes some seconds at most."""
         self.require_valid_group_name(group)
         body = serialize_message(GroupRecipient(group), message)
+        now = asyncio.get_running_loop().time()
+        if self.stalled and now < self._probed + PROBE:
+            return False
+        self._probed = now
         try:
             async with asyncio.timeout(READY_TIMEOUT):
                 connection = await self.carehare_connection
-            async with asyncio.timeout(CONFIRM_TIMEOUT):
-                await connection.publish(body, exchange_name=self.groups_exchange, routing_key=group)
-        except (
-            TimeoutError,
-            carehare.ServerSentNack,
-            carehare.ConnectionClosed,
-            carehare.ChannelClosedByServer,
-        ) as error:
-            if time.monotonic() > self._complained + 10:
-                self._complained = time.monotonic()
-                logger.warning("a push to %s was dropped: %s", group, type(error).__name__)
+            sent = connection.publish(body, exchange_name=self.groups_exchange, routing_key=group)
+            sent.add_done_callback(self._confirmed)  # a late one, too
+            done, _ = await asyncio.wait([sent], timeout=CONFIRM_TIMEOUT)
+            self.stalled = self.stalled or not done
+            if not done:
+                raise TimeoutError("RabbitMQ confirms none (an alarm?)")
+            sent.result()
+        except Exception as error:  # whatever the driver raises: a push never fails who sends it
+            if self.connected:  # else the loss was said already
+                if self._dropped is None:
+                    logger.warning("channel layer: pushes are dropped: %s", str(error) or type(error).__name__)
+                self._dropped = now
             return False
         return True
+
+    def _confirmed(self, sent: asyncio.Future[None]) -> None:
+        if not sent.cancelled() and sent.exception() is None:
+            self.stalled = False
+            if self._dropped is not None and asyncio.get_running_loop().time() > self._dropped + CALM:
+                logger.info("channel layer: pushes are delivered again")
+                self._dropped = None
 
     async def close(self) -> None:
         """Ends the connection; who waits for a message gets StopConsumer."""
@@ -181,42 +212,33 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
 
     async def _reconnect_forever(self) -> None:
         """In place of the library's loop: every way to lose a connection means to start over; one line a change."""
-        loop = asyncio.get_running_loop()
-        pause, down = FIRST_PAUSE, False
-        while not self._want_close:
-            since = loop.time()
-            connection = _Connection(url=self.host, ssl=self.ssl_context)
-            reason = "the connection was lost"
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await connection.connect()
-                    await self._set_up(connection)
-                if self._carehare_connection.done():
-                    self._carehare_connection = asyncio.Future()
-                self._carehare_connection.set_result(connection)
-                self.epoch += 1
-                logger.info("channel layer: connected to RabbitMQ at %s", self._place)
-                since, down = loop.time(), False
-                if self._receives:
-                    await consume_into_multi_queue_until_connection_close(
-                        connection, self._queue_name, self._multi_queue, self.local_capacity
-                    )
-                await asyncio.shield(connection.closed)
-            except Exception as error:  # whatever it was (a broken message, too): the layer must live on
-                reason = str(error) or type(error).__name__
-            finally:
-                connection.abort()
-            if self._want_close:
-                return
+        await persist(self.host, "channel layer", self._session)
+
+    async def _session(self, up: Callable[[], None]) -> None:
+        connection = _Connection(url=self.host, ssl=self.ssl_context)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()
+                await self._set_up(connection)
             if self._carehare_connection.done():
                 self._carehare_connection = asyncio.Future()
-            if not down:
-                logger.warning("channel layer: RabbitMQ at %s: %s; starting over until it works", self._place, reason)
-            down = True
-            if loop.time() - since > STEADY:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            self._carehare_connection.set_result(connection)
+            self.epoch += 1
+            self.stalled = False
+            up()
+            if self._receives:
+                await consume_into_multi_queue_until_connection_close(
+                    connection, self._queue_name, self._multi_queue, self.local_capacity
+                )
+            await asyncio.shield(connection.closed)
+            raise ConnectionResetError("the connection was lost")
+        except Exception as error:  # whatever it was (a broken message, too): the layer must live on
+            if not self._want_close:
+                raise BrokerUnavailable(f"RabbitMQ at {self._place}: {words(error)}") from error
+        finally:
+            connection.abort()
+            if self._carehare_connection.done() and not self._want_close:
+                self._carehare_connection = asyncio.Future()
 
     async def _set_up(self, connection: _Connection) -> None:
         """The exchange (a user without rights to make it finds it made), and what this process receives by."""

@@ -74,7 +74,7 @@ async def translated(doing: str) -> AsyncIterator[None]:
     except BrokerError:
         raise
     except CONNECTION_EXCEPTIONS as error:
-        raise BrokerUnavailable(f"{doing}: {_words(error)}") from error
+        raise BrokerUnavailable(f"{doing}: {words(error)}") from error
     except asyncio.CancelledError as error:
         # aiormq rejects what waits with the error that ended its reader, and that can be a CancelledError of its own.
         task = asyncio.current_task()
@@ -87,7 +87,8 @@ async def translated(doing: str) -> AsyncIterator[None]:
         raise BrokerUnavailable(f"{doing}: the connection was lost") from error
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """An error of a driver in a few words."""
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, AuthenticationError | ProbableAuthenticationError):
@@ -107,17 +108,37 @@ async def connect(url: str, role: str) -> AbstractConnection:
         return await aio_pika.connect(url + query, connection_class=_Connection)
 
 
+@asynccontextmanager
+async def tried(seconds: float) -> AsyncIterator[None]:
+    """What may fail with the connection, or take longer than `seconds`: either is fine."""
+    with suppress(BrokerUnavailable):
+        async with translated("tried"), asyncio.timeout(seconds):
+            yield
+
+
 async def shut(connection: AbstractConnection) -> None:
     """Closes a connection, at most waiting for `CLOSE_TIMEOUT`; one that is gone already is fine."""
-    with suppress(BrokerUnavailable):
-        async with translated("close"), asyncio.timeout(CLOSE_TIMEOUT):
-            await connection.close()
+    async with tried(CLOSE_TIMEOUT):
+        await connection.close()
 
 
 async def keep(url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]) -> None:
-    """Connects and runs `run(connection, up)`; starts over with backoff whenever that raises BrokerUnavailable.
+    """Connects and runs `run(connection, up)`, over and over, as `persist` does."""
 
-    `run` calls `up()` once it is ready, and returns to end it all. One log line per change of state.
+    async def session(up: Callable[[], None]) -> None:
+        connection = await connect(url, role)
+        try:
+            await run(connection, up)
+        finally:
+            await shut(connection)
+
+    await persist(url, role, session)
+
+
+async def persist(url: str, role: str, session: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+    """Runs `session(up)`, which connects; starts over with backoff whenever that raises BrokerUnavailable.
+
+    It calls `up()` once it is ready, and returns to end it all. One log line per change of state.
     """
     loop = asyncio.get_running_loop()
     pause, down, since = FIRST_PAUSE, False, 0.0
@@ -130,11 +151,7 @@ async def keep(url: str, role: str, run: Callable[[AbstractConnection, Callable[
     while True:
         since = loop.time()
         try:
-            connection = await connect(url, role)
-            try:
-                return await run(connection, up)
-            finally:
-                await shut(connection)
+            return await session(up)
         except BrokerUnavailable as error:
             if not down:
                 logger.warning("%s: %s; starting over until it works", role, error)
