@@ -62,11 +62,10 @@ async def replay(url: str, topology: Topology, chosen: Callable[[Letter], bool])
 
     async def send(letter: Letter, message: AbstractIncomingMessage) -> bool:
         try:
-            backend, belongs = readdress(topology, letter.key, letter.body)
+            await forward(publisher, topology, letter.key, letter.body)
         except BrokenMessage as error:
             stay.append(f"{letter.id} stays: {error}")
             return False
-        await asyncio.gather(*(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items()))
         await message.ack()
         return True
 
@@ -86,15 +85,19 @@ async def discard(url: str, chosen: Callable[[Letter], bool]) -> int:
     return await _each(url, chosen, delete)
 
 
-def readdress(topology: Topology, key: str, body: bytes) -> tuple[str, dict[int, list[Task]]]:
-    """Backend and, by shard, the tasks of a message that came by `<lane>.<backend>.<shard>`. Raises BrokenMessage."""
+async def forward(publisher: Publisher, topology: Topology, key: str, body: bytes) -> int:
+    """Send the tasks of a message that came by `<lane>.<backend>.<shard>` to the queues that they belong to now.
+
+    Returns how many. Raises BrokenMessage or PublishFailed.
+    """
     backend = (parse_poll_queue(f"{POLL}.{key.partition('.')[2]}") or ("",))[0]
     if not (shards := topology.backends.get(backend)):
         raise BrokenMessage(f"no backend is named {backend!r} (any more)")
     belongs: dict[int, list[Task]] = defaultdict(list)
-    for task in decode(body):
+    for task in (tasks := decode(body)):
         belongs[shard_of(task.job, shards)].append(task)
-    return backend, belongs
+    await asyncio.gather(*(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items()))
+    return len(tasks)
 
 
 async def _each(
@@ -134,10 +137,16 @@ async def _letters(queue: AbstractQueue, most: int) -> AsyncIterator[tuple[Lette
         yield _letter(message), message
 
 
+def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What RabbitMQ tells of a message's latest dead-lettering. Empty: there was none, or (before 4.0) a client forged it."""
+    deaths = headers.get("x-death")
+    return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+
+
 def _letter(message: AbstractIncomingMessage) -> Letter:
-    """Told by our own headers where a worker sent it here, else by RabbitMQ's: `x-death` has the latest death first."""
+    """Told by our own headers where a worker sent it here, else by RabbitMQ's."""
     headers: dict[str, Any] = dict(message.headers)
-    death = (headers.get("x-death") or [{}])[0]
+    death = last_death(headers)
     key = str(headers.get("key") or message.routing_key or "")
     queue, reason, time = headers.get("queue"), headers.get("reason"), message.timestamp
     if reason is None and parse_poll_queue(str(death.get("queue"))):
@@ -153,7 +162,7 @@ def _letter(message: AbstractIncomingMessage) -> Letter:
         reason=str(reason or f"no queue for {key}"),
         queue=str(queue or f"{POLL}.{backend}.{shard}"),
         key=key,
-        time=time,
+        time=time if isinstance(time, datetime) else None,
         jobs=jobs,
         headers=headers,
         body=message.body,

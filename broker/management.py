@@ -1,6 +1,5 @@
 """Talks to RabbitMQ's management API: what exists, what differs from the topology, how deep the queues are."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import aiohttp
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from broker.connection import connect, shut, translated, vhost_of
-from broker.dead import readdress
+from broker.dead import forward
 from broker.errors import BrokenMessage, BrokerUnavailable
 from broker.publisher import Publisher
 from broker.topology import DEAD, WEB, Binding, Topology
@@ -28,7 +27,7 @@ class Depth(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Differences:
-    """`wrong` and `missing` in words; `queues`, `exchanges` and `bindings` are left over."""
+    """`words`: what is wrong or missing, a sentence each; `queues`, `exchanges` and `bindings` are left over."""
 
     words: list[str]
     queues: list[str]
@@ -94,13 +93,10 @@ async def _drain(queue: AbstractQueue, name: str, publisher: Publisher, topology
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
         try:
-            backend, belongs = readdress(topology, key, message.body)
+            moved += await forward(publisher, topology, key, message.body)
         except BrokenMessage as error:
             await publisher.dead(message.body, str(error), {"queue": name, "key": key})
             dead += 1
-        else:
-            await asyncio.gather(*(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items()))
-            moved += sum(len(some) for some in belongs.values())
         await message.ack()
     return moved, dead
 

@@ -14,7 +14,8 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as Wire
 from aiormq.abc import DeliveredMessage
 
-from broker.connection import keep, label, translated
+from broker.connection import CLOSE_TIMEOUT, keep, label, translated, tried
+from broker.dead import last_death
 from broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
 from broker.publisher import Publisher
 from broker.tasks import MAX_TASKS, Task, decode
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
+OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still
 OPEN_TIMEOUT = 10.0
 
 
@@ -36,7 +38,6 @@ class Delivery:
     shard: int
     tasks: list[Task]
     deliveries: int  # how often it was delivered before: 0 the first time
-    size: int  # bytes
     _inbox: "_Inbox"
     _wire: Wire
     _tag: int
@@ -59,7 +60,7 @@ class _Inbox:
     channel: AbstractChannel | None = None
     wire: Wire | None = None
     unacked: int = 0
-    last: float = 0.0  # monotonic: when something arrived, or the consumer began
+    last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
     mark: float | None = None
     missing: bool = False  # said so already
 
@@ -78,9 +79,9 @@ class _Inbox:
         if wire is not self.wire or wire.is_closed:
             return
         self.unacked -= 1
-        with suppress(BrokerUnavailable):
-            async with translated("ack"), asyncio.timeout(OPEN_TIMEOUT):
-                await wire.basic_ack(tag, wait=False)
+        self.last = time.monotonic()
+        async with tried(OPEN_TIMEOUT):
+            await wire.basic_ack(tag, wait=False)
 
 
 class Subscriber:
@@ -110,6 +111,7 @@ class Subscriber:
         self._lost = asyncio.Event()
         self._reason = ""
         self._stopping = False
+        self._looked = 0.0  # monotonic
         self._keeper: asyncio.Task[None] | None = None
         self.connected = False
 
@@ -141,11 +143,15 @@ class Subscriber:
         return taken
 
     def idle(self, queue: str) -> float | None:
-        """Seconds since something arrived, while more could arrive; None when nothing can (no consumer, no room)."""
-        inbox = self._inboxes[queue]
-        if not inbox.alive or inbox.unacked >= self._prefetch:
+        """Seconds since something arrived or was acked; None while that says nothing.
+
+        That is: without a consumer, while something is being worked on (it is this process itself that is late then),
+        and after a sleep of the whole process, until it has seen what waits.
+        """
+        inbox, now = self._inboxes[queue], time.monotonic()
+        if not inbox.alive or inbox.unacked or now - self._looked > OVERSLEPT:
             return None
-        return time.monotonic() - inbox.last
+        return now - inbox.last
 
     def watermark(self, queue: str) -> float | None:
         """Tasks due before this (epoch seconds) should have arrived; None while unknown."""
@@ -159,14 +165,17 @@ class Subscriber:
 
     async def stop_taking(self) -> None:
         """No more deliveries (SIGTERM); those taken can still be acked, the others go back at the end."""
+        if self._stopping:
+            return
         self._stopping = True
+        cancels = []
         for inbox in self._inboxes.values():
             inbox.waiting.clear()
             inbox.arrival.set()
             if inbox.wire is not None and inbox.alive:
-                with suppress(BrokerUnavailable):
-                    async with translated("cancel"), asyncio.timeout(OPEN_TIMEOUT):
-                        await inbox.wire.basic_cancel(inbox.tag)
+                cancels.append(inbox.wire.basic_cancel(inbox.tag))
+        async with tried(CLOSE_TIMEOUT):
+            await asyncio.gather(*cancels, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends `run` and closes the connection."""
@@ -190,10 +199,14 @@ class Subscriber:
                 if not self.connected:
                     self.connected = True
                     up()
+                self._looked = time.monotonic()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):
                         await self._lost.wait()
                     raise BrokerUnavailable(self._reason)
+                if (now := time.monotonic()) - self._looked > OVERSLEPT:
+                    for inbox in self._inboxes.values():
+                        inbox.last = now
         finally:
             self.connected = False
             for inbox in self._inboxes.values():
@@ -203,9 +216,8 @@ class Subscriber:
         """A channel of its own for each queue: one that is missing does not stop the others."""
         if inbox.channel is not None:
             logger.warning("%s: RabbitMQ ended the consumer of %s; starting it again", self._name, inbox.queue)
-            with suppress(BrokerUnavailable):
-                async with translated("close"), asyncio.timeout(OPEN_TIMEOUT):
-                    await inbox.channel.close()
+            async with tried(OPEN_TIMEOUT):
+                await inbox.channel.close()
         inbox.reset()
         try:
             async with translated(f"cannot consume {inbox.queue}"), asyncio.timeout(OPEN_TIMEOUT):
@@ -231,7 +243,7 @@ class Subscriber:
 
     async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
         now = time.time()
-        about: dict[str, Any] = message.header.properties.headers or {}
+        count: Any = (message.header.properties.headers or {}).get("x-delivery-count")
         if wire is not inbox.wire:
             return  # a late one of a channel that was given up: it has gone back
         inbox.unacked += 1
@@ -253,8 +265,7 @@ class Subscriber:
             backend=inbox.backend,
             shard=inbox.shard,
             tasks=tasks,
-            deliveries=max(int(about.get("x-delivery-count", 0)), int(bool(message.redelivered))),
-            size=len(message.body),
+            deliveries=max(count if isinstance(count, int) else 0, int(bool(message.redelivered))),
             _inbox=inbox,
             _wire=wire,
             _tag=tag,
@@ -270,6 +281,5 @@ def _entered(message: DeliveredMessage, now: float) -> float:
     The due alone would not do for a watermark: a task on a long way passes through here long before its due.
     """
     properties = message.header.properties
-    deaths: Any = (properties.headers or {}).get("x-death")
-    when = deaths[0].get("time") if deaths else properties.timestamp
+    when: Any = last_death(properties.headers or {}).get("time", properties.timestamp)
     return when.timestamp() if isinstance(when, datetime) else now
