@@ -8,6 +8,8 @@ GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "un
 """
 
 import asyncio
+import functools
+import gzip
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -109,6 +111,8 @@ async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]
         for _ in range(1600):
             await response.write(b" " * 65536)
         return response
+    if mode == "bomb":
+        return web.Response(body=bomb(), content_type="application/json", headers={"Content-Encoding": "gzip"})
     bodies = {
         "html": b"<html>It works!</html>",
         "nan": b'{"status": "running", "percent": NaN, "stage": "not a number"}',
@@ -127,6 +131,12 @@ async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]
     response = await handler(request)  # "ok" and "text": the right answer, but for a header
     response.headers.update(headers | ({"Content-Type": "text/plain"} if mode == "text" else {}))
     return response
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A small body that unpacks to 64 MB of JSON."""
+    return gzip.compress(b" " * 64_000_000 + b"{}")
 
 
 async def set_rule(request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from consumers.rounds import MOST_CRASHES
+from tests.fragile import POLLS, STARTS, STATUSES
 from tests.services import DemoBackend, Stack, http
 from tests.visitor import Frame, Visitor, browse
 
@@ -40,13 +41,21 @@ timeout = 1.0
 shards = 1
 deadline = {deadline}
 """
+CARELESS = """
+[careless]
+class = "tests.fragile.Careless"
+interval = 0.3
+timeout = 1.0
+shards = 1
+"""
+RETRYING = "backend unreachable, retrying ("
 
 
 @pytest.fixture(scope="module")
 def running(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One worker for a good backend and one that will be told to misbehave."""
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
-    backends.write_text(TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1))
+    backends.write_text(TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1) + CARELESS)
     with stack(workers=1, backends=backends) as up:
         yield up
 
@@ -163,15 +172,19 @@ async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(visi
     assert last["error"] == "the backend answered 422: seconds must be a number from 0.05 to 86400"
 
 
-async def test_a_hanging_backend_slows_no_other_backends_jobs(
-    running: Stack, visitor: Visitor, demo_backend: DemoBackend
+@pytest.mark.parametrize(
+    ("mode", "told", "many"),
+    [("hang", "did not answer", 30), ("huge", "is larger than", 5), ("bomb", "is larger than", 5)],
+)
+async def test_a_backend_without_end_slows_no_other_backends_jobs(
+    running: Stack, visitor: Visitor, demo_backend: DemoBackend, mode: str, told: str, many: int
 ) -> None:
-    bad = [(await visitor.start("bad", seconds=600))["job"] for _ in range(30)]
+    bad = [(await visitor.start("bad", seconds=600))["job"] for _ in range(many)]
     last = bad[-1]
     await visitor.until(lambda f: f.get("job") == last and f["state"] == "running")
     for handle in [h for job, h in (await asyncio.to_thread(handles, running)).items() if job in bad]:
-        misbehave(demo_backend, "hang", on="poll", task=handle)
-    await visitor.until(lambda f: "did not answer" in f.get("message", ""))
+        misbehave(demo_backend, mode, on="poll", task=handle)
+    await visitor.until(lambda f: told in f.get("message", ""))
     job = (await visitor.start("good", seconds=4))["job"]
     assert (await visitor.ended(job, 15))["state"] == "succeeded"
     times = http("GET", f"{demo_backend.url}/_test/tasks/{(await asyncio.to_thread(handles, running))[job]}")["times"]
@@ -182,8 +195,33 @@ async def test_a_hanging_backend_slows_no_other_backends_jobs(
     await visitor.ends(set(bad))
 
 
+async def test_a_class_that_answers_nonsense_is_told_of_and_harms_nobody(running: Stack, visitor: Visitor) -> None:
+    nonsense = [("start", name) for name in STARTS] + [("poll", name) for name in [*POLLS, *STATUSES, "hang"]]
+    good = (await visitor.start("good", seconds=2))["job"]
+    jobs = {(await visitor.start("careless", **{call: name}))["job"]: (call, name) for call, name in nonsense}
+    ended = await visitor.ends({good, *jobs}, 60)
+    assert {(jobs.get(job), frame["state"]) for job, frame in ended.items() if frame["state"] != "succeeded"} == set()
+    frames = [frame for frame in visitor.frames if frame.get("job") in jobs]
+    assert (
+        max(len(frame["message"] + frame["error"] if frame["complete"] else frame["message"]) for frame in frames)
+        <= 500
+    )
+    silent = {"number for a message", "bytes for a progress", "text for a wait", "NaN for a wait"}  # may be mended
+    told = {frame["job"] for frame in frames if frame["message"].startswith(RETRYING)}
+    assert {kind for job, kind in jobs.items() if job not in told and kind[1] not in silent} == set()
+    assert "a round failed" not in running.logs("worker1")
+
+
+async def test_a_hung_poll_of_a_class_ends_with_the_timeout(visitor: Visitor) -> None:
+    job = (await visitor.start("careless", poll="hang"))["job"]
+    told = await visitor.until(lambda f: f.get("job") == job and f["message"].startswith(RETRYING))
+    assert "1 s" in told["message"]
+    assert (await visitor.ended(job))["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("deadly", ["start", "poll"])
 async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_batch_live(
-    stack: Callable[..., Stack], tmp_path: Path
+    stack: Callable[..., Stack], tmp_path: Path, deadly: str
 ) -> None:
     backends = tmp_path / "backends.toml"
     backends.write_text(FRAGILE.format(deadline=3600))
@@ -200,15 +238,15 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_bat
 
         async with browse(up) as visitor:
             calm = [(await visitor.start("fragile"))["job"] for _ in range(6)]
-            deadly = (await visitor.start("fragile", deadly="poll"))["job"]
+            killer = (await visitor.start("fragile", deadly=deadly))["job"]
             calm += [(await visitor.start("fragile"))["job"] for _ in range(6)]
             keeper = asyncio.create_task(keep_a_worker())
             try:
-                ended = await visitor.ends({deadly, *calm}, 90)
+                ended = await visitor.ends({killer, *calm}, 240)
             finally:
                 keeper.cancel()
-        assert ended[deadly]["state"] == "failed"
-        assert ended[deadly]["error"] == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
+        assert ended[killer]["state"] == "failed"
+        assert ended[killer]["error"] == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
         assert {ended[job]["state"] for job in calm} == {"succeeded"}
         assert MOST_CRASHES - 1 <= crashes <= MOST_CRASHES + 3
 
