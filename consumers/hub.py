@@ -28,9 +28,12 @@ REPAIR = 5.0
 MOST_UNPUBLISHED = 1000
 #: How far each repair looks back beyond the one before: longer than a commit takes.
 OVERLAP = 10.0
+#: A job that is overdue by more waits for workers that have too much to do.
+LATE = 10.0
 DELAYED = {
     "rabbitmq": "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
     "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
+    "work": "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
 }
 
 
@@ -138,7 +141,11 @@ class Hub:
         self._members: set[Member] = set()
         self._sessions: Counter[str] = Counter()
         self._unpublished: dict[str, Row] = {}
-        self._groups: set[str] = set()
+        self._publishing: asyncio.Task[None] | None = None
+        self._groups: dict[str, asyncio.Task[None]] = {}
+        self._epoch = 0
+        self._lost = asyncio.Event()
+        self._late = False
         self._trouble: str | None = None
         self._repaired = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,8 +176,7 @@ class Hub:
     async def join(self, member: Member) -> None:
         """Be in the groups that the socket's audiences need; while RabbitMQ is away, `_watch` does it later."""
         if self._trouble != "rabbitmq":
-            for group in {feed_of(audience) for audience in member.audiences} - self._groups:
-                await self._join(group)
+            await asyncio.gather(*map(self._join, {feed_of(audience) for audience in member.audiences}))
 
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
@@ -257,35 +263,60 @@ class Hub:
                 logger.exception("a message on the feed could not be handled: %.200r", message)
 
     async def _join(self, group: str) -> None:
-        """Join a group; the layer keeps it over its own reconnects. Waits a little for a connection, then leaves it to `_watch`."""
-        self._groups.add(group)
+        """Join a group; whoever comes meanwhile waits as well. The layer keeps it over its own reconnects."""
+        if group not in self._groups:
+            self._groups[group] = asyncio.create_task(self._bind(group))
+        await asyncio.shield(self._groups[group])
+
+    async def _bind(self, group: str) -> None:
+        """Wait a little for a connection, then leave it to `_watch`."""
         try:
             async with asyncio.timeout(2):
                 await self.layer.group_add(group, await asyncio.shield(self._channel))
-        except TimeoutError:
-            self._groups.discard(group)
+        except Exception as error:
+            del self._groups[group]
+            if not isinstance(error, TimeoutError):
+                logger.exception("the group %s could not be joined", group)
 
     async def _watch(self) -> None:
-        """Tell the sockets when updates begin to be delayed, and when they flow again."""
+        """Each second see to what an outage left undone, and tell the sockets when one begins or ends."""
         while True:
             await asyncio.sleep(1)
-            wanted = {feed_of(audience) for audience in self._audiences} | {SESSIONS}
-            if self.layer.connected:
-                for group in wanted - self._groups:
-                    await self._join(group)
-            if self._unpublished and self.publisher.connected:
-                await self._publish_again()
-            trouble = "ledger" if database.away else None if self.layer.connected else "rabbitmq"
-            if trouble != self._trouble:
-                self._trouble = trouble
-                frame = wire.encode(status_frame(trouble))
-                for member in self._members:
-                    member.outbox.offer("status", frame)
+            try:
+                self._tell()
+                await self._recover()
+            except Exception:  # the loop lives on: without it nobody is told anything
+                logger.exception("the watch failed")
+
+    def _tell(self) -> None:
+        trouble = "work" if self._late else None
+        if not self.layer.connected or getattr(self.layer, "stalled", False):
+            trouble = "rabbitmq"
+        if database.away:
+            trouble = "ledger"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            frame = wire.encode(status_frame(trouble))
+            for member in self._members:
+                member.outbox.offer("status", frame)
+
+    async def _recover(self) -> None:
+        if self._unpublished and self.publisher.connected and (self._publishing is None or self._publishing.done()):
+            self._publishing = asyncio.create_task(self._publish_again())
+        if self.layer.connected:
+            epoch = self.layer.epoch
+            await asyncio.gather(*map(self._join, {*map(feed_of, self._audiences), SESSIONS}))
+            if epoch != self._epoch:  # what was pushed between two connections is lost
+                self._epoch = epoch
+                self._lost.set()
 
     async def _repair(self) -> None:
         """Look in the ledger for changes whose push did not arrive: one query for all sockets of the process."""
         while True:
-            await asyncio.sleep(REPAIR)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPAIR):
+                    await self._lost.wait()
+            self._lost.clear()
             try:
                 await self._repair_once()
             except AWAY:
@@ -295,8 +326,9 @@ class Hub:
 
     async def _repair_once(self) -> None:
         begun = time.monotonic()
-        if self._audiences:
-            names = list(self._audiences)
+        names = list(self._audiences)
+        self._late = bool(names) and await database(ledger.late, names, list(conf.backends()), LATE)
+        if names:
             changed = await database(ledger.changed_since, names, begun - self._repaired + OVERLAP)
             shown = {job: v for audience in self._audiences.values() for job, v in audience.versions.items()}
             lost = [job for job, version in changed.items() if version > shown.get(job, 0)]

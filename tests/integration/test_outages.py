@@ -136,10 +136,13 @@ async def test_a_database_that_never_answers_holds_nobody_for_ever(up: Stack, po
             process.suspend()
         try:
             begun = time.monotonic()
-            await visitor.send({"action": "start", "params": {"seconds": 1}, "request": "frozen"})
-            assert (await visitor.error())["code"] == "unavailable"
+            for request in ("frozen", "and another"):
+                await visitor.send({"action": "start", "params": {"seconds": 1}, "request": request})
+            async with aiohttp.ClientSession() as other:
+                await refused(up, other)
+            assert [(await visitor.error())["request"] for _ in range(2)] == ["frozen", "and another"]
             assert time.monotonic() - begun < 60
-            assert not (await visitor.until(lambda f: f["type"] == "status", 20))["live"]
+            assert [f["live"] for f in visitor.frames if f["type"] == "status"] == [False]
             assert (await get(session, f"{up.url}/healthz"))[0] == 503
         finally:
             for process in everything:

@@ -1,0 +1,144 @@
+"""A hub of this process on a real ledger and a real channel layer: what was lost on the way, and what is late."""
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dj_database_url
+import pytest
+import pytest_asyncio
+from channels.db import database_sync_to_async
+from django.core.management import call_command
+from django.db import connection, connections
+
+from broker.channel_layer import ChannelLayer
+from consumers import hub as module
+from consumers.hub import Hub, Member, Outbox
+from progrock.models import Job
+from tests.services import Postgres
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def jobs(postgres_url: Postgres, django_db_blocker: Any) -> AsyncIterator[None]:
+    """The ledger of the thread in which a web process calls its database."""
+
+    def switch(settings: dict[str, Any]) -> None:
+        connections["default"].close()
+        connections.settings["default"] = settings
+        del connections["default"]
+
+    before = connections.settings["default"]
+    own = {**before, "OPTIONS": {}, **dj_database_url.parse(postgres_url.new_database())}
+    with django_db_blocker.unblock():
+        await database_sync_to_async(switch)(own)
+        try:
+            await database_sync_to_async(call_command)("migrate", verbosity=0)
+            yield
+        finally:
+            await database_sync_to_async(switch)(before)
+
+
+@pytest.fixture
+async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+    """A hub that repairs only when it is told to."""
+    layer = ChannelLayer(vhost_url)
+    monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
+    monkeypatch.setattr(module, "REPAIR", 3600.0)
+    await database_sync_to_async(Job.objects.all().delete)()
+    hub = Hub()
+    tasks = [asyncio.create_task(work()) for work in (hub._receive, hub._watch, hub._repair)]
+    async with asyncio.timeout(60):
+        while not hub._epoch:  # connected, and the watch knows
+            await asyncio.sleep(0.05)
+    yield hub
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await layer.close()
+
+
+class Seen:
+    """An open socket of an audience, and what was sent to it."""
+
+    def __init__(self, hub: Hub, audience: str) -> None:
+        self.frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.member = Member([audience], "", Outbox(self.send), self.close)
+        hub.register(self.member)
+
+    async def send(self, text: str) -> None:
+        self.frames.put_nowait(json.loads(text))
+
+    async def close(self) -> None:
+        raise AssertionError("nobody logs out here")
+
+    async def opened(self) -> "Seen":
+        await self.member.outbox.open('{"type": "snapshot"}')
+        await self.frames.get()
+        return self
+
+    async def next(self, kind: str = "job") -> dict[str, Any]:
+        async with asyncio.timeout(60):
+            while (frame := await self.frames.get())["type"] != kind:
+                pass
+        return frame
+
+
+def make(audience: str, **changes: Any) -> str:
+    """A job that changed in the ledger, and nobody was told."""
+    key, now = uuid.uuid4(), datetime.now(UTC)
+    due = changes.get("due_at", now)
+    values: dict[str, Any] = {
+        "id": key, "bucket": int(str(key)[-4:], 16), "audience": audience, "backend": "render", "params": {},
+        "state": "running", "handle": "h", "due_at": due, "due_slot": int(due.timestamp() // 5),
+        "deadline_at": now + timedelta(hours=1),
+    }  # fmt: skip
+    Job(**values | changes).save(force_insert=True)
+    return str(key)
+
+
+async def test_a_repair_asks_the_same_of_the_ledger_for_one_socket_and_for_two_thousand(hub: Hub) -> None:
+    asked: Counter[int] = Counter()
+
+    def count(execute: Any, sql: str, *more: Any) -> Any:
+        asked[len(everybody)] += 1
+        return execute(sql, *more)
+
+    everybody = [await Seen(hub, "user:0").opened()]
+    await database_sync_to_async(lambda: connection.execute_wrappers.append(count))()
+    await hub._repair_once()
+    everybody += [await Seen(hub, f"user:{n // 2}").opened() for n in range(2, 2_000)]
+    await hub._repair_once()
+    assert asked[1] == asked[1_999] > 0
+    job = await database_sync_to_async(make)("user:700")
+    hub._lost.set()
+    both = [socket for socket in everybody if socket.member.audiences == ["user:700"]]
+    assert [(await socket.next())["job"] for socket in both] == [job, job]
+    assert not [socket for socket in everybody if not socket.frames.empty()], "and nobody else"
+    await database_sync_to_async(connection.execute_wrappers.clear)()
+
+
+async def test_a_push_lost_between_two_connections_of_the_layer_shows_at_once(hub: Hub) -> None:
+    socket = await Seen(hub, "user:1").opened()
+    await hub.join(socket.member)
+    job = await database_sync_to_async(make)("user:1")
+    hub.layer._carehare_connection.result().abort()
+    assert (await socket.next())["job"] == job
+
+
+async def test_the_page_is_told_while_jobs_wait_for_workers(hub: Hub) -> None:
+    socket = await Seen(hub, "user:1").opened()
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    ours = await database_sync_to_async(make)("user:1", due_at=past)
+    hub._lost.set()
+    told = await socket.next("status")
+    assert told["live"] is False
+    assert "more work" in told["message"]
+    await database_sync_to_async(Job.objects.filter(pk=ours).update)(state="starting")  # its worker is at it
+    await database_sync_to_async(make)("user:2", due_at=past)  # nobody of this process waits for it
+    await database_sync_to_async(make)("user:1", due_at=past, backend="gone")  # no worker will come
+    hub._lost.set()
+    assert (await socket.next("status"))["live"] is True
