@@ -14,8 +14,9 @@ from broker.lanes import LANES, lane_for, ttl
 DELAY, POLL, DEAD, GROUPS = "progrock.delay", "progrock.poll", "progrock.dead", "progrock.groups"
 WEB = "progrock.web"  # what the channel layer's exclusive queues start with; they come and go with their processes
 
-# Far beyond RabbitMQ 4's default of 20: looking at a dead message ("Get messages", requeue) must not use it up.
-_ENDLESS = 1_000_000
+# Far beyond RabbitMQ 4's default of 20. Poll queues: each failed confirm of a long alarm is a delivery of healthy tasks;
+# the ledger counts crashes and ends a poisonous job long before. Dead queue: each look is one ("Get messages", requeue).
+_MANY, _ENDLESS = 1_000, 1_000_000
 
 # Least rights (configure, write, read), as regular expressions over names. A user of another name is an operator.
 _RIGHTS = {
@@ -73,7 +74,7 @@ class Topology:
         """Every queue."""
         quorum = {"x-queue-type": "quorum"}
         dead = {**quorum, "x-delivery-limit": _ENDLESS}
-        poll = {**quorum, "x-delivery-limit": 20, "x-dead-letter-exchange": DEAD}
+        poll = {**quorum, "x-delivery-limit": _MANY, "x-dead-letter-exchange": DEAD}
         # At-least-once dead-lettering silently becomes at-most-once without reject-publish.
         lane = {
             **quorum,

@@ -80,10 +80,20 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: Abs
     assert {letter.id for letter in again} == {letter.id for letter in letters}, "an id stays"
 
 
+@pytest.mark.parametrize("forged", ["abc", ["abc"], [{"queue": "progrock.poll.render.0", "time": "now"}]])
+async def test_a_forged_x_death_is_told_like_any_letter(
+    channel: AbstractChannel, vhost_url: str, forged: object
+) -> None:
+    await send(channel, "now.nobody.0", due(JOBS[0]), headers={"x-death": forged})
+    await waits(channel, DEAD, 1)
+    [letter], _ = await dead.read(vhost_url, every, 100)
+    assert (letter.jobs, letter.time) == ([JOBS[0]], None)
+
+
 async def test_a_message_that_was_delivered_too_often_says_so(channel: AbstractChannel, vhost_url: str) -> None:
     await send(channel, "now.render.0", due(JOBS[0]))
     queue = await channel.get_queue("progrock.poll.render.0")
-    for _ in range(21):
+    for _ in range(1001):
         message = await queue.get(timeout=5)
         assert message
         await message.reject(requeue=True)

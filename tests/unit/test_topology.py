@@ -29,7 +29,7 @@ def test_poll_queues_have_a_delivery_limit_and_no_length_limit() -> None:
     for queue in polls.values():
         assert queue.arguments == {
             "x-queue-type": "quorum",
-            "x-delivery-limit": 20,
+            "x-delivery-limit": 1000,
             "x-dead-letter-exchange": "progrock.dead",
         }
 
