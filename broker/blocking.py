@@ -2,21 +2,21 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pika
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPChannelError, AMQPError, NackError, UnroutableError
+from pika.exceptions import AMQPChannelError, AMQPError, AMQPHeartbeatTimeout, NackError, UnroutableError
 
 from broker.connection import label, place, tls_of
 from broker.errors import BrokerUnavailable, PublishFailed
 from broker.tasks import MAX_TASKS, Task, encode, properties
 from broker.topology import GROUPS, route
 
-TIMEOUT = 4.0
+TIMEOUT = 4.0  # seconds to connect in, and again for all the rest
 
 
 def publish_tasks(url: str, backend: str, shard: int, tasks: Sequence[Task], *, delay: float = 0.0) -> None:
@@ -25,13 +25,7 @@ def publish_tasks(url: str, backend: str, shard: int, tasks: Sequence[Task], *, 
     Raises BrokerUnavailable, or PublishFailed when RabbitMQ returned or refused a message.
     """
     with _channel(url) as channel:
-        for start in range(0, len(tasks), MAX_TASKS):
-            some, now = tasks[start : start + MAX_TASKS], time.time()
-            exchange, key, expiration = route(backend, shard, delay, min(task.due for task in some) - now)
-            about = properties(some, now)
-            if expiration is not None:
-                about["expiration"] = str(int(expiration * 1000))
-            channel.basic_publish(exchange, key, encode(some), pika.BasicProperties(**about), mandatory=True)
+        _publish(channel, backend, shard, tasks, delay)
 
 
 def group_send(url: str, group: str, message: Mapping[str, Any]) -> None:
@@ -39,9 +33,31 @@ def group_send(url: str, group: str, message: Mapping[str, Any]) -> None:
 
     Raises BrokerUnavailable, or PublishFailed when a receiver's queue is full.
     """
-    body = serialize_message(GroupRecipient(group), dict(message))
     with _channel(url) as channel:
-        channel.basic_publish(GROUPS, group, body)
+        _send(channel, group, message)
+
+
+def publish_and_tell(
+    url: str, backend: str, shard: int, tasks: Sequence[Task], group: str, message: Mapping[str, Any]
+) -> None:
+    """Both on one connection: the tasks (there may be none) go first, due now. Raises what they raise."""
+    with _channel(url) as channel:
+        _publish(channel, backend, shard, tasks, 0.0)
+        _send(channel, group, message)
+
+
+def _publish(channel: BlockingChannel, backend: str, shard: int, tasks: Sequence[Task], delay: float) -> None:
+    for start in range(0, len(tasks), MAX_TASKS):
+        some, now = tasks[start : start + MAX_TASKS], time.time()
+        exchange, key, expiration = route(backend, shard, delay, min(task.due for task in some) - now)
+        about = properties(some, now)
+        if expiration is not None:
+            about["expiration"] = str(int(expiration * 1000))
+        channel.basic_publish(exchange, key, encode(some), pika.BasicProperties(**about), mandatory=True)
+
+
+def _send(channel: BlockingChannel, group: str, message: Mapping[str, Any]) -> None:
+    channel.basic_publish(GROUPS, group, serialize_message(GroupRecipient(group), dict(message)))
 
 
 @contextmanager
@@ -58,6 +74,9 @@ def _channel(url: str) -> Iterator[BlockingChannel]:
         connection = pika.BlockingConnection(parameters)
     except (AMQPError, OSError) as error:
         raise BrokerUnavailable(f"cannot connect to {where}: {error or type(error).__name__}") from error
+    # pika (1.4) waits without an end for an answer while heartbeats come, and has no public timer that ends this
+    line = connection._impl
+    line._adapter_call_later(TIMEOUT, lambda: line._terminate_stream(AMQPHeartbeatTimeout("no answer in time")))
     try:
         channel = connection.channel()
         channel.confirm_delivery()
@@ -70,4 +89,5 @@ def _channel(url: str) -> Iterator[BlockingChannel]:
         raise BrokerUnavailable(f"lost {where}: {error or type(error).__name__}") from error
     finally:
         if connection.is_open:
-            connection.close()
+            with suppress(AMQPError, OSError):  # what was confirmed stays confirmed
+                connection.close()

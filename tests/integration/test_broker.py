@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -13,9 +14,12 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import aio_pika
+import carehare
+import pamqp.commands as spec
 import pytest
 
-from broker import blocking
+from broker import blocking, channel_layer
+from broker import subscriber as subscriber_module
 from broker.channel_layer import ChannelLayer
 from broker.connection import connect, shut, vhost_of
 from broker.errors import BrokerUnavailable, PublishFailed
@@ -87,23 +91,26 @@ async def dead_messages(url: str, count: int) -> list[aio_pika.abc.AbstractIncom
         await shut(connection)
 
 
-async def raw_publish(url: str, queue: str, body: bytes) -> None:
+async def raw_publish(url: str, queue: str, body: bytes, headers: dict[str, Any] | None = None) -> None:
     connection = await connect(url, "test")
     try:
         channel = await connection.channel()
-        await channel.default_exchange.publish(aio_pika.Message(body), queue)
+        await channel.default_exchange.publish(aio_pika.Message(body, headers=headers), queue)
     finally:
         await shut(connection)
 
 
 class Line:
-    """A line to RabbitMQ that can be cut and mended: `url` goes through it."""
+    """A line to RabbitMQ that can be cut and mended, and on which nothing comes through while `flows` is cleared: `url` goes through it."""
 
     def __init__(self, url: str) -> None:
         self.target = urlsplit(url)
         self.server: asyncio.Server | None = None
         self.port = 0
         self.writers: set[asyncio.StreamWriter] = set()
+        self.flows = asyncio.Event()
+        self.flows.set()
+        self.accepted = 0
 
     @property
     def url(self) -> str:
@@ -119,16 +126,19 @@ class Line:
             self.server.close()
         for writer in list(self.writers):
             writer.transport.abort()
+        self.flows.set()
         await until(lambda: not self.writers)
         self.server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         far_reader, far_writer = await asyncio.open_connection(self.target.hostname, self.target.port)
         self.writers |= {writer, far_writer}
 
         async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
             with suppress(OSError):
                 while data := await source.read(65536):
+                    await self.flows.wait()
                     to.write(data)
                     await to.drain()
             to.transport.abort()
@@ -359,7 +369,6 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(vh
         mark = subscriber.watermark(QUEUE)
         assert mark is not None
         assert time.time() - 3 < mark <= time.time()
-        assert subscriber.idle(QUEUE) is None, "no room: more may wait in RabbitMQ"
         await second.ack()
         await first.ack()
         await until(lambda: (subscriber.idle(QUEUE) or 0) > 3)
@@ -374,6 +383,27 @@ async def test_a_cancelled_consumer_is_noticed_and_renewed(rabbitmq: Broker, vho
         await publisher.publish("render", 0, tasks(), delay=0.2)
         [delivery] = await take(subscriber)
         await delivery.ack()
+
+
+async def test_channels_that_rabbitmq_closes_are_opened_again(rabbitmq: Broker, vhost_url: str) -> None:
+    async with running(vhost_url, [QUEUE], declare=TOPOLOGY) as (publisher, subscriber):
+        some = tasks()
+        await publisher.publish("render", 0, some, delay=0)
+        await take(subscriber)
+        wire = subscriber._inboxes[QUEUE].wire
+        assert wire
+        await wire.basic_ack(999)  # no such delivery
+        [again] = await take(subscriber)
+        assert (again.tasks[0].job, again.deliveries) == (some[0].job, 1)
+        await again.ack()
+        rabbitmq.api("DELETE", f"exchanges/{vhost_of(vhost_url)}/progrock.delay")
+        with pytest.raises(PublishFailed):
+            await publisher.publish("render", 0, tasks(), delay=0.1)
+        subscriber.restart("a publish failed")  # as a round does then
+        await until(lambda: not subscriber.connected)
+        await until(lambda: subscriber.connected and publisher.connected)
+        await publisher.publish("render", 0, tasks(), delay=0.1)
+        assert len(await take(subscriber)) == 1
 
 
 async def test_a_missing_queue_does_not_stop_the_others(
@@ -470,6 +500,67 @@ async def poll(true: Callable[[], bool], seconds: float = 20) -> None:
             await asyncio.sleep(0.2)
 
 
+async def test_forged_headers_are_taken_for_none(vhost_url: str) -> None:
+    """They may neither stop the consumer nor stay unacked; RabbitMQ 4 drops a client's x-death, 3.x lets it through."""
+    forged: list[dict[str, Any]] = [
+        {"x-death": "abc"},
+        {"x-death": ["abc"]},
+        {"x-death": [{"time": "now"}]},
+        {"x-delivery-count": "many"},
+        {"x-delivery-count": datetime.now(UTC)},
+    ]
+    async with running(vhost_url, [QUEUE]) as (_, subscriber):
+        for headers in forged:
+            await raw_publish(vhost_url, QUEUE, encode(tasks()), headers)
+        count = 0
+        while count < len(forged):
+            for delivery in await take(subscriber):
+                assert delivery.deliveries == 0
+                await delivery.ack()
+                count += 1
+        assert subscriber._inboxes[QUEUE].unacked == 0
+
+
+async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[str] = []
+    monkeypatch.setattr(subscriber_module, "CLOSE_TIMEOUT", 0.5)
+    async with running(line.url) as (_, subscriber):
+        for inbox in subscriber._inboxes.values():
+            assert inbox.wire
+
+            async def cancel(tag: str) -> None:
+                cancelled.append(tag)
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(inbox.wire, "basic_cancel", cancel)
+        for _ in range(2):
+            async with asyncio.timeout(15):
+                await subscriber.stop_taking()
+        assert sorted(cancelled) == sorted(inbox.tag for inbox in subscriber._inboxes.values()), "each once"
+
+
+async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_sleep(
+    vhost_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
+        old = time.time() - 100
+        await publisher.publish("render", 0, tasks(due=old), delay=0)
+        [slow] = await take(subscriber)
+        inbox = subscriber._inboxes[QUEUE]
+        inbox.last -= 60  # a round that takes a minute
+        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
+        await slow.ack()
+        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "the silence begins with the ack"
+        inbox.last -= 60
+        assert subscriber.watermark(QUEUE) == pytest.approx(time.time(), abs=1), "silent, and nothing under way"
+        time.sleep(subscriber_module.OVERSLEPT + 0.5)  # the whole process stands still
+        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
+        await until(lambda: subscriber.idle(QUEUE) is not None)
+        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "from now on"
+
+
 # The synchronous edge
 
 
@@ -507,6 +598,39 @@ def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
     with pytest.raises(BrokerUnavailable):
         blocking.group_send(CLOSED, "feed", {"type": "x"})
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("frozen", ["_publish", "_send"])
+async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
+    line: Line, monkeypatch: pytest.MonkeyPatch, frozen: str
+) -> None:
+    """A confirm that never comes, from a RabbitMQ whose TCP connection lives on."""
+    await declare(line.url, TOPOLOGY)
+    loop = asyncio.get_running_loop()
+    original = getattr(blocking, frozen)
+
+    def freeze(*args: Any) -> None:
+        loop.call_soon_threadsafe(line.flows.clear)
+        original(*args)
+
+    monkeypatch.setattr(blocking, frozen, freeze)
+    monkeypatch.setattr(blocking, "TIMEOUT", 1.0)
+    about = (line.url, "render", 0, tasks(), "feed", {"type": "x"})
+    with pytest.raises(BrokerUnavailable, match="no answer in time"):
+        await asyncio.wait_for(asyncio.to_thread(blocking.publish_and_tell, *about), 15)
+
+
+async def test_a_task_and_its_push_take_one_connection(vhost_url: str, line: Line, layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    async with running(vhost_url, [QUEUE]) as (_, subscriber):
+        before, some = line.accepted, tasks(3)
+        about = (line.url, "render", 0, some, "feed", {"type": "x"})
+        await asyncio.to_thread(blocking.publish_and_tell, *about)
+        assert line.accepted == before + 1
+        [delivery] = await take(subscriber)
+        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+        assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "x"}
 
 
 # The channel layer
@@ -607,11 +731,73 @@ async def test_an_outage_of_the_layer_is_one_line(
     caplog.set_level(logging.INFO)
     await layer.group_send("feed", {"type": "x"})
     await line.cut()
-    await asyncio.sleep(2.5)
+    for _ in range(3):
+        assert not await layer.group_send("feed", {"type": "lost"})
     await line.mend()
     await until(lambda: layer.connected)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert "Traceback" not in caplog.text
+
+
+async def test_a_deleted_queue_is_noticed_and_made_again(layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    protocol = layer._carehare_connection.result()._protocol
+    with suppress(carehare.ConnectionClosed):  # it may end before the deletion is answered
+        await protocol.rpc(spec.Queue.Delete(queue=channel.partition("!")[0], nowait=True))
+    await until(lambda: layer.epoch == 2)
+    assert await layer.group_send("feed", {"type": "x"})
+    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "x"}
+
+
+async def test_a_deleted_exchange_is_made_again(
+    rabbitmq: Broker, vhost_url: str, layer: ChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    assert await layer.group_send("feed", {"type": "x"})
+    await layer.receive(channel)
+    rabbitmq.api("DELETE", f"exchanges/{vhost_of(vhost_url)}/progrock.groups")
+    assert not await layer.group_send("feed", {"type": "lost"})
+    await until(lambda: layer.epoch == 2)
+    assert await layer.group_send("feed", {"type": "found"})
+    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "found"}
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no exchange 'progrock.groups'" in said
+
+
+async def test_a_push_never_raises(layer: ChannelLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await layer.group_send("feed", {"type": "x"})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")  # uvloop's
+
+    monkeypatch.setattr(layer._carehare_connection.result()._protocol, "publish", fail)
+    assert not await layer.group_send("feed", {"type": "x"})
+
+
+async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
+    line: Line, layer: ChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 0.2)
+    assert await layer.group_send("feed", {"type": "x"})
+    assert not layer.stalled
+    line.flows.clear()
+    for _ in range(5):
+        assert not await layer.group_send("feed", {"type": "x"})
+    assert layer.stalled
+    assert layer.connected
+    [exchange] = layer._carehare_connection.result()._protocol._exchange_channels.values()
+    assert len(exchange._delivering) == 1, "one was tried, the others were not written"
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 20)
+    monkeypatch.setattr(channel_layer, "CALM", 0)
+    line.flows.set()
+    await until(lambda: not layer.stalled)
+    assert await layer.group_send("feed", {"type": "x"})
+    ours = [record.levelname for record in caplog.records if record.name.startswith("broker.")]
+    assert ours == ["INFO", "WARNING", "INFO"]
+    assert layer.epoch == 1
 
 
 async def test_a_layer_closes_also_while_it_is_not_connected() -> None:
@@ -636,7 +822,7 @@ async def test_verify_says_found_wanted_and_left_over(rabbitmq: Broker, vhost_ur
     wrong = {"durable": True, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-max-length": 9}}
     rabbitmq.api("PUT", f"queues/{vhost}/{QUEUE}", wrong)
     found = await verify(api, vhost, Topology({"render": 2}))
-    assert f"queue {QUEUE}: found x-delivery-limit 5, wanted 20" in found
+    assert f"queue {QUEUE}: found x-delivery-limit 5, wanted 1000" in found
     assert f"queue {QUEUE}: found x-max-length 9, wanted (not set)" in found
     assert f"queue {QUEUE}: found x-dead-letter-exchange (not set), wanted progrock.dead" in found
     assert f"binding progrock.poll --*.render.0--> {QUEUE}: wanted, not found" in found
