@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -38,8 +37,8 @@ from tests.services import Postgres
 
 #: A screen shows what the ledger held so many seconds before.
 FRESH = 10.0
-#: Tracebacks that run through code of ours and are none of our mistakes.
-KNOWN = re.compile(r"(?!)")
+#: Ends of tracebacks that run through code of ours and are none of our mistakes: none is known.
+KNOWN: tuple[str, ...] = ()
 
 
 @dataclass
@@ -206,7 +205,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         verdict.faults, verdict.checked = len(run.rampage.faults), run.checked
         verdict.spared = "RabbitMQ itself was never ended: no --node-command" if cluster.spared else ""
         tracebacks = world.tracebacks()
-        verdict.tracebacks = [line for line, ours in tracebacks if ours and not KNOWN.search(line)]
+        verdict.tracebacks = [line for line, ours in tracebacks if ours and not any(known in line for known in KNOWN)]
         connects = sum(client.connects for client in clients)
         say(f"{connects} connects of {len(clients)} sockets")
         for (line, ours), count in sorted(Counter(tracebacks).items()):
