@@ -359,7 +359,9 @@ class Promise(RuleBasedStateMachine):
                     continue
                 assert row.turn not in self.kept[job].winners, f"two winners of turn {row.turn}"
                 self.kept[job].winners.add(row.turn)
-                if not wanted.crashes:
+                if wanted.error.startswith("given up"):
+                    assert self.kept[job].risks >= rounds.MOST_CRASHES, "given up without its crashes"
+                elif not wanted.crashes:
                     self.kept[job].risks = 0
                 if wanted.state == "starting":
                     self.kept[job].intent = self.clock
@@ -490,9 +492,8 @@ class Promise(RuleBasedStateMachine):
     def disturb(self, worker: int, n: int, what: str) -> None:
         """One of the faults."""
         self.calm = False
-        if what == "crash":  # and another worker takes its place
-            self.workers[worker].end()
-            self.workers[worker] = Worker(self)
+        if what == "crash":
+            self.crash(worker)
         elif what == "cut":  # it loses its connection, or RabbitMQ gives up a frozen one
             self.workers[worker].cut()
         elif what == "empty":  # RabbitMQ is replaced by an empty one
@@ -503,6 +504,27 @@ class Promise(RuleBasedStateMachine):
         elif self.messages:  # a message comes twice
             message = self.messages[n % len(self.messages)]
             self.messages.append(Message(message.backend, message.tasks, message.deliveries + n % 2))
+
+    def crash(self, worker: int) -> None:
+        """A worker ends, and another one takes its place."""
+        self.workers[worker].end()
+        self.workers[worker] = Worker(self)
+
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        backend=st.sampled_from(list(BACKENDS)),
+        times=st.integers(3, 8),
+        steps=st.integers(4, 8),
+    )
+    def kill(self, worker: int, backend: str, times: int, steps: int) -> None:
+        """What comes first kills each worker that takes it, somewhere in its round."""
+        self.calm = False
+        for _ in range(times):
+            if self.give(self.workers[worker], backend, 1):
+                for _ in range(steps):
+                    if gates := self.workers[worker].gates:
+                        self.let_on(gates[0])
+            self.crash(worker)
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 5.0, 7.0, 12.0, 30.0, 70.0]))
     def wait(self, seconds: float) -> None:
@@ -581,9 +603,7 @@ class Promise(RuleBasedStateMachine):
                 assert run.state == "succeeded"
             elif row.state == "failed" and row.error.startswith("outcome unknown"):
                 assert (row.backend, self.calm) == ("once", False), "an outcome unknown without a reason"
-            elif row.state == "failed" and row.error.startswith("given up"):
-                assert self.kept[row.id].risks >= rounds.MOST_CRASHES, "given up without its crashes"
-            elif row.state == "failed":
+            elif row.state == "failed" and not row.error.startswith("given up"):
                 assert run, f"failed before it was started: {row.error}"
                 assert run.state == "failed", f"failed by nobody's word: {row.error}"
             assert row.id in self.shown | self.excused, f"job_finished was never sent: {row}"
