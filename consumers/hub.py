@@ -51,24 +51,25 @@ class Outbox:
     def offer(self, key: str, frame: str) -> None:
         """Send the frame, in place of an unsent one of this key: at once, or by a task where the socket has to be waited for."""
         self._frames[key] = frame
-        if not self._held and self._sender is None:
-            drain = self._drain()
-            with suppress(
-                StopIteration
-            ):  # sent: most sockets take a frame at once, and a task costs as much as the frame
-                self._sender = asyncio.create_task(_rest(drain, drain.send(None)))
+        self._start()
 
     async def open(self, first: str) -> None:
         """Send the first frame, and from then on what was offered meanwhile."""
         await self._send(first)
         self._held = False
-        await self._drain()
+        self._start()
 
     def close(self) -> None:
         """Send nothing more."""
         self._held = True
         if self._sender is not None:
             self._sender.cancel()
+
+    def _start(self) -> None:
+        if not self._held and self._sender is None:
+            drain = self._drain()
+            with suppress(StopIteration):  # all is sent: most sockets take a frame at once, and need no task
+                self._sender = asyncio.create_task(_rest(drain, drain.send(None)))
 
     async def _drain(self) -> None:
         try:

@@ -68,6 +68,25 @@ async def test_what_is_offered_before_the_snapshot_comes_after_it() -> None:
     assert socket.frames == ["snapshot", "a1"]
 
 
+async def test_one_frame_at_a_time_is_on_its_way_to_a_socket_that_was_slow_from_the_first() -> None:
+    socket = Socket()
+
+    async def send(text: str) -> None:
+        await socket.send(text)
+        if text == "snapshot":
+            socket.writable.clear()
+
+    outbox = Outbox(send)
+    outbox.offer("a", "a1")
+    opening = asyncio.create_task(outbox.open("snapshot"))
+    await frames_of(socket, 1)
+    for n in range(2, 6):
+        outbox.offer("a", f"a{n}")
+    socket.writable.set()
+    await opening
+    assert await frames_of(socket, 3) == ["snapshot", "a1", "a5"]
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("after websocket.close")])
 async def test_a_socket_that_has_gone_takes_nothing_more_and_nobody_else_hears_of_it(error: Exception) -> None:
     socket, outbox = await opened()
