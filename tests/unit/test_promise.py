@@ -122,7 +122,7 @@ class Worker:
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
         self.poller.ledger = self.ledger = Database(self)
-        self.poller._lateness = deque()
+        self.poller._lateness = Counter()
         self.poller.rounds = {
             name: Rounds(
                 cast(Any, Backend(self, options)),
@@ -435,8 +435,9 @@ class Promise(RuleBasedStateMachine):
         row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
         if row is not None:
             self.kept[row.id].cancelled = True
-            if not row.active and not any(row.id == task.job for message in self.messages for task in message.tasks):
-                self.excused.add(row.id)  # its first task was never published
+            tasks = {task[:2] for message in self.messages for task in message.tasks}
+            if not row.active and (row.id, row.turn - 1) not in tasks:
+                self.excused.add(row.id)  # the task that it waited for was never published, or lost
         if row is not None and row.state == "running" and published:
             self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
