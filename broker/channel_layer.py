@@ -143,7 +143,9 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
     @property
     def connected(self) -> bool:
         future = self._carehare_connection
-        return future.done() and not future.cancelled() and not future.result()._protocol._transport.is_closing()
+        if not future.done() or future.cancelled() or future.exception():
+            return False
+        return not future.result()._protocol._transport.is_closing()
 
     @property
     def carehare_connection(self) -> asyncio.Future[_Connection]:
@@ -161,7 +163,7 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         return name
 
     async def group_send(self, group: str, message: dict[str, Any]) -> bool:
-        """Sends to a group, at most once; False when the push was dropped, which takes some seconds at most."""
+        """Sends to a group, at most once. Never raises for RabbitMQ's sake: False, after some seconds at most."""
         self.require_valid_group_name(group)
         body = serialize_message(GroupRecipient(group), message)
         now = asyncio.get_running_loop().time()

@@ -127,8 +127,9 @@ class Publisher:
             exchange, routing_key, expiration = route(backend, shard, batch.delay, left)
             about = properties(batch.tasks, now) | {"expiration": expiration}
             await self._send(exchange, routing_key, encode(batch.tasks), about)
-        except PublishFailed as error:
-            batch.done.set_exception(error)
+        except Exception as error:  # whatever it is: nobody may take these tasks for published
+            failure = error if isinstance(error, PublishFailed) else PublishFailed(f"{type(error).__name__}: {error}")
+            batch.done.set_exception(failure)
         else:
             batch.done.set_result(None)
         finally:

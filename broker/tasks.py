@@ -31,7 +31,7 @@ def shard_of(job: str, shards: int) -> int:
 
 def encode(tasks: Sequence[Task]) -> bytes:
     """The body of one message; `due` to the microsecond, in UTC."""
-    dues = {task.due: datetime.fromtimestamp(task.due, UTC) for task in tasks}
+    dues = {due: datetime.fromtimestamp(due, UTC) for due in {task.due for task in tasks}}
     entries = [{"job": task.job, "turn": task.turn, "due": dues[task.due]} for task in tasks]
     return orjson.dumps({"v": VERSION, "tasks": entries}, option=orjson.OPT_UTC_Z)
 
@@ -69,6 +69,8 @@ def _epoch(text: str) -> float:
     due = datetime.fromisoformat(text)
     if due.tzinfo is None:
         raise ValueError("due has no time zone")
+    if not 2000 <= due.year < 9000:
+        raise ValueError("due is not in the years 2000 to 8999")
     return due.timestamp()
 
 

@@ -143,6 +143,7 @@ class Hub:
         self._sessions: Counter[str] = Counter()
         self._unpublished: dict[str, Row] = {}
         self._publishing: asyncio.Task[None] | None = None
+        self._later: set[asyncio.Task[None]] = set()
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._epoch = 0
         self._lost = asyncio.Event()
@@ -214,6 +215,13 @@ class Hub:
             if len(self._unpublished) < MOST_UNPUBLISHED:
                 self._unpublished[row.id] = row
 
+    def later(self, *work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside whatever goes on: no socket waits for RabbitMQ."""
+        for each in work:
+            task = asyncio.create_task(each)
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+
     async def _publish_again(self) -> None:
         """What could not be published, when RabbitMQ is back; twice does no harm, the second is stale."""
         rows = list(self._unpublished.values())
@@ -234,14 +242,7 @@ class Hub:
 
     def session_ended(self, message: dict[str, Any]) -> None:
         """Close the sockets of a session that logged out."""
-        for member in [member for member in self._members if member.session == message["session"]]:
-            self._tasks.append(asyncio.create_task(self._close(member)))
-
-    async def _close(self, member: Member) -> None:
-        try:
-            await member.close()
-        finally:
-            self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]  # it is there
+        self.later(*(member.close() for member in self._members if member.session == message["session"]))
 
     def _deliver(self, changes: Iterable[Sequence[Any]]) -> None:
         for name, job, version, ended, frame in changes:
@@ -331,8 +332,11 @@ class Hub:
         self._late = bool(names) and await database(ledger.late, names, list(conf.backends()), LATE)
         if names:
             changed = await database(ledger.changed_since, names, begun - self._repaired + OVERLAP)
-            shown = {job: v for audience in self._audiences.values() for job, v in audience.versions.items()}
-            lost = [job for job, version in changed.items() if version > shown.get(job, 0)]
+            lost = [
+                job
+                for job, (name, version) in changed.items()
+                if name in self._audiences and version > self._audiences[name].versions.get(job, 0)
+            ]
             if lost:
                 rows = await database(ledger.load, lost, results=True)
                 self._deliver([change_of(row) for row in rows.values()])

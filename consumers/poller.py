@@ -4,9 +4,10 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import quantiles
+from itertools import accumulate
+from typing import Any
 
 from channels.layers import get_channel_layer
 from django.db import close_old_connections
@@ -50,13 +51,14 @@ class Poller:
         self.subscriber = Subscriber(conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare)
         self.holding = Holding(self.subscriber, self.publisher)
         self.ledger = Ledger()
+        self.layer: Any = get_channel_layer()
         self.rounds = {
             name: Rounds(
                 build(options),
                 options,
                 ledger=self.ledger,
                 publisher=self.publisher,
-                layer=get_channel_layer(),
+                layer=self.layer,
                 draw=random.random,
             )
             for name, options in backends.items()
@@ -64,7 +66,7 @@ class Poller:
         }
         self._stopping = asyncio.Event()
         self._rounds_under_way: set[asyncio.Task[None]] = set()
-        self._lateness: deque[float] = deque(maxlen=10_000)
+        self._lateness: Counter[int] = Counter()  # tasks by whole milliseconds, since the last report
 
     def stop(self) -> None:
         """Take no more deliveries; `run` returns when the rounds under way are finished."""
@@ -92,6 +94,7 @@ class Poller:
             await self.publisher.close()
             await self.subscriber.close()
             await asyncio.gather(loops[0], return_exceptions=True)
+            await self.layer.close()
             for rounds in self.rounds.values():
                 await rounds.backend.aclose()
 
@@ -112,15 +115,10 @@ class Poller:
 
     async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
         now = time.time()
-        self._lateness.extend(now - task.due for part in parts for task in part.tasks)
+        for part in parts:
+            self._lateness[int((now - part.tasks[0].due) * 1e3)] += len(part.tasks)
         try:
-            calm = [part for part in parts if part.deliveries < 2]
-            if calm:
-                tasks = [task for part in calm for task in part.tasks]
-                await self.rounds[backend].work(shard, tasks, deliveries=max(part.deliveries for part in calm))
-            for part in parts:
-                if part.deliveries >= 2:
-                    await self.rounds[backend].work(shard, part.tasks, deliveries=part.deliveries)
+            await self.rounds[backend].work(shard, parts)
         except* BrokerError as errors:
             self.subscriber.restart(str(errors.exceptions[0]))
         except* Exception:  # the worker lives on; the tasks come again when the connection starts over
@@ -134,12 +132,15 @@ class Poller:
         """Bring back the jobs whose task was lost: overdue, and overtaken by their queue's later tasks. And forget old ones."""
         while True:
             await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
-            for backend, shard in self.queues:
-                await self._sweep_queue(backend, shard)
-            await self.ledger(close_old_connections)  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
-            await self._end_orphans()
-            if conf.keep_days():
-                await self.ledger(ledger.forget, conf.keep_days())
+            try:
+                for backend, shard in self.queues:
+                    await self._sweep_queue(backend, shard)
+                await self.ledger(close_old_connections)  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
+                await self._end_orphans()
+                if conf.keep_days():
+                    await self.ledger(ledger.forget, conf.keep_days())
+            except Exception:  # the worker lives on: a row that somebody's own table points at cannot be deleted, say
+                logger.exception("a sweep failed")
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:
         if (watermark := self.subscriber.watermark(poll_queue(backend, shard))) is None:
@@ -157,6 +158,7 @@ class Poller:
                 await self.publisher.publish(backend, shard, tasks, delay=0.0)
             except BrokerError as error:
                 logger.warning("swept jobs wait for the next sweep: %s", error)
+                await self.ledger(ledger.unsweep, claimed)
 
     async def _end_orphans(self) -> None:
         """Jobs of backends that are no longer configured have no queue that anybody consumes: any worker ends them."""
@@ -169,7 +171,13 @@ class Poller:
         """Say once a minute how late the tasks were."""
         while True:
             await asyncio.sleep(REPORT)
-            if len(late := sorted(self._lateness)) > 1:
-                cuts = quantiles(late, n=100)
-                logger.info("late by %.0f ms median, %.0f ms p99, tasks=%d", cuts[49] * 1e3, cuts[98] * 1e3, len(late))
-            self._lateness.clear()
+            late, self._lateness = self._lateness, Counter()
+            if tasks := late.total():
+                middle, p99 = (_quantile(late, part) for part in (0.5, 0.99))
+                logger.info("late by %d ms median, %d ms p99, tasks=%d", middle, p99, tasks)
+
+
+def _quantile(counts: Counter[int], part: float) -> int:
+    """The smallest value that so large a part of all is not above."""
+    below = accumulate(count for _, count in sorted(counts.items()))
+    return next(value for value, sum_ in zip(sorted(counts), below, strict=True) if sum_ >= part * counts.total())

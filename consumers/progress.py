@@ -120,7 +120,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             _create, self.member.audiences[0], backend, message.get("params"), message.get("request")
         )
         if created:
-            await asyncio.gather(self.hub.publish(row), self.hub.show(row))
+            self.hub.later(self.hub.publish(row), self.hub.show(row))
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
 
@@ -128,8 +128,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         assert self.member is not None
         row, asked = await database(_request_cancel, self.member.audiences, message.get("job"))
         if asked:
-            publish = [self.hub.publish(row)] if row.state == State.RUNNING else []
-            await asyncio.gather(self.hub.show(row), *publish)
+            self.hub.later(self.hub.show(row), *([self.hub.publish(row)] if row.state == State.RUNNING else []))
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
 

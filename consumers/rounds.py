@@ -4,15 +4,16 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from channels.db import database_sync_to_async
 from django.db import close_old_connections
 
+from broker.holding import Due
 from broker.lanes import Lane, lane_for
 from broker.publisher import Publisher
 from broker.tasks import Task
@@ -30,11 +31,10 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+V = TypeVar("V")
 
 #: So many workers may die of one job before it is given up.
 MOST_CRASHES = 5
-#: The most that one push carries, in characters of frames; RabbitMQ takes messages of up to 16 MiB.
-MOST_PUSHED = 1_000_000
 #: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds.
 SPREAD = 0.05
 
@@ -48,11 +48,15 @@ class Ledger:
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `progrock.ledger` until the database answers. Logs one line when it goes, one when it is back."""
-        wait = 0.5
+        wait, doubt = 0.5, False
         while True:
             try:
                 answer = await self._run(partial(function, *args, **kwargs))
+                if doubt and function is ledger.commit:  # the try before may have been done, and its answer lost
+                    found = await self._run(partial(cast(Any, ledger.committed), *args))
+                    cast(dict[str, Any], answer).update(found)
             except AWAY as error:
+                doubt = True
                 await self._run(close_old_connections)
                 if not self.away:
                     logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
@@ -92,19 +96,22 @@ class Rounds:
         self._starting = asyncio.Lock()
         self._abandoning: set[asyncio.Task[Any]] = set()
 
-    async def work(self, shard: int, tasks: Sequence[Task], *, deliveries: int = 0) -> None:
+    async def work(self, shard: int, parts: Sequence[Due]) -> None:
         """Take one step of each job whose task is valid. Raises BrokerError: then the tasks must come again.
 
-        `deliveries` counts how often the tasks came before; from two on, each is worked by itself and counted as a crash
-        of its worker until its round commits.
+        The tasks of a message that was delivered twice before are worked one by one, and each is counted as a crash of its
+        worker until its round commits.
         """
-        if deliveries >= 2:
-            for task in tasks:
-                await self._step(shard, [task], redelivered=True, careful=True)
-        else:
-            await self._step(shard, tasks, redelivered=deliveries > 0, careful=False)
+        if calm := [part for part in parts if part.deliveries < 2]:
+            again = {task for part in calm if part.deliveries for task in part.tasks}
+            await self._step(shard, [task for part in calm for task in part.tasks], again)
+        for part in parts:
+            if part.deliveries >= 2:
+                for task in part.tasks:
+                    await self._step(shard, [task], {task}, careful=True)
 
-    async def _step(self, shard: int, tasks: Sequence[Task], *, redelivered: bool, careful: bool) -> None:
+    async def _step(self, shard: int, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False) -> None:
+        """One step for each of the tasks; `again` holds those that were delivered before."""
         rows = await self.ledger(ledger.load, {task.job for task in tasks})
         current: dict[str, Row] = {}
         resumed: list[Row] = []
@@ -115,32 +122,35 @@ class Rounds:
                 continue
             if not row.active:
                 # its round died after the commit, or it was cancelled while it waited in line: job_finished is owed
-                if task.turn == row.turn - 1 and (redelivered or (row.state == State.CANCELLED and not row.handle)):
+                if task.turn == row.turn - 1 and (task in again or (row.state == State.CANCELLED and not row.handle)):
                     ended.append(row.id)
             elif task.turn == row.turn:
                 current[row.id] = row
-            elif redelivered and task.turn == row.turn - 1 and row.state != State.STARTING:
+            elif task.turn == row.turn - 1 and task in again and row.state != State.STARTING:
                 resumed.append(row)  # its round died between the commit and the publish
         if careful:
             await self._count_crashes(current)
         waiting = [row for row in current.values() if row.state in (State.QUEUED, State.STARTING)]
         others = [row for row in current.values() if row.state == State.RUNNING]
-        async with asyncio.TaskGroup() as group:
-            if resumed:
-                group.create_task(self._publish(shard, resumed, delay=0.0))
-            if ended:
-                again = await self.ledger(ledger.load, ended, results=True)
-                group.create_task(self.push(list(again.values())))
-            if others:
-                group.create_task(self._look(shard, others))
-            if waiting:
-                group.create_task(self._start(shard, waiting))
+        work: list[Coroutine[Any, Any, None]] = []
+        if ended:
+            rows = await self.ledger(ledger.load, ended, results=True)
+            work.append(self.push(list(rows.values())))
+        if resumed:
+            work.append(self._publish(shard, resumed, delay=0.0))
+        if others:
+            work.append(self._look(shard, others))
+        if waiting:
+            work.append(self._start(shard, waiting))
+        await _all(work)
 
     # Deciding: one call of the backend for each kind of step
 
     async def _look(self, shard: int, rows: Sequence[Row]) -> None:
         """Poll the running jobs, and cancel those whose cancellation was asked for."""
-        polls, cancels, decisions = [], [], {}
+        polls: list[Row] = []
+        cancels: list[Row] = []
+        decisions: dict[str, Decision] = {}
         for row in rows:
             if row.crashes >= MOST_CRASHES:
                 decisions[row.id] = _give_up(row)
@@ -150,45 +160,52 @@ class Rounds:
                 cancels.append(row)
             else:
                 decisions[row.id] = _end(row, State.CANCELLED, "")
-        polled, cancelled = await asyncio.gather(self._poll(polls), self._cancel(cancels))
-        await self._finish(shard, rows, decisions | polled | cancelled)
+        work = [self._cancel(row, decisions) for row in cancels]
+        if polls:
+            work.append(self._poll(polls, decisions))
+        await _all(work)
+        await self._finish(shard, rows, decisions)
 
-    async def _poll(self, rows: Sequence[Row]) -> dict[str, Decision]:
-        if not rows:
-            return {}
+    async def _poll(self, rows: Sequence[Row], decisions: dict[str, Decision]) -> None:
+        answers = await self._ask(self.backend.poll, [_view(row) for row in rows])
         silence = BackendError("the backend said nothing of this job")
-        answers: Mapping[str, Any] = {}
-        try:
-            answers = await self.backend.poll([_view(row) for row in rows])
-        except Exception as error:  # a class of the project's own must not take the round down
-            silence = self._mishap("poll", error)
-        return {
-            row.id: policy.decide_poll(
-                row, answers.get(row.id, silence), now=time.time(), options=self.options, draw=self.draw()
+        if not isinstance(answers, Mapping):
+            silence = (
+                answers if isinstance(answers, BackendError) else BackendError("the backend's class gave no mapping")
             )
-            for row in rows
-        }
+            answers = {}
+        for row in rows:
+            decisions[row.id] = self._decide(policy.decide_poll, row, answers.get(row.id, silence))
 
-    async def _call(self, call: Callable[[JobView], Awaitable[Any]], row: Row) -> Any:
-        """What the backend says to a start or a cancel: its answer, or the BackendError that it raised."""
+    async def _cancel(self, row: Row, decisions: dict[str, Decision]) -> None:
+        async with self._calls:
+            outcome = await self._ask(self.backend.cancel, _view(row))
+        decisions[row.id] = self._decide(policy.decide_cancel, row, outcome)
+
+    async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:
+        """What the backend says, or the BackendError. What a class of the project's own does wrong is its failure, not the round's."""
         try:
-            return await call(_view(row))
+            async with asyncio.timeout(
+                2 * self.options.timeout + 1.0
+            ):  # the generic backend keeps its timeout by itself
+                return await call(about)
         except BackendError as error:
             return error
-        except Exception as error:  # as above
-            return self._mishap(call.__name__, error)
+        except TimeoutError:
+            return BackendError(f"the backend did not answer within {self.options.timeout:g} s")
+        except Exception as error:
+            return self._mishap(error)
 
-    def _mishap(self, doing: str, error: Exception) -> BackendError:
-        logger.error("the class of backend %s raised in %s", self.options.name, doing, exc_info=error)
+    def _decide(self, decide: Callable[..., Decision], row: Row, outcome: Any) -> Decision:
+        about = {"now": time.time(), "options": self.options, "draw": self.draw()}
+        try:
+            return decide(row, outcome, **about)
+        except Exception as error:  # as above: it answered with what is no Status
+            return decide(row, self._mishap(error), **about)
+
+    def _mishap(self, error: Exception) -> BackendError:
+        logger.error("the class of backend %s failed", self.options.name, exc_info=error)
         return BackendError(f"the backend's class failed: {type(error).__name__}")
-
-    async def _cancel(self, rows: Sequence[Row]) -> dict[str, Decision]:
-        async def cancel(row: Row) -> tuple[str, Decision]:
-            async with self._calls:
-                outcome = await self._call(self.backend.cancel, row)
-            return row.id, policy.decide_cancel(row, outcome, now=time.time(), options=self.options, draw=self.draw())
-
-        return dict(await asyncio.gather(*map(cancel, rows)))
 
     async def _start(self, shard: int, rows: Sequence[Row]) -> None:
         """Start queued jobs, as many at once as the backend takes, so that no intent is open for longer than its call.
@@ -216,7 +233,9 @@ class Rounds:
             elif row.state == State.QUEUED and row.cancel_requested:  # while a start that failed was under way
                 decisions[row.id] = _end(row, State.CANCELLED, "")
             elif now >= row.deadline_at:
-                decisions[row.id] = _end(row, State.EXPIRED, "the deadline passed before the backend took the job")
+                decisions[row.id] = _end(
+                    row, State.EXPIRED, "the deadline passed before the backend had confirmed the job"
+                )
             elif row.state == State.STARTING and not self.options.repeat:
                 decisions[row.id] = _end(row, State.FAILED, "outcome unknown: the start may or may not have arrived")
             else:
@@ -225,6 +244,7 @@ class Rounds:
         intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
         opened = time.monotonic()
         won = await self.ledger(ledger.commit, intents, now) if intents else {}
+        await self._tell_cancelled([row.id for row in ready if row.id not in won])
         ready = [row for row in ready if row.id in won]
         for row in ready:
             row.turn, row.version = won[row.id].turn, won[row.id].version
@@ -235,8 +255,7 @@ class Rounds:
                 # this process was frozen, or the ledger away: where no sweep has given the job to somebody else, once more
                 decision = replace(_end(row, State.QUEUED, ""), delay=0.0)
             else:
-                outcome = await self._call(self.backend.start, row)
-                decision = policy.decide_start(row, outcome, now=time.time(), options=self.options, draw=self.draw())
+                decision = self._decide(policy.decide_start, row, await self._ask(self.backend.start, _view(row)))
             if row.id in repeated and decision.state == State.QUEUED:
                 decision = replace(decision, state=State.STARTING)  # an earlier try may have arrived
             decisions[row.id] = decision
@@ -249,12 +268,19 @@ class Rounds:
             crashes = await self.ledger(ledger.count_crash, row.id, row.turn)
             if crashes is None:
                 del rows[row.id]
+                await self._tell_cancelled([row.id])
             else:
                 row.crashes = crashes
 
+    async def _tell_cancelled(self, lost: Sequence[str]) -> None:
+        """Of the jobs whose turn is gone, show those that were cancelled in the line meanwhile: `job_finished` is owed."""
+        if lost:
+            rows = (await self.ledger(ledger.load, lost)).values()
+            await self.push([row for row in rows if row.state == State.CANCELLED and not row.handle])
+
     def _abandon(self, row: Row) -> None:
         """Tell the backend, once, that nobody waits for this job any more; what comes of it changes nothing here."""
-        task = asyncio.create_task(self._call(self.backend.cancel, row))
+        task = asyncio.create_task(self._ask(self.backend.cancel, _view(row)))
         self._abandoning.add(task)
         task.add_done_callback(self._abandoning.discard)
 
@@ -267,7 +293,7 @@ class Rounds:
         now = time.time()
         updates = {row.id: _decided(row, decisions[row.id], now) for row in rows if row.id in decisions}
         won = await self.ledger(ledger.commit, list(updates.values()), now)
-        delays: list[tuple[Row, float]] = []
+        delays: dict[float, list[Row]] = defaultdict(list)
         changed: list[Row] = []
         for row in rows:
             if (new := won.get(row.id)) is None:
@@ -284,25 +310,19 @@ class Rounds:
                 row.error, row.result = update.error, update.result
                 changed.append(row)
             if delay is not None:
-                delays.append((row, 0.0 if new.cancel_requested and not update.cancel_seen else delay))
+                delays[0.0 if new.cancel_requested and not update.cancel_seen else delay].append(row)
             if row.state == State.EXPIRED and row.handle and self.options.cancels:
                 self._abandon(row)
-        if changed:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._publish_next(shard, delays))
-                group.create_task(self.push(changed))
-        else:
-            await self._publish_next(shard, delays)
+        await _all([*self._next(shard, delays), *([self.push(changed)] if changed else [])])
 
-    async def _publish_next(self, shard: int, delays: Iterable[tuple[Row, float]]) -> None:
-        groups: dict[tuple[Lane | None, bool], list[tuple[Row, float]]] = defaultdict(list)
-        for row, delay in delays:
-            groups[lane_for(delay), delay == self.options.interval].append((row, delay))
-        async with asyncio.TaskGroup() as group:
-            for (_, regular), members in groups.items():
-                delay = min(delay for _, delay in members)
-                spread = SPREAD * self.options.interval if regular else 0.0
-                group.create_task(self._publish(shard, [row for row, _ in members], delay=delay, spread=spread))
+    def _next(self, shard: int, delays: Mapping[float, Sequence[Row]]) -> Iterable[Coroutine[Any, Any, None]]:
+        """Publish the next tasks: one message for all that goes into one lane, but regular polls by themselves."""
+        lanes: dict[tuple[Lane | None, bool], list[float]] = defaultdict(list)
+        for delay in delays:
+            lanes[lane_for(delay), delay == self.options.interval].append(delay)
+        for (_, regular), some in lanes.items():
+            rows = [row for delay in some for row in delays[delay]]
+            yield self._publish(shard, rows, delay=min(some), spread=SPREAD * self.options.interval if regular else 0.0)
 
     async def _publish(self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0) -> None:
         tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]
@@ -317,13 +337,22 @@ class Rounds:
             feeds[feed_of(row.audience)].append(change_of(row))
         await asyncio.gather(
             *(
-                self.layer.group_send(feed, {"type": "job.changed", "changes": part})
+                self.layer.group_send(feed, {"type": "job.changed", "changes": changes})
                 for feed, changes in feeds.items()
-                for part in _parts(changes)
             )
         )
         if job_changed.has_listeners() or job_finished.has_listeners():
             await database_sync_to_async(_send_signals)([wire.job_frame(row) for row in rows])
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do it all at once; nothing is abandoned where one part fails."""
+    if len(work) == 1:
+        await work[0]
+        return
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)
 
 
 def _view(row: Row) -> JobView:
@@ -365,20 +394,6 @@ def _decided(row: Row, decision: Decision, now: float) -> Update:
         due_at=now + (decision.delay or 0.0), visible=visible,
         cancel_seen=row.cancel_requested and row.state == State.RUNNING,
     )  # fmt: skip
-
-
-def _parts(changes: list[list[Any]]) -> Iterable[list[list[Any]]]:
-    """The changes in parts that a message can carry."""
-    part: list[list[Any]] = []
-    size = 0
-    for change in changes:
-        if part and size + len(change[-1]) > MOST_PUSHED:
-            yield part
-            part, size = [], 0
-        part.append(change)
-        size += len(change[-1])
-    if part:
-        yield part
 
 
 def _send_signals(frames: Sequence[dict[str, Any]]) -> None:

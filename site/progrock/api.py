@@ -127,13 +127,14 @@ def _publish(job: str) -> None:
     row = ledger.load([job])[job]
     url = conf.amqp_url()
     try:
+        tasks, shard = [], 0
         if row.active:
-            options = conf.backends()[row.backend]
-            task = Task(job=job, turn=row.turn, due=row.due_at)
+            shard = shard_of(job, conf.backends()[row.backend].shards)
             if row.state != State.STARTING:  # an open intent is only flagged
-                blocking.publish_tasks(url, row.backend, shard_of(job, options.shards), [task])
+                tasks = [Task(job=job, turn=row.turn, due=row.due_at)]
         change = [row.audience, row.id, row.version, not row.active, wire.encode(wire.update_frame(row))]
-        blocking.group_send(url, feed_of(row.audience), {"type": "job.changed", "changes": [change]})
+        message = {"type": "job.changed", "changes": [change]}
+        blocking.publish_and_tell(url, row.backend, shard, tasks, feed_of(row.audience), message)
     except (BrokerError, KeyError) as error:
         logger.warning(
             "job %s is in the ledger, but its task could not be published: %s; a worker's sweep will", job, error

@@ -157,6 +157,19 @@ def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, 
     return won
 
 
+def committed(updates: Sequence[Update], now: float) -> dict[str, Won]:
+    """Those of `commit`'s updates that stand in the ledger as they were to be written: it was done, and only its answer was lost."""
+    found: dict[str, Won] = {}
+    rows = load(u.id for u in updates)
+    for u in updates:
+        row = rows.get(u.id)
+        if row is None or (row.turn, row.state) != (u.turn + 1, u.state):
+            continue
+        if any(abs(row.due_at - due) < 2e-6 for due in (u.due_at, now)):
+            found[u.id] = Won(row.turn, row.version, row.due_at, row.cancel_requested, row.ended)
+    return found
+
+
 def count_crash(job: str, turn: int) -> int | None:
     """Commit `crashes + 1` for one job before a call that may kill the worker; None where the turn is gone."""
     found = _execute(
@@ -205,6 +218,16 @@ def sweep(
     return [(_id(job), turn) for job, turn in found]
 
 
+def unsweep(claimed: Sequence[tuple[str, int]]) -> None:
+    """Take back that these jobs were swept: their tasks could not be published."""
+    rows = [[_key(job), turn] for job, turn in claimed]
+    _execute(
+        f"UPDATE {_TABLE} SET sweeps = sweeps - 1 FROM v WHERE id = n_id AND turn = n_turn AND sweeps > 0 RETURNING id",
+        rows,
+        ("n_id", "n_turn"),
+    )
+
+
 def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> list[str]:
     """End active jobs of none of these backends that nobody has looked at since `before`; returns their ids.
 
@@ -225,17 +248,17 @@ def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> l
     return [_id(job) for (job,) in found]
 
 
-def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, int]:
-    """Versions, by id, of the audiences' jobs that changed in the last `seconds` by the database's clock."""
+def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[str, int]]:
+    """Audience and version, by id, of the audiences' jobs that changed in the last `seconds` by the database's clock."""
     ago = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '-{seconds:.3f} seconds')"
     if _postgresql():
         ago = f"clock_timestamp() - interval '{seconds:.3f} seconds'"
     found = _execute(
-        f"SELECT CAST(id AS text), version FROM {_TABLE}, v WHERE audience = n_audience AND changed_at >= {ago}",
+        f"SELECT CAST(id AS text), audience, version FROM {_TABLE}, v WHERE audience = n_audience AND changed_at >= {ago}",
         [[a] for a in audiences],
         ("n_audience",),
     )
-    return {_id(job): version for job, version in found}
+    return {_id(job): (audience, version) for job, audience, version in found}
 
 
 def forget(days: float, most: int = 500) -> int:

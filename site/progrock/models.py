@@ -41,7 +41,9 @@ class Job(models.Model):
     version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
     turn = models.PositiveIntegerField(default=1, help_text="+1 at each step; a poll task of another turn is stale")
     due_at = models.DateTimeField(help_text="When the next step is due")
-    due_slot = models.IntegerField(null=True, default=0, editable=False, help_text="due_at, coarse, for the sweep's index")
+    due_slot = models.IntegerField(
+        null=True, default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
+    )
     cancel_requested = models.BooleanField(default=False)
     attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
     crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")

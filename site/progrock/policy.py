@@ -51,9 +51,9 @@ def decide_start(job: Job, outcome: str | BackendError, *, now: float, options: 
     A start that surely never arrived goes back to the queue. One that may have arrived is repeated with the same key
     (the intent stays open: a cancel waits for the handle), or is unknown where the backend takes no repeat.
     """
-    if isinstance(outcome, str):
+    if not isinstance(outcome, BackendError):
         try:
-            handle = check_handle(str(outcome))
+            handle = check_handle(str(outcome) if isinstance(outcome, str) else outcome)
         except BackendError as error:
             outcome = error
     if isinstance(outcome, BackendError):
@@ -94,6 +94,8 @@ def decide_poll(job: Job, outcome: Status | BackendError, *, now: float, options
             return _ended(job, "failed", f"the job succeeded, but its result cannot be kept: {error}", message=message)
         return Decision(state="succeeded", handle=job.handle, progress=100.0, message=message, result=result)
     error_text = _text(outcome.error, LONGEST_ERROR)
+    if outcome.state not in ("failed", "cancelled"):
+        raise ValueError(f"a backend's class answered with the state {outcome.state!r}")
     if outcome.state == "failed":
         error_text = error_text or "the backend says that the job failed"
     elif not job.cancel_requested:
@@ -168,9 +170,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds:g} seconds"
 
 
-def _text(text: str | None, longest: int) -> str:
+def _text(text: object, longest: int) -> str:
     """Cut to what the ledger holds, without the NUL that PostgreSQL refuses."""
-    return (text or "").replace("\0", "")[:longest]
+    return ("" if text is None else str(text)).replace("\0", "")[:longest]
 
 
 def _storable(result: object) -> Any:

@@ -803,8 +803,10 @@ async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
 async def test_a_layer_closes_also_while_it_is_not_connected() -> None:
     layer = ChannelLayer(host=CLOSED)
     assert not await layer.group_send("feed", {"type": "x"})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await layer.close()
+    assert not layer.connected
+    assert not await layer.group_send("feed", {"type": "x"})
 
 
 # The topology, for operators

@@ -100,6 +100,36 @@ def test_a_batch_is_won_row_by_row() -> None:
     assert won.keys() == {row.id for row in rows} - lost
 
 
+def test_a_commit_whose_answer_was_lost_is_known_again() -> None:
+    now = time.time()
+    shown, hidden, ended, other, lost = (make() for _ in range(5))
+    updates = [
+        update(shown, message="news", due_at=now + 1.5),
+        update(hidden, visible=False, due_at=now + 2.5),
+        update(ended, state="failed", due_at=now),
+        update(other, due_at=now + 1),
+        update(lost, due_at=now + 1),
+    ]
+    won = ledger.commit(updates[:3], now)
+    ledger.commit([update(other, due_at=now + 3)], now)  # another worker was first
+    assert ledger.commit(updates[:4], now) == {}
+    found = ledger.committed(updates, now)
+    assert found.keys() == won.keys()
+    for job, each in won.items():
+        assert (found[job].turn, found[job].version, found[job].ended) == (each.turn, each.version, each.ended)
+        assert abs(found[job].due_at - each.due_at) < 1e-5
+
+
+def test_a_job_that_was_swept_but_not_published_is_not_swept_more_rarely() -> None:
+    now = time.time()
+    row = make(due_at=at(30))
+    claimed = ledger.sweep("render", 0, 1, before=now, grace=10, now=now)
+    ledger.unsweep(claimed)
+    assert ledger.load([row.id])[row.id].sweeps == 0
+    ledger.unsweep([(row.id, row.turn + 1)])
+    assert ledger.load([row.id])[row.id].sweeps == 0
+
+
 def test_an_invisible_step_counts_the_turn_and_not_the_version() -> None:
     row = make()
     won = ledger.commit([update(row, visible=False)], time.time())
@@ -245,8 +275,12 @@ def test_a_snapshot_leaves_large_results_out() -> None:
 def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
     row, old, other = make(), make(changed_at=at(100)), make(audience="user:2")
     ledger.commit([update(row)], time.time())
-    assert ledger.changed_since(["user:1"], 20) == {row.id: 2}
-    assert ledger.changed_since(["user:1", "user:2"], 200) == {row.id: 2, old.id: 1, other.id: 1}
+    assert ledger.changed_since(["user:1"], 20) == {row.id: ("user:1", 2)}
+    assert ledger.changed_since(["user:1", "user:2"], 200) == {
+        row.id: ("user:1", 2),
+        old.id: ("user:1", 1),
+        other.id: ("user:2", 1),
+    }
 
 
 def test_old_ended_jobs_are_forgotten() -> None:

@@ -268,7 +268,7 @@ async def test_jobs_of_a_backend_that_was_taken_out_end_at_their_deadline(
             async with browse(up, session) as visitor:
                 await visitor.send({"action": "cancel", "job": cancelled})
                 assert (await visitor.until(lambda f: f.get("job") == cancelled))["cancelling"]
-                code = f"Job.objects.update(due_at={past}, deadline_at={past})"
+                code = f"Job.objects.update(due_at={past}, due_slot=0, deadline_at={past})"
                 up.manage("shell", "--verbosity", "0", "-c", f"{imports}; {code}")
                 up.start_worker()
                 ended = await visitor.ends({late, cancelled})

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +67,61 @@ async def test_everything_goes_on_when_rabbitmq_comes_back(
     assert demo_backend.seen(own_stack, next(iter(jobs)))["overlaps"] == 0
     logs = own_stack.logs()  # aiormq's "exception was never retrieved" at a shutdown is its own noise
     assert not [line for line in logs.splitlines() if " ERROR   " in line and "asyncio" not in line], logs[-4000:]
+
+
+@PRIVATE
+async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack: Stack) -> None:
+    node = own_stack.broker.node
+    assert node is not None
+
+    async def shell(code: str) -> str:
+        return (await asyncio.to_thread(own_stack.manage, "shell", "--verbosity", "0", "-c", code)).stdout.split()[-1]
+
+    async with browse(own_stack) as visitor:
+        [job] = await visitor.starts(1, seconds=8)
+        await visitor.until(lambda f: f.get("state") == "running")  # so the worker's layer is connected
+        await asyncio.to_thread(node.kill)
+        await visitor.until(lambda f: f["type"] == "status" and not f["live"])
+        for path in ("/", f"/jobs/{job}"):
+            async with visitor.session.get(own_stack.url + path) as answer:
+                assert answer.status == 200
+        started = "import progrock; print(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
+        kept = await shell(started)
+        await asyncio.to_thread(node.start)
+        await visitor.ended(job, 120)
+        async with asyncio.timeout(120):
+            while (
+                await shell(f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)")
+                != "succeeded"
+            ):
+                pass
+    for process in ("web", "worker1"):
+        said = Counter(
+            re.findall(r"broker\.connection: (.+?): .*starting over until it works", own_stack.logs(process))
+        )
+        assert said["channel layer"] == 1
+        assert len(said) >= 2
+        assert set(said.values()) == {1}, f"one line an outage: {said}"
+
+
+@PRIVATE
+async def test_a_memory_alarm_delays_everything_and_loses_nothing(own_stack: Stack) -> None:
+    """RabbitMQ reads from no publisher then; each confirm that does not come starts a worker over."""
+    node = own_stack.broker.node
+    assert node is not None
+    async with browse(own_stack) as visitor:
+        jobs = await visitor.starts(5, seconds=4)
+        await visitor.until(lambda f: f.get("state") == "running")
+        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
+        jobs |= await visitor.starts(3, seconds=1)  # the ledger takes them
+        if not any(f["type"] == "status" for f in visitor.frames):
+            await visitor.until(lambda f: f["type"] == "status", 60)
+        assert "delayed" in next(f["message"] for f in visitor.frames if f["type"] == "status")
+        async with asyncio.timeout(90):
+            while own_stack.logs("worker1").count("starting over until it works") < 4:
+                await asyncio.sleep(0.5)
+        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
+        assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+    vhost = own_stack.amqp_url.rsplit("/", 1)[1]
+    depths = await asyncio.to_thread(node.ctl, "list_queues", "-p", vhost, "name", "messages")
+    assert "progrock.dead\t0" in depths

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,17 +126,21 @@ async def test_a_task_is_published_whatever_becomes_of_its_push(action: str, mon
         return SimpleNamespace(state="running"), True
 
     async def show(row: object) -> None:
-        await published.wait()
+        await asyncio.Event().wait()  # RabbitMQ confirms nothing
 
     async def publish(row: object) -> None:
         published.set()
 
     monkeypatch.setattr(progress, "database", database)
     consumer = progress.ProgressConsumer()
-    consumer.hub = SimpleNamespace(show=show, publish=publish)  # type: ignore[assignment]
+    consumer.hub = hub = SimpleNamespace(show=show, publish=publish, _later=set())  # type: ignore[assignment]
+    hub.later = partial(Hub.later, hub)  # type: ignore[arg-type]
     consumer.member = SimpleNamespace(audiences=["user:1"])  # type: ignore[assignment]
     async with asyncio.timeout(30):
         await getattr(consumer, action)({"backend": "render"})
+        await published.wait()
+    for task in hub._later:
+        task.cancel()
 
 
 async def test_a_failure_does_not_end_the_watch(hub: Hub, layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:

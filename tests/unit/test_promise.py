@@ -7,7 +7,7 @@ mix in any order, a worker freezes by not being let on, and it crashes between a
 import asyncio
 import sys
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

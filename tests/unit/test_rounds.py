@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,11 @@ def row(**changes: Any) -> Row:
     return Row(**values | changes)
 
 
+def part(*rows: Row, behind: int = 0, deliveries: int = 0) -> Any:
+    """Due tasks of these jobs, so many turns behind."""
+    return SimpleNamespace(tasks=[Task(row.id, row.turn - behind, row.due_at) for row in rows], deliveries=deliveries)
+
+
 def rounds(*rows: Row) -> tuple[Rounds, Ledger, Backend, Wire]:
     options = Options(name="render")
     book, backend, wire = Ledger(*rows), Backend(options), Wire()
@@ -102,7 +108,7 @@ async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() 
     fresh = [row() for _ in range(3)]
     every = [*suspects, *swept, *fresh]
     made, book, backend, wire = rounds(*every)
-    await made.work(0, [Task(each.id, each.turn, each.due_at) for each in every])
+    await made.work(0, [part(*every)])
     assert {each.id for each in every} == set().union(*backend.together)
     for suspect in suspects:
         assert [at_once for at_once in backend.together if suspect.id in at_once] == [{suspect.id}]
@@ -117,7 +123,7 @@ async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() 
 async def test_a_start_that_killed_five_workers_is_given_up() -> None:
     deadly = row(state="starting", sweeps=1, crashes=MOST_CRASHES - 1)
     made, book, backend, _ = rounds(deadly)
-    await made.work(0, [Task(deadly.id, deadly.turn, deadly.due_at)])
+    await made.work(0, [part(deadly)])
     assert book.steps == [[(deadly.id, "failed")]]
     assert deadly.error == "given up: 5 workers crashed while they handled this job"
     assert backend.together == []
@@ -138,7 +144,7 @@ async def test_an_end_is_told_again_where_it_may_not_have_been(
 ) -> None:
     ended = row(state=state, handle=handle)
     made, book, _, wire = rounds(ended)
-    await made.work(0, [Task(ended.id, ended.turn - behind, ended.due_at)], deliveries=deliveries)
+    await made.work(0, [part(ended, behind=behind, deliveries=deliveries)])
     assert [change[1] for change in wire.pushed] == [ended.id] * told
     assert book.steps == []
     assert wire.published == []

@@ -17,7 +17,7 @@ tasks = st.builds(
     Task,
     job=st.uuids().map(str),
     turn=st.integers(0, 2**53),
-    due=st.floats(0, 4e9, allow_nan=False),
+    due=st.floats(1e9, 4e9, allow_nan=False),
 )
 
 
