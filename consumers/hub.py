@@ -3,11 +3,9 @@
 import asyncio
 import logging
 import time
-import types
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,7 +47,7 @@ class Outbox:
         self._sender: asyncio.Task[None] | None = None
 
     def offer(self, key: str, frame: str) -> None:
-        """Send the frame, in place of an unsent one of this key: at once, or by a task where the socket has to be waited for."""
+        """Send the frame soon, in place of an unsent one of this key."""
         self._frames[key] = frame
         self._start()
 
@@ -66,10 +64,8 @@ class Outbox:
             self._sender.cancel()
 
     def _start(self) -> None:
-        if not self._held and self._sender is None:
-            drain = self._drain()
-            with suppress(StopIteration):  # all is sent: most sockets take a frame at once, and need no task
-                self._sender = asyncio.create_task(_rest(drain, drain.send(None)))
+        if self._frames and not self._held and self._sender is None:
+            self._sender = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
         try:
@@ -79,22 +75,6 @@ class Outbox:
             self._held = True
         finally:
             self._sender = None
-
-
-@types.coroutine
-def _rest(begun: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that was begun without a task and awaits this (until Python 3.12 and its eager tasks)."""
-    while True:
-        try:
-            yield awaited
-        except BaseException as error:
-            step = partial(begun.throw, error)
-        else:
-            step = partial(begun.send, None)
-        try:
-            awaited = step()
-        except StopIteration:
-            return
 
 
 class Member:

@@ -14,7 +14,7 @@ from channels.db import database_sync_to_async
 from django.db import close_old_connections
 
 from broker.holding import Due
-from broker.lanes import Lane, lane_for
+from broker.lanes import SHORTEST, Lane, lane_for
 from broker.publisher import Publisher
 from broker.tasks import Task
 from consumers.database import AWAY, one_line
@@ -35,7 +35,8 @@ V = TypeVar("V")
 
 #: So many workers may die of one job before it is given up.
 MOST_CRASHES = 5
-#: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds.
+#: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds; never
+#: more than what is slept out, for a further lane costs more messages than a wider draw is worth.
 SPREAD = 0.05
 
 
@@ -322,7 +323,8 @@ class Rounds:
             lanes[lane_for(delay), delay == self.options.interval].append(delay)
         for (_, regular), some in lanes.items():
             rows = [row for delay in some for row in delays[delay]]
-            yield self._publish(shard, rows, delay=min(some), spread=SPREAD * self.options.interval if regular else 0.0)
+            spread = min(SPREAD * self.options.interval, SHORTEST) if regular else 0.0
+            yield self._publish(shard, rows, delay=min(some), spread=spread)
 
     async def _publish(self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0) -> None:
         tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]

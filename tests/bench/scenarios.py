@@ -213,7 +213,8 @@ def push(stand: Stand) -> list[Line]:
         with stand.stack(NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}) as up:
             up.start_web()
             audiences = 50
-            up.fill(str(rate), "--audiences", str(audiences))
+            # as browsers do, one by one, where the question is how long a change takes; in bulk where it is how many there can be
+            up.fill(str(rate), "--audiences", str(audiences), *(("--starts", "200") if rate == 1_000 else ()))
             with _sockets(up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)) as client:
                 time.sleep(3)
                 before = {role: cpu_seconds(pids) for role, pids in up.roles.items()}
@@ -288,13 +289,13 @@ def waiting(stand: Stand) -> list[Line]:
 
 
 def growth(stand: Stand) -> list[Line]:
-    """(h) CPU a cycle with 1,000 and with 100,000 jobs at the same cycles a second."""
+    """(h) CPU a cycle with 1,000 and with 100,000 jobs at the same cycles a second, one lane a cycle: intervals 0.1 and 10 s."""
     found: dict[int, Span] = {}
-    most = 20_000 if stand.options.quick else 100_000
+    most = 20_000 if stand.options.quick else 100_000  # quick: 2 s
     for count in (1_000, most):
-        with stand.stack(NOOP.format(interval=count / 5_000, changes="false")) as up:
+        with stand.stack(NOOP.format(interval=count / 10_000, changes="false")) as up:
             up.fill(str(count))
-            time.sleep(6 + count / 5_000)
+            time.sleep(6 + count / 10_000)
             found[count] = up.measure(2 * stand.options.seconds)
             print(f"  {count:6} jobs {found[count]}", flush=True)
     costs = {count: sum(each.cpu.values()) for count, each in found.items()}
