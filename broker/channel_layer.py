@@ -189,6 +189,8 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         return True
 
     def _confirmed(self, sent: asyncio.Future[None]) -> None:
+        if not sent.cancelled() and isinstance(sent.exception(), carehare.ServerSentNack):
+            self.stalled = False  # a no is an answer, too
         if not sent.cancelled() and sent.exception() is None:
             self.stalled = False
             if self._dropped is not None and asyncio.get_running_loop().time() > self._dropped + CALM:

@@ -200,7 +200,12 @@ class Hub:
         for each in work:
             task = asyncio.create_task(each)
             self._later.add(task)
-            task.add_done_callback(self._later.discard)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._later.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, OSError | RuntimeError):
+            logger.error("what was left for later failed", exc_info=error)  # but for sockets that have gone
 
     async def _publish_again(self) -> None:
         """What could not be published, when RabbitMQ is back; twice does no harm, the second is stale."""

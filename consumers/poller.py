@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from channels.layers import get_channel_layer
-from django.db import close_old_connections
+from django.db import IntegrityError, close_old_connections
 
 from broker.errors import BrokerError
 from broker.holding import Due, Holding
@@ -18,6 +18,7 @@ from broker.publisher import Publisher
 from broker.subscriber import Subscriber
 from broker.tasks import MAX_TASKS, Task
 from broker.topology import Topology, poll_queue
+from consumers.database import one_line
 from consumers.rounds import Ledger, Rounds
 from progrock import conf, ledger
 from progrock.backends import Options, build
@@ -66,6 +67,7 @@ class Poller:
         }
         self._stopping = asyncio.Event()
         self._rounds_under_way: set[asyncio.Task[None]] = set()
+        self._forgets = True
         self._lateness: Counter[int] = Counter()  # tasks by whole milliseconds, since the last report
 
     def stop(self) -> None:
@@ -137,9 +139,12 @@ class Poller:
                     await self._sweep_queue(backend, shard)
                 await self.ledger(close_old_connections)  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
                 await self._end_orphans()
-                if conf.keep_days():
+                if conf.keep_days() and self._forgets:
                     await self.ledger(ledger.forget, conf.keep_days())
-            except Exception:  # the worker lives on: a row that somebody's own table points at cannot be deleted, say
+            except IntegrityError as error:
+                self._forgets = False
+                logger.error("ended jobs are kept for ever, since something points at one of them: %s", one_line(error))
+            except Exception:  # the worker lives on
                 logger.exception("a sweep failed")
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:

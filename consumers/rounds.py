@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
 from channels.db import database_sync_to_async
-from django.db import close_old_connections
+from django.db import ProgrammingError, close_old_connections
 
 from broker.holding import Due
 from broker.lanes import SHORTEST, Lane, lane_for
@@ -35,6 +35,8 @@ V = TypeVar("V")
 
 #: So many workers may die of one job before it is given up.
 MOST_CRASHES = 5
+#: Seconds between two tracebacks of a backend's class.
+SAY_AGAIN = 10.0
 #: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds; never
 #: more than what is slept out, for a further lane costs more messages than a wider draw is worth.
 SPREAD = 0.05
@@ -56,7 +58,7 @@ class Ledger:
                 if doubt and function is ledger.commit:  # the try before may have been done, and its answer lost
                     found = await self._run(partial(cast(Any, ledger.committed), *args))
                     cast(dict[str, Any], answer).update(found)
-            except AWAY as error:
+            except (*AWAY, ProgrammingError) as error:  # the latter: its schema is older, or newer, than this worker
                 doubt = True
                 await self._run(close_old_connections)
                 if not self.away:
@@ -95,7 +97,8 @@ class Rounds:
         self.draw = draw
         self._calls = asyncio.Semaphore(options.concurrency)
         self._starting = asyncio.Lock()
-        self._abandoning: set[asyncio.Task[Any]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
+        self._said = 0.0  # when a failure of the backend's class was logged
 
     async def work(self, shard: int, parts: Sequence[Due]) -> None:
         """Take one step of each job whose task is valid. Raises BrokerError: then the tasks must come again.
@@ -205,7 +208,9 @@ class Rounds:
             return decide(row, self._mishap(error), **about)
 
     def _mishap(self, error: Exception) -> BackendError:
-        logger.error("the class of backend %s failed", self.options.name, exc_info=error)
+        if time.time() > self._said + SAY_AGAIN:
+            self._said = time.time()
+            logger.error("the class of backend %s failed", self.options.name, exc_info=error)
         return BackendError(f"the backend's class failed: {type(error).__name__}")
 
     async def _start(self, shard: int, rows: Sequence[Row]) -> None:
@@ -215,12 +220,14 @@ class Rounds:
         """
         calm = [row for row in rows if not row.crashes]
         parts = [calm[i : i + self.options.concurrency] for i in range(0, len(calm), self.options.concurrency)]
+        telling: list[asyncio.Task[None]] = []
         for some in [*parts, *([row] for row in rows if row.crashes)]:
             async with self._starting:
-                decisions = await self._start_some(some)
+                decisions = await self._start_some(some, telling)
             await self._finish(shard, some, decisions)
+        await asyncio.gather(*telling)
 
-    async def _start_some(self, rows: Sequence[Row]) -> dict[str, Decision]:
+    async def _start_some(self, rows: Sequence[Row], telling: list[asyncio.Task[None]]) -> dict[str, Decision]:
         """Commit the intent, then start: a worker that dies between the two leaves an open intent, which only a sweep brings back."""
         decisions: dict[str, Decision] = {}
         ready: list[Row] = []
@@ -241,11 +248,11 @@ class Rounds:
                 decisions[row.id] = _end(row, State.FAILED, "outcome unknown: the start may or may not have arrived")
             else:
                 ready.append(row)
-        due = now + 2 * self.options.timeout  # the call ends before; the sweep adds its grace
+        due = now + 2 * self.options.timeout  # a call may end later: the sweep's grace is at least as long again
         intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
         opened = time.monotonic()
         won = await self.ledger(ledger.commit, intents, now) if intents else {}
-        await self._tell_cancelled([row.id for row in ready if row.id not in won])
+        telling.append(self._aside(self._tell_cancelled([row.id for row in ready if row.id not in won])))
         ready = [row for row in ready if row.id in won]
         for row in ready:
             row.turn, row.version = won[row.id].turn, won[row.id].version
@@ -261,7 +268,10 @@ class Rounds:
                 decision = replace(decision, state=State.STARTING)  # an earlier try may have arrived
             decisions[row.id] = decision
 
-        await asyncio.gather(self.push([row for row in ready if row.id not in repeated]), *map(start, ready))
+        telling.append(
+            self._aside(self.push([row for row in ready if row.id not in repeated]))
+        )  # no start waits for it
+        await _all([start(row) for row in ready])
         return decisions
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
@@ -279,11 +289,12 @@ class Rounds:
             rows = (await self.ledger(ledger.load, lost)).values()
             await self.push([row for row in rows if row.state == State.CANCELLED and not row.handle])
 
-    def _abandon(self, row: Row) -> None:
-        """Tell the backend, once, that nobody waits for this job any more; what comes of it changes nothing here."""
-        task = asyncio.create_task(self._ask(self.backend.cancel, _view(row)))
-        self._abandoning.add(task)
-        task.add_done_callback(self._abandoning.discard)
+    def _aside(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do it beside the round; who must, waits for it."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
 
     # Acting: commit, then publish and push
 
@@ -313,8 +324,13 @@ class Rounds:
             if delay is not None:
                 delays[0.0 if new.cancel_requested and not update.cancel_seen else delay].append(row)
             if row.state == State.EXPIRED and row.handle and self.options.cancels:
-                self._abandon(row)
-        await _all([*self._next(shard, delays), *([self.push(changed)] if changed else [])])
+                self._aside(self._ask(self.backend.cancel, _view(row)))  # once; nobody waits for this job any more
+        work = [*self._next(shard, delays)]
+        if changed:
+            work.append(self.push(changed))
+        if len(won) < len(updates):
+            work.append(self._tell_cancelled([job for job in updates if job not in won]))
+        await _all(work)
 
     def _next(self, shard: int, delays: Mapping[float, Sequence[Row]]) -> Iterable[Coroutine[Any, Any, None]]:
         """Publish the next tasks: one message for all that goes into one lane, but regular polls by themselves."""
@@ -348,13 +364,13 @@ class Rounds:
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Do it all at once; nothing is abandoned where one part fails."""
+    """Do it all at once and each part to its end; then raise what failed: a publish that fails must not break off a start."""
     if len(work) == 1:
         await work[0]
         return
-    async with asyncio.TaskGroup() as group:
-        for each in work:
-            group.create_task(each)
+    done = await asyncio.gather(*work, return_exceptions=True)
+    if failed := [each for each in done if isinstance(each, BaseException)]:
+        raise failed[0] if len(failed) == 1 else BaseExceptionGroup("parts of a round failed", failed)
 
 
 def _view(row: Row) -> JobView:

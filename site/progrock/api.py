@@ -137,5 +137,7 @@ def _publish(job: str) -> None:
         blocking.publish_and_tell(url, row.backend, shard, tasks, feed_of(row.audience), message)
     except (BrokerError, KeyError) as error:
         logger.warning(
-            "job %s is in the ledger, but its task could not be published: %s; a worker's sweep will", job, error
+            "job %s is in the ledger, but its task or its push did not go out: %s; a sweep or a repair sees to it",
+            job,
+            error,
         )

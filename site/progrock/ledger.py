@@ -89,18 +89,17 @@ class Won(NamedTuple):
     ended: str | None
 
 
-def load(ids: Iterable[str], *, results: bool = False) -> dict[str, Row]:
-    """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, the large ones included."""
-    result = "result" if results else "NULL"
+def load(ids: Iterable[str], *, results: bool = False, large: bool = False) -> dict[str, Row]:
+    """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, and the large ones only with `large`."""
+    result = "result" if large else _small() if results else "NULL"
     return _select(result, f"WHERE {_listed()}", [[_key(i)] for i in ids], ("n_id",))
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
     """All active jobs of the audiences and their latest `ended` ones, newest first; large results left out."""
-    small = f"CASE WHEN length({_json('result')}) <= {LARGE_RESULT} THEN result END"
     mine = "audience IN (SELECT n_audience FROM v) AND"
     rows = _select(
-        small,
+        _small(),
         f"WHERE {mine} ({_ACTIVE} OR id IN (SELECT id FROM {_TABLE} WHERE {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}))"
         " ORDER BY created_at DESC",
         [[a] for a in audiences],
@@ -261,6 +260,20 @@ def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[s
     return {_id(job): (audience, version) for job, audience, version in found}
 
 
+def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
+    """Whether a job of these audiences and backends has waited for a worker for more than `grace` seconds."""
+    before = datetime.now(UTC).timestamp() - grace
+    found = _execute(
+        f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND due_at < {_when(before)}
+        AND state IN ('queued', 'running') AND audience IN (SELECT n_audience FROM v)
+        AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
+        [[a] for a in audiences],
+        ("n_audience",),
+        backends,
+    )
+    return bool(found)
+
+
 def forget(days: float, most: int = 500) -> int:
     """Delete up to `most` jobs that ended more than `days` ago; returns how many."""
     ago = _when(datetime.now(UTC).timestamp() - days * 86400)
@@ -301,6 +314,10 @@ def _epoch(column: str) -> str:
 
 def _json(column: str) -> str:
     return f"{column}::text" if _postgresql() else column
+
+
+def _small() -> str:
+    return f"CASE WHEN length({_json('result')}) <= {LARGE_RESULT} THEN result END"
 
 
 def _listed() -> str:
@@ -374,17 +391,3 @@ def _when(seconds: float) -> str:
 
 def _slot(seconds: float) -> int:
     return int(seconds // _SLOT)
-
-
-def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
-    """Whether a job of these audiences and backends has waited for a worker for more than `grace` seconds."""
-    before = datetime.now(UTC).timestamp() - grace
-    found = _execute(
-        f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND due_at < {_when(before)}
-        AND state IN ('queued', 'running') AND audience IN (SELECT n_audience FROM v)
-        AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
-        [[a] for a in audiences],
-        ("n_audience",),
-        backends,
-    )
-    return bool(found)

@@ -42,7 +42,7 @@ class Job(models.Model):
     turn = models.PositiveIntegerField(default=1, help_text="+1 at each step; a poll task of another turn is stale")
     due_at = models.DateTimeField(help_text="When the next step is due")
     due_slot = models.IntegerField(
-        null=True, default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
+        null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
     )
     cancel_requested = models.BooleanField(default=False)
     attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")

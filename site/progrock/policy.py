@@ -172,12 +172,12 @@ def _duration(seconds: float) -> str:
 
 def _text(text: object, longest: int) -> str:
     """Cut to what the ledger holds, without the NUL that PostgreSQL refuses."""
-    return ("" if text is None else str(text)).replace("\0", "")[:longest]
+    return ("" if text is None else str(text)).encode("utf-8", "replace").decode().replace("\0", "")[:longest]
 
 
 def _storable(result: object) -> Any:
     """The result as JSON can hold it, without the NUL that PostgreSQL refuses. Raises TypeError."""
     if result is None:
         return None
-    dumped = orjson.dumps(result)
-    return orjson.loads(_NUL.sub(rb"\1", dumped)) if rb"\u0000" in dumped else result
+    dumped = orjson.dumps([[[[result]]]])  # its depth is limited, and the ledger puts something around it
+    return orjson.loads(_NUL.sub(rb"\1", dumped))[0][0][0][0] if rb"\u0000" in dumped else result

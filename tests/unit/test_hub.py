@@ -134,7 +134,7 @@ async def test_a_task_is_published_whatever_becomes_of_its_push(action: str, mon
     monkeypatch.setattr(progress, "database", database)
     consumer = progress.ProgressConsumer()
     consumer.hub = hub = SimpleNamespace(show=show, publish=publish, _later=set())  # type: ignore[assignment]
-    hub.later = partial(Hub.later, hub)  # type: ignore[arg-type]
+    hub.later, hub._over = partial(Hub.later, hub), partial(Hub._over, hub)  # type: ignore[arg-type]
     consumer.member = SimpleNamespace(audiences=["user:1"])  # type: ignore[assignment]
     async with asyncio.timeout(30):
         await getattr(consumer, action)({"backend": "render"})

@@ -33,7 +33,7 @@ class Command(BaseCommand):
             waiting = Q(state__in=ACTIVE) & ~Q(state=State.STARTING)
             jobs = {
                 row["backend"]: row
-                for row in Job.objects.filter(state__in=ACTIVE)
+                for row in Job.objects.filter(state__in=ACTIVE, due_slot__isnull=False)  # which has an index
                 .values("backend")
                 .annotate(count=Count("pk"), due=Min("due_at", filter=waiting))
                 .order_by("backend")

@@ -284,4 +284,7 @@ def _look(find: Find | None, answer: Any) -> Any:
 
 def _text(value: Any) -> str | None:
     """Text as it is, everything else as JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    try:
+        return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    except TypeError as error:  # nested too deep to be written
+        raise BackendError("the backend's answer has an unexpected form") from error
