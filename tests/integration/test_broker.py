@@ -676,6 +676,27 @@ async def test_groups_of_one_process_reach_another(vhost_url: str, layer: Channe
     await sender.close()
 
 
+async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
+    vhost_url: str, layer: ChannelLayer
+) -> None:
+    full = ChannelLayer(host=vhost_url, local_capacity=1, remote_capacity=1)
+    idle, channel = await full.new_channel(), await layer.new_channel()
+    await full.group_add("feed", idle)
+    sender = ChannelLayer(host=vhost_url)
+    sent = [await sender.group_send("feed", {"type": "x", "n": n}) for n in range(8)]  # nobody receives them
+    assert (sent[0], sent[-1]) == (True, False)
+    assert not sender.stalled
+    await layer.group_add("other", channel)
+    assert await sender.group_send("other", {"type": "y"})
+    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "y"}
+    for n in range(sum(sent)):
+        assert (await asyncio.wait_for(full.receive(idle), 10))["n"] == n
+    assert await sender.group_send("feed", {"type": "z"})
+    assert (await asyncio.wait_for(full.receive(idle), 10))["type"] == "z"
+    await sender.close()
+    await full.close()
+
+
 async def test_a_process_that_only_sends_has_no_queue_until_it_receives(
     rabbitmq: Broker, vhost_url: str, layer: ChannelLayer
 ) -> None:

@@ -259,6 +259,24 @@ def test_any_result_loses_its_nuls_and_nothing_else(result: object) -> None:
     assert poll(Status(state="succeeded", result=result)).result == without(result)
 
 
+def test_text_that_no_database_takes_is_mended() -> None:
+    odd: Any = Status(state="running", message="half a pair: \ud800")
+    assert poll(odd).message == "half a pair: ?"
+    number: Any = Status(state="failed", error=7)
+    assert poll(number).error == "7"
+
+
+def test_whatever_depth_of_a_result_is_kept_the_ledger_can_write() -> None:
+    for depth in range(200, 300):
+        result: Any = 1
+        for _ in range(depth):
+            result = [result]
+        decision = poll(Status(state="succeeded", result=result))
+        assert decision.state in ("succeeded", "failed")
+        orjson.dumps([[decision.result]])
+    assert decision.state == "failed", "JSON has a limit that this reaches"
+
+
 def test_a_result_that_json_cannot_hold_fails_the_job_rather_than_the_batch() -> None:
     decision = poll(Status(state="succeeded", result=object()))
     assert decision.state == "failed"

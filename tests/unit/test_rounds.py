@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from broker.errors import PublishFailed
 from broker.tasks import Task
 from consumers.rounds import MOST_CRASHES, Rounds
 from progrock import ledger
@@ -148,3 +149,38 @@ async def test_an_end_is_told_again_where_it_may_not_have_been(
     assert [change[1] for change in wire.pushed] == [ended.id] * told
     assert book.steps == []
     assert wire.published == []
+
+
+async def test_a_publish_that_fails_breaks_off_no_start() -> None:
+    polled, fresh = row(state="running", handle="h1"), row()
+    made, book, backend, wire = rounds(polled, fresh)
+    failed = asyncio.Event()
+
+    async def publish(*args: Any, **options: Any) -> None:
+        failed.set()
+        raise PublishFailed("RabbitMQ is away")
+
+    async def start(job: JobView) -> str:
+        await failed.wait()
+        return "h2"
+
+    wire.publish, backend.start = publish, start  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as raised:
+        await made.work(0, [part(polled, fresh)])
+    assert raised.group_contains(PublishFailed)
+    assert [(fresh.id, "running")] in book.steps, "the handle is kept"
+
+
+async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> None:
+    late = row(deadline_at=time.time() - 1)
+    made, book, _, wire = rounds(late)
+
+    async def lose(function: Any, *args: Any, **options: Any) -> Any:
+        if function is ledger.commit:  # a web process has cancelled it meanwhile
+            book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1)
+            return {}
+        return await Ledger.__call__(book, function, *args, **options)
+
+    made.ledger = lose  # type: ignore[assignment]
+    await made.work(0, [part(late)])
+    assert [change[1] for change in wire.pushed] == [late.id]
