@@ -29,12 +29,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="the table has the medians (3)")
     parser.add_argument("--seconds", type=float, default=10, help="of each span that is measured (10)")
     parser.add_argument("--quick", action="store_true", help="fewer jobs and sockets, shorter waits: to try it out")
-    parser.add_argument("--sizes", type=_sizes, help="how many jobs, step by step, such as 10000,20000")
-    parser.add_argument("--peer-sizes", type=_sizes, help="the same for the peers")
+    parser.add_argument(
+        "--at",
+        type=_sizes,
+        action="append",
+        default=[],
+        metavar="SCENARIO=SIZE,…",
+        help="how many jobs, step by step, such as poll_http=5000,6000 (else it climbs until the polls come too late)",
+    )
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--svg", type=Path, help="draw the chart into this file")
     options = parser.parse_args()
-    if unknown := set(options.scenarios) - SCENARIOS.keys():
+    if unknown := {*options.scenarios, *dict(options.at)} - SCENARIOS.keys():
         parser.error(f"there is no scenario {', '.join(unknown)}; there is: {', '.join(SCENARIOS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     found: dict[str, list[Line]] = {}
@@ -66,8 +72,9 @@ def main() -> None:
         options.svg.write_text(chart(lines, about["machine"]))
 
 
-def _sizes(text: str) -> Sequence[int]:
-    return [int(each) for each in text.split(",")]
+def _sizes(text: str) -> tuple[str, Sequence[int]]:
+    scenario, _, sizes = text.partition("=")
+    return scenario, [int(each) for each in sizes.split(",")]
 
 
 def middle(lines: list[Line]) -> Line:

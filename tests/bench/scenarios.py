@@ -53,6 +53,11 @@ class Stand:
         self.directory, self.broker, self.options = directory, broker, options
         self._count = 0
 
+    def sizes(self, scenario: str, usual: Sequence[int]) -> Sequence[int]:
+        """How many jobs, step by step."""
+        found: Sequence[int] = dict(self.options.at).get(scenario, usual)
+        return found
+
     def folder(self, name: str) -> Path:
         """A directory that no other stack has."""
         self._count += 1
@@ -108,14 +113,16 @@ def _poll_lines(what: str, found: Span, goal: float | None, **more: Any) -> Line
 def poll_sqlite(stand: Stand) -> list[Line]:
     """(a) cycles a second with the ledger on SQLite, jobs started in bulk."""
     with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
-        found = stand.climb(stand.options.sizes or range(15_000, 60_001, 3_000), lambda n: up.fill(str(n)), up.measure)
+        found = stand.climb(
+            stand.sizes("poll_sqlite", range(15_000, 60_001, 3_000)), lambda n: up.fill(str(n)), up.measure
+        )
     return [_poll_lines("poll cycles, no-op backend, SQLite", found, 20_000, group="poll")]
 
 
 def poll_single(stand: Stand) -> list[Line]:
     """(a) the same with jobs started one by one, measured after a minute."""
     best = None
-    for size in stand.options.sizes or (15_700, 18_000):
+    for size in stand.sizes("poll_single", (15_700, 18_000)):
         with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
             print("  " + up.fill(str(size), "--starts", "800"), flush=True)
             time.sleep(10 if stand.options.quick else 60)
@@ -137,7 +144,7 @@ def poll_postgres(stand: Stand) -> list[Line]:
         others = {"database": postgres.process.pid}
         tables = NOOP.format(interval=1.0, changes="false")
         with stand.stack(tables, database_url=postgres.new_database(), others=others) as up:
-            sizes = stand.options.sizes or range(10_000, 40_001, 3_000)
+            sizes = stand.sizes("poll_postgres", range(10_000, 40_001, 3_000))
             found = stand.climb(sizes, lambda n: up.fill(str(n)), up.measure)
     finally:
         postgres.stop()
@@ -166,13 +173,13 @@ def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
 
 def poll_http(stand: Stand) -> list[Line]:
     """(c) over HTTP, one request a job, against the demo backend on the same cores."""
-    found = _http(stand, "", stand.options.sizes or range(4_600, 12_001, 800))
+    found = _http(stand, "", stand.sizes("poll_http", range(4_600, 12_001, 800)))
     return [_poll_lines("poll cycles over HTTP, one request a job", found, 5_000, group="http")]
 
 
 def poll_many(stand: Stand) -> list[Line]:
     """(c) over HTTP, one request for up to a hundred jobs."""
-    found = _http(stand, MANY, stand.options.sizes or range(12_800, 40_001, 3_000))
+    found = _http(stand, MANY, stand.sizes("poll_many", range(12_800, 40_001, 3_000)))
     return [_poll_lines("poll cycles over HTTP, poll_many", found, 15_000, group="many")]
 
 
@@ -209,7 +216,7 @@ def push(stand: Stand) -> list[Line]:
     """(e) pushes a second, 4 sockets each, from the commit to the frame in the browser's process."""
     lines = []
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
-    for rate in (1_000, *(stand.options.sizes or (4_300, 5_500, 7_000))):
+    for rate in (1_000, *(stand.sizes("push", (4_300, 5_500, 7_000)))):
         with stand.stack(NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}) as up:
             up.start_web()
             audiences = 50
@@ -347,19 +354,21 @@ def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) 
 
 def celery_eta(stand: Stand) -> list[Line]:
     """Celery, countdown held in the workers' memory."""
-    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.options.peer_sizes or range(1_000, 4_001, 250))
+    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.sizes("celery_eta", range(1_000, 4_001, 250)))
     return [_poll_lines("Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll")]
 
 
 def celery_native(stand: Stand) -> list[Line]:
     """Celery's native delayed delivery on quorum queues."""
-    found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], stand.options.peer_sizes or range(100, 1_001, 100))
+    found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], stand.sizes("celery_native", range(100, 1_001, 100)))
     return [_poll_lines("Celery, native delayed delivery, no ledger", found, None, peer=True, group="poll")]
 
 
 def celery_requests(stand: Stand) -> list[Line]:
     """Celery with one GET a job by requests."""
-    found = _celery(stand, "requests", ["-P", "threads", "-c", "8"], stand.options.peer_sizes or range(300, 3_001, 150))
+    found = _celery(
+        stand, "requests", ["-P", "threads", "-c", "8"], stand.sizes("celery_requests", range(300, 3_001, 150))
+    )
     return [_poll_lines("Celery with requests, one request a job, no ledger", found, None, peer=True, group="http")]
 
 
