@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AuthenticationError, ProbableAuthenticationError
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, AuthenticationError, ProbableAuthenticationError
 
 from broker.errors import BrokerError, BrokerUnavailable
 
@@ -20,6 +20,15 @@ logger = logging.getLogger(__name__)
 # aiormq logs each failed attempt and each closed connection as an error with a traceback. They reach us as exceptions
 # as well, and an outage is one line; its warnings (such as a blocked connection) stay.
 logging.getLogger("aiormq.connection").addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def _is_ours_to_hear(record: logging.LogRecord) -> bool:
+    """Not of a future that aiormq alone could await: the confirm of a message whose connection went while it was written (6.9.4)."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, AMQPError) and record.getMessage().startswith("Future exception was never retrieved"))
+
+
+logging.getLogger("asyncio").addFilter(_is_ours_to_hear)
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
