@@ -354,7 +354,7 @@ def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) 
 
 def celery_eta(stand: Stand) -> list[Line]:
     """Celery, countdown held in the workers' memory."""
-    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.sizes("celery_eta", range(1_000, 4_001, 250)))
+    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.sizes("celery_eta", range(500, 4_001, 250)))
     return [_poll_lines("Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll")]
 
 
@@ -367,7 +367,7 @@ def celery_native(stand: Stand) -> list[Line]:
 def celery_requests(stand: Stand) -> list[Line]:
     """Celery with one GET a job by requests."""
     found = _celery(
-        stand, "requests", ["-P", "threads", "-c", "8"], stand.sizes("celery_requests", range(300, 3_001, 150))
+        stand, "requests", ["-P", "threads", "-c", "8"], stand.sizes("celery_requests", range(150, 3_001, 150))
     )
     return [_poll_lines("Celery with requests, one request a job, no ledger", found, None, peer=True, group="http")]
 
