@@ -235,7 +235,11 @@ class Subscriber:
             inbox.reset()
             if self._lost.is_set():
                 raise
-            if not inbox.missing:
+            if inbox.missing:
+                pass  # said so already
+            elif isinstance(error.__cause__, TimeoutError):  # RabbitMQ is still bringing the queue up
+                logger.warning("%s: %s; looking again every second", self._name, error)
+            else:
                 logger.error("%s: %s; looking again every second (manage.py topology --declare?)", self._name, error)
             inbox.missing = True
         else:
