@@ -1,6 +1,7 @@
 """The page at `/` in a real browser, on a real ProgRock with a real backend."""
 
 import asyncio
+import re
 
 from playwright.async_api import expect
 
@@ -74,16 +75,18 @@ async def test_a_stalled_job_can_be_cancelled(visitor: Visitor) -> None:
 async def test_everything_is_still_there_after_a_reload_in_the_middle(visitor: Visitor) -> None:
     jobs = await visitor()
     ended = await jobs.start(seconds=0.5)
-    running = await jobs.start(seconds=6)
+    running = await jobs.start(seconds=30)
     await ends(ended)
-    await expect(running).to_have_attribute("state", "running")
+    await expect(part(running, "percent")).to_have_text(re.compile(r"[1-9]\d* %"))
+    before = await part(running, "progress").evaluate("bar => bar.value")
     await jobs.page.reload()
     await jobs.is_live()
     await expect(jobs.cards).to_have_count(2)
     await expect(part(ended, "result")).to_contain_text("film-")
     await expect(running).to_have_attribute("state", "running")
-    assert await part(running, "progress").evaluate("bar => bar.value") > 0
-    await ends(running)
+    assert await part(running, "progress").evaluate("bar => bar.value") >= before
+    await part(running, "cancel").click()
+    await ends(running, "cancelled")
 
 
 async def test_two_tabs_of_one_visitor_show_the_same(visitor: Visitor) -> None:
