@@ -1,6 +1,6 @@
 """Decides which delay queue (lane) a delay goes to: pure arithmetic, seconds throughout."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import ceil
 
@@ -25,6 +25,7 @@ class Lane:
 LANES = tuple(Lane(number, name, seconds) for number, (name, seconds) in enumerate(_LANES.items(), start=1))
 SHORTEST = LANES[0].seconds
 LONGEST = LANES[-1].seconds
+_SECONDS = [lane.seconds for lane in LANES]
 
 # A hop that another hop follows ends this much early: otherwise the few milliseconds that the hop itself costs
 # would push what is left below the next lane, and two hops would become four.
@@ -35,7 +36,8 @@ _TWO_LANES = sorted({round(a.seconds + b, 1) for a in LANES for b in (0.0, *(lan
 
 def lane_for(delay: float) -> Lane | None:
     """The longest lane that is not longer than `delay`; None when even the shortest is: sleep, or publish at once."""
-    return next((lane for lane in reversed(LANES) if lane.seconds <= delay), None)
+    lanes = bisect_right(_SECONDS, delay)
+    return LANES[lanes - 1] if lanes else None
 
 
 def ttl(lane: Lane, left: float) -> float:

@@ -20,7 +20,14 @@ from broker.topology import DEAD, route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
-GRID = 0.02  # seconds: where regular polls fall due, so that small messages meet and grow together
+GRID = 0.02  # seconds between the points where regular polls fall due, so that small messages meet and grow together
+
+
+def on_grid(due: float, shard: int) -> float:
+    """The next point of a shard's grid. Each shard has its own, between those of the others: they do not all wake at once."""
+    phase = GRID * (shard * 0.618 % 1)  # the golden section leaves no two shards near each other
+    return math.ceil((due - phase) / GRID) * GRID + phase
+
 
 _Key = tuple[Lane | None, str, int, float]
 
@@ -117,8 +124,7 @@ class Publisher:
     async def _send_batch(self, key: _Key, batch: _Batch) -> None:
         _, backend, shard, spread = key
         if spread:
-            due = max(task.due for task in batch.tasks) + random.uniform(0.0, spread)
-            due = math.ceil(due / GRID) * GRID
+            due = on_grid(max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard)
             batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
         try:
             await self._wait()

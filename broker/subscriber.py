@@ -194,8 +194,11 @@ class Subscriber:
                 if gone and not self._stopping:
                     if self._topology:
                         await declare_on(connection, self._topology)
-                    for inbox in gone:
-                        await self._consume(connection, inbox)
+                    # side by side: a queue that RabbitMQ is still bringing up holds no other one back
+                    consumes = [self._consume(connection, inbox) for inbox in gone]
+                    for failed in await asyncio.gather(*consumes, return_exceptions=True):
+                        if failed is not None:
+                            raise failed
                 if not self.connected:
                     self.connected = True
                     up()

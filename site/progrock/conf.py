@@ -64,7 +64,7 @@ def audiences_path() -> str:
 
 def feeds() -> int:
     """Among how many channel layer groups the audiences are spread: `PROGROCK_FEEDS`, alike in all processes."""
-    return int(getattr(settings, "PROGROCK_FEEDS", 4))
+    return int(getattr(settings, "PROGROCK_FEEDS", 1))
 
 
 def declare() -> bool:

@@ -3,14 +3,13 @@
 import heapq
 import inspect
 import itertools
-import math
 import random
 from collections import deque
 
 import pytest
 
 from broker.lanes import SHORTEST, lane_for, ttl
-from broker.publisher import GRID, Publisher
+from broker.publisher import GRID, Publisher, on_grid
 from broker.tasks import MAX_TASKS
 from consumers.poller import ROUNDS
 from consumers.rounds import SPREAD
@@ -84,7 +83,7 @@ class Simulation:
     def flush(self, now: float, place: tuple[int, int]) -> None:
         """Into the lane, from there perhaps to the next, and at last slept out, on whichever worker it reaches."""
         count, latest = self.gathered.pop(place)
-        due = math.ceil((latest + self.random.uniform(0, self.spread)) / GRID) * GRID
+        due = on_grid(latest + self.random.uniform(0, self.spread), place[1])
         lane = lane_for(INTERVAL)
         while lane:
             now += ttl(lane, due - now)
@@ -113,3 +112,13 @@ def test_no_herd_arrives_at_more_than_three_times_the_mean_rate(starts_within: f
     # Ten messages in 100 ms, each at a moment of its own, leave gaps as chance has it; over half a second there are none.
     halves = [sum(rates[i : i + 5]) / 5 for i in range(0, len(rates), 5)]
     assert min(halves) > mean / 3
+
+
+@pytest.mark.parametrize("shards", [2, 4, 16])
+def test_shards_wake_at_moments_of_their_own(shards: int) -> None:
+    due = 1_790_000_000.0123
+    points = sorted(on_grid(due, shard) for shard in range(shards))
+    assert all(due - 1e-6 <= point < due + GRID + 1e-6 for point in points), "never early, and soon"
+    assert min(after - before for before, after in itertools.pairwise(points)) > GRID / (3 * shards)
+        True
+    }
