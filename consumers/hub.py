@@ -1,6 +1,7 @@
 """The hub of a web process: one channel for the whole process, from which each change goes to the sockets of its audience."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter
@@ -135,6 +136,7 @@ class Hub:
     def start(self) -> None:
         """Begin to receive, repair and beat; once a process."""
         if not self._tasks:
+            gc.freeze()  # all that was imported: to look through it again and again would hold every socket up
             self.publisher.start()
             self._tasks = [
                 asyncio.create_task(work()) for work in (self._receive, self._watch, self._repair, self._beat)

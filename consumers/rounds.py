@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -261,11 +260,11 @@ class Rounds:
         async def start(row: Row) -> None:
             if time.monotonic() - opened > self.options.timeout:
                 # this process was frozen, or the ledger away: where no sweep has given the job to somebody else, once more
-                decision = replace(_end(row, State.QUEUED, ""), delay=0.0)
+                decision = _end(row, State.QUEUED, "")._replace(delay=0.0)
             else:
                 decision = self._decide(policy.decide_start, row, await self._ask(self.backend.start, _view(row)))
             if row.id in repeated and decision.state == State.QUEUED:
-                decision = replace(decision, state=State.STARTING)  # an earlier try may have arrived
+                decision = decision._replace(state=State.STARTING)  # an earlier try may have arrived
             decisions[row.id] = decision
 
         telling.append(

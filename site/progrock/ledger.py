@@ -92,7 +92,7 @@ class Won(NamedTuple):
 def load(ids: Iterable[str], *, results: bool = False, large: bool = False) -> dict[str, Row]:
     """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, and the large ones only with `large`."""
     result = "result" if large else _small() if results else "NULL"
-    return _select(result, f"WHERE {_listed()}", [[_key(i)] for i in ids], ("n_id",))
+    return _select(result, f"WHERE {_listed()}", [[key] for key in _keys(ids)], ("n_id",))
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
@@ -122,7 +122,7 @@ def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, 
     if not updates:
         return {}
     dues = {due: (_text(due), _slot(due)) for due in {u.due_at for u in updates}}  # a batch's steps mostly share theirs
-    some = {_key(u.id): u for u in updates}
+    some = dict(zip(_keys(u.id for u in updates), updates, strict=True))
     rows = [
         [
             key,
@@ -173,7 +173,7 @@ def count_crash(job: str, turn: int) -> int | None:
     """Commit `crashes + 1` for one job before a call that may kill the worker; None where the turn is gone."""
     found = _execute(
         f"UPDATE {_TABLE} SET crashes = crashes + 1 FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE} RETURNING crashes",
-        [[_key(job), turn]],
+        [[*_keys([job]), turn]],
         ("n_id", "n_turn"),
     )
     return found[0][0] if found else None
@@ -189,7 +189,7 @@ def request_cancel(job: str, now: float) -> Row | None:
         due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
         due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
         FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
-        [[_key(job), _text(now), _slot(now)]],
+        [[*_keys([job]), _text(now), _slot(now)]],
         ("n_id", "n_now", "n_slot"),
     )
     return load([job])[job] if found else None
@@ -219,7 +219,7 @@ def sweep(
 
 def unsweep(claimed: Sequence[tuple[str, int]]) -> None:
     """Take back that these jobs were swept: their tasks could not be published."""
-    rows = [[_key(job), turn] for job, turn in claimed]
+    rows = [[*_keys([job]), turn] for job, turn in claimed]
     _execute(
         f"UPDATE {_TABLE} SET sweeps = sweeps - 1 FROM v WHERE id = n_id AND turn = n_turn AND sweeps > 0 RETURNING id",
         rows,
@@ -364,9 +364,9 @@ def _select(result: str, where: str, rows: Sequence[Sequence[object]], names: Se
     return {row.id: row for row in jobs}
 
 
-def _key(job: str) -> str:
-    """An id as the database casts it to text; SQLite keeps it without dashes."""
-    return job if _postgresql() else job.replace("-", "")
+def _keys(jobs: Iterable[str]) -> list[str]:
+    """Ids as the database casts them to text; SQLite keeps them without dashes."""
+    return list(jobs) if _postgresql() else [job.replace("-", "") for job in jobs]
 
 
 def _id(value: str) -> str:

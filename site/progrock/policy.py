@@ -1,8 +1,7 @@
 """Decides what becomes of a job after each call to its backend. Pure: the clock and the dice are arguments."""
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -31,8 +30,7 @@ class Job(Protocol):
     cancel_requested: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """What to write into the ledger; `delay` is in seconds until the next step, None where the job has ended."""
 
     state: str
@@ -66,7 +64,7 @@ def decide_start(job: Job, outcome: str | BackendError, *, now: float, options: 
     wait = outcome.retry_after if isinstance(outcome, Handle) else None
     delay = max(min(options.interval, 1.0), wait or 0.0)
     running = Decision(state="running", handle=handle, progress=None, delay=_until(job, delay, now))
-    return running if now < job.deadline_at else replace(_expired(job, options), handle=handle)
+    return running if now < job.deadline_at else _expired(job, options)._replace(handle=handle)
 
 
 def decide_poll(job: Job, outcome: Status | BackendError, *, now: float, options: Options, draw: float) -> Decision:
@@ -79,7 +77,7 @@ def decide_poll(job: Job, outcome: Status | BackendError, *, now: float, options
             if in_a_row >= FORGOTTEN_LIMIT:
                 return _ended(job, "failed", "the backend no longer knows this job")
             again = _again(job, outcome, "running", now=now, options=options, draw=draw)
-            return again if again.delay is None else replace(again, message=FORGOTTEN, attempts=in_a_row)
+            return again if again.delay is None else again._replace(message=FORGOTTEN, attempts=in_a_row)
         return _again(job, outcome, "running", now=now, options=options, draw=draw)
     progress, message = percent(outcome.progress), _text(outcome.message, LONGEST_MESSAGE)
     if outcome.state == "running":
@@ -117,7 +115,7 @@ def decide_cancel(
         again = _again(job, refused, "running", now=now, options=options, draw=draw)
         if again.delay is None:
             return again
-        return replace(again, progress=percent(outcome.progress), message=f"{refused.sentence}, trying again")
+        return again._replace(progress=percent(outcome.progress), message=f"{refused.sentence}, trying again")
     return _again(job, outcome, "running", now=now, options=options, draw=draw, doing="cancelling, ")
 
 

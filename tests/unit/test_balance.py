@@ -120,5 +120,3 @@ def test_shards_wake_at_moments_of_their_own(shards: int) -> None:
     points = sorted(on_grid(due, shard) for shard in range(shards))
     assert all(due - 1e-6 <= point < due + GRID + 1e-6 for point in points), "never early, and soon"
     assert min(after - before for before, after in itertools.pairwise(points)) > GRID / (3 * shards)
-        True
-    }
