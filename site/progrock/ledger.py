@@ -143,7 +143,7 @@ def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, 
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
         due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END,
         due_slot = CASE WHEN cancel_requested AND NOT n_seen AND n_slot IS NOT NULL THEN %s ELSE n_slot END{news}
-        FROM v WHERE {_listed()} AND id = n_id AND turn = n_turn AND {_ACTIVE}
+        FROM v WHERE {_listed() + " AND" if _postgresql() else ""} id = n_id AND turn = n_turn AND {_ACTIVE}
         RETURNING CAST(id AS text), version, cancel_requested, CAST(ended_at AS text)""",
         rows,
         names,
@@ -336,7 +336,7 @@ def _values(names: Sequence[str]) -> str:
     columns = ", ".join(
         f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}" for i, name in enumerate(names)
     )
-    return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM json_each(%s)) "
+    return f"WITH v({', '.join(names)}) AS (SELECT {columns} FROM json_each(%s)) "
 
 
 def _execute(
