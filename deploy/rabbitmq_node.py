@@ -124,7 +124,8 @@ class Node:
             raise NodeFailed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
         for folder in ("home", "data", "log", "generated"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
-        conf = ("management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}", *self.conf, "")
+        raft = "raft.wal_max_size_bytes = 67108864"  # as in rabbitmq/rabbitmq.conf
+        conf = (raft, "management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}", *self.conf, "")
         (self.directory / "rabbitmq.conf").write_text("\n".join(conf))
         (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
         self._env = {
