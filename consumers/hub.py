@@ -223,11 +223,13 @@ class Hub:
 
     # What arrives on the channel: the handler's name is the event's
 
-    def job_changed(self, message: dict[str, Any]) -> None:
+    async def job_changed(self, message: dict[str, Any]) -> None:
         """Hand each change to the sockets of its audience."""
-        self._deliver(message["changes"])
+        for change in message["changes"]:
+            self._deliver([change])
+            await asyncio.sleep(0)  # its frames leave now, and not with those of all the others
 
-    def session_ended(self, message: dict[str, Any]) -> None:
+    async def session_ended(self, message: dict[str, Any]) -> None:
         """Close the sockets of a session that logged out."""
         self.later(*(member.close() for member in self._members if member.session == message["session"]))
 
@@ -247,7 +249,7 @@ class Hub:
         while True:
             message = await self.layer.receive(channel)
             try:
-                {"job.changed": self.job_changed, "session.ended": self.session_ended}[message["type"]](message)
+                await {"job.changed": self.job_changed, "session.ended": self.session_ended}[message["type"]](message)
             except Exception:  # the loop lives on whatever another release sends
                 logger.exception("a message on the feed could not be handled: %.200r", message)
 

@@ -352,11 +352,11 @@ class Rounds:
         feeds: dict[str, list[list[Any]]] = defaultdict(list)
         for row in rows:
             feeds[feed_of(row.audience)].append(change_of(row))
-        await asyncio.gather(
-            *(
+        await _all(
+            [
                 self.layer.group_send(feed, {"type": "job.changed", "changes": changes})
                 for feed, changes in feeds.items()
-            )
+            ]
         )
         if job_changed.has_listeners() or job_finished.has_listeners():
             await database_sync_to_async(_send_signals)([wire.job_frame(row) for row in rows])
