@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
 import psutil
 
@@ -35,13 +34,16 @@ def main() -> None:
         action="append",
         default=[],
         metavar="SCENARIO=SIZE,…",
-        help="how many jobs, step by step, such as poll_http=5000,6000 (else it climbs until the polls come too late)",
+        help="how many jobs, step by step, such as poll_http=5000,6000 (else it climbs until the polls come too late); "
+        "push= leaves out all but its 1,000/s",
     )
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--svg", type=Path, help="draw the chart into this file")
     options = parser.parse_args()
     if unknown := {*options.scenarios, *dict(options.at)} - SCENARIOS.keys():
         parser.error(f"there is no scenario {', '.join(unknown)}; there is: {', '.join(SCENARIOS)}")
+    if empty := [scenario for scenario, sizes in options.at if not sizes and scenario != "push"]:
+        parser.error(f"no sizes for {', '.join(empty)}; only push has a part without them")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     found: dict[str, list[Line]] = {}
     with tempfile.TemporaryDirectory(prefix="progrock-bench-", ignore_cleanup_errors=True) as folder:
@@ -73,14 +75,16 @@ def main() -> None:
 
 
 def _sizes(text: str) -> tuple[str, Sequence[int]]:
-    scenario, _, sizes = text.partition("=")
-    return scenario, [int(each) for each in sizes.split(",")]
+    scenario, given, sizes = text.partition("=")
+    if not given:
+        raise ValueError("no =")
+    return scenario, [int(each) for each in sizes.split(",")] if sizes else []
 
 
 def middle(lines: list[Line]) -> Line:
-    """The line with the median value; of an even number the lower one of the two in the middle."""
-    value = median([line.value for line in lines])
-    return min(lines, key=lambda line: abs(line.value - value))
+    """The line in the middle, of an even number the lower one; a rate that was not held counts as less than any that was."""
+    ordered = sorted(lines, key=lambda line: ("p99" not in line.unit, line.value))
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def table(lines: list[Line]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import bench_delay
-from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, memory, span
+from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, memory, polls, private_broker, span
 from tests.services import ROOT, Broker, DemoBackend, Postgres, Process
 
 NOOP = '[noop]\nclass = "tests.bench.noop.Noop"\ninterval = {interval}\nshards = 2\ndeadline = 100000\nchanges = {changes}\n'
@@ -30,6 +30,10 @@ interval = 1.0
 deadline = 100000
 """
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
+#: The part of all cycles that makes a worker that was added one of two, and seconds after which it is given up.
+FAIR, LIMIT = 0.4, 60.0
+#: A worker has too much to do when the median of its lateness is above this (seconds).
+OVERLOADED = 0.5
 
 
 @dataclass(kw_only=True)
@@ -216,12 +220,13 @@ def push(stand: Stand) -> list[Line]:
     """(e) pushes a second, 4 sockets each, from the commit to the frame in the browser's process."""
     lines = []
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
-    for rate in (1_000, *(stand.sizes("push", (4_300, 5_500, 7_000)))):
+    thousand = 1_050  # jobs: what is polled each second and up to 70 ms, the draw and the grid, later
+    for rate in (thousand, *(stand.sizes("push", (4_300, 5_500, 7_000)))):
         with stand.stack(NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}) as up:
             up.start_web()
             audiences = 50
             # as browsers do, one by one, where the question is how long a change takes; in bulk where it is how many there can be
-            up.fill(str(rate), "--audiences", str(audiences), *(("--starts", "200") if rate == 1_000 else ()))
+            up.fill(str(rate), "--audiences", str(audiences), *(("--starts", "200") if rate == thousand else ()))
             with _sockets(up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)) as client:
                 time.sleep(3)
                 before = {role: cpu_seconds(pids) for role, pids in up.roles.items()}
@@ -236,7 +241,7 @@ def push(stand: Stand) -> list[Line]:
                 flush=True,
             )
         detail = {**found, "pushes": pushes, "cpu": cpu}
-        if rate == 1_000:
+        if rate == thousand:
             what = "commit to browser frame at 1,000 pushes/s: median"
             figures = ((what, found["median"], 3), ("… p99", found["p99"], 20))
             lines += [
@@ -270,7 +275,17 @@ def sockets(stand: Stand) -> list[Line]:
 
 
 def waiting(stand: Stand) -> list[Line]:
-    """(g) a million jobs that wait: memory of workers and broker, and how fast they drain."""
+    """(g) a million jobs that wait: memory of workers and broker, and how fast they drain; on a broker that did nothing before."""
+    folder = stand.folder("waiting")
+    own = Stand(folder, private_broker(folder / "rabbitmq"), stand.options)
+    try:
+        return _waiting(own)
+    finally:
+        assert own.broker.node
+        own.broker.node.kill()
+
+
+def _waiting(stand: Stand) -> list[Line]:
     count = 100_000 if stand.options.quick else 1_000_000
     wait = 60 if stand.options.quick else 240
     with stand.stack(NOOP.format(interval=3600.0, changes="false")) as up:
@@ -310,6 +325,73 @@ def growth(stand: Stand) -> list[Line]:
         Line(what=f"CPU a cycle with {most:,} jobs, to that with 1,000", value=costs[most] / costs[1_000], unit="×", goal=1.2,
              less=True, detail={str(count): each.json() for count, each in found.items()}),
     ]  # fmt: skip
+
+
+def overload(stand: Stand) -> list[Line]:
+    """(i) more jobs than one worker can poll: its memory, whether all get their turn, and how soon a second worker helps."""
+    with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=1) as up:
+        (first,) = up.roles["worker"]
+        up.fill("1000")
+        time.sleep(4)
+        calm, have = memory([first]), 1_000
+        step = 30_000 if stand.options.quick else 60_000
+        for count in stand.sizes("overload", range(step, 6 * step, step)):
+            print("  " + up.fill(str(count - have)), flush=True)
+            have = count
+            time.sleep(4 if stand.options.quick else 8)
+            if up.measure(3).median >= OVERLOADED:
+                break
+        begin = memory([first])
+        alone = up.measure(2 * stand.options.seconds)
+        end, longest = memory([first]), up.longest_wait()
+        mib = {name: value / 2**20 for name, value in (("calm", calm), ("begin", begin), ("end", end))}
+        said = ", ".join(f"{value:.1f} MiB {name}" for name, value in mib.items())
+        print(f"  {have:6} jobs, one worker {alone}; {longest * 1e3:.0f} ms the longest wait; {said}", flush=True)
+        begun = time.time()
+        second = up.start_worker()
+        took = _takes_part(up, second, begun)
+        both = up.measure(stand.options.seconds)
+        came, own = _since(up, second, begun)
+        print(f"  two workers {both}; {own:.0f}/s by the second since its first poll", flush=True)
+        print(f"  its first poll after {came:.1f} s, {FAIR:.0%} of the cycles after {took:.1f} s", flush=True)
+    shown = "" if alone.median >= OVERLOADED else ", one worker was enough"
+    about = {"jobs": have, "alone": alone.json()}
+    sharing = {"first poll": came, "from its first poll": took - came, "second": own, "both": both.json()}
+    return [
+        Line(what="growth of a worker while it has too much to do", value=mib["end"] - mib["begin"], unit=f"MiB{shown}", goal=5,
+             less=True, detail=about | mib),
+        Line(what="… lateness there: p99, or the longest wait, to the median", value=max(alone.p99, longest) / max(alone.median, 1e-3),
+             unit=f"×{shown}", goal=2, less=True, detail=about | {"longest": longest}),
+        Line(what=f"… until a second worker does {FAIR:.0%} of the cycles, from its start", value=took,
+             unit="s" if took < LIMIT else "s, and not yet", goal=10, less=True, detail=about | sharing),
+    ]  # fmt: skip
+
+
+def _record(up: Bench, worker: Process) -> Path:
+    return up.directory / f"{worker.name}.record"
+
+
+def _takes_part(up: Bench, worker: Process, begun: float) -> float:
+    """Seconds from `begun` to the end of the first second in which a worker did its part of all cycles; LIMIT at most."""
+    record = _record(up, worker)
+    while (took := time.time() - 0.6 - begun) < LIMIT:  # by then it is written down
+        if record.exists():
+            window = begun + took - 1, begun + took
+            own, every = (span(each, *window, {}) for each in ([record], up.directory.glob("*.record")))
+            if own.rate >= FAIR * every.rate > 0:
+                return took
+        time.sleep(0.1)
+    return LIMIT
+
+
+def _since(up: Bench, worker: Process, begun: float) -> tuple[float, float]:
+    """When a worker's first poll was, in seconds from `begun`, and its cycles a second from then on."""
+    record = _record(up, worker)
+    found = list(polls(record)) if record.exists() else []
+    if not found:
+        return LIMIT, 0.0
+    first, last = found[0][0], found[-1][0]
+    return first - begun, sum(count for *_, count in found) / max(last - first, 1.0)
 
 
 def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) -> Span:
@@ -376,7 +458,7 @@ SCENARIOS: dict[str, Callable[[Stand], list[Line]]] = {
     each.__name__: each
     for each in (
         poll_sqlite, poll_single, poll_postgres, celery_eta, celery_native, poll_http, poll_many, celery_requests,
-        delay, push, sockets, waiting, growth,
+        delay, push, sockets, waiting, growth, overload,
     )
 }  # fmt: skip
 __all__ = ["BOUND", "SCENARIOS", "Line", "Stand"]

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,6 +121,15 @@ class Bench(Stack):
         code = f"from progrock.models import Job; print(Job.objects.filter(state__in={list(states)}).count())"
         return int(self.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1])
 
+    def longest_wait(self) -> float:
+        """By how many seconds the job is overdue that waits longest: a job that is never polled shows here alone."""
+        code = (
+            "import time; from progrock.models import Job; "
+            "oldest = Job.objects.filter(state='running').order_by('due_at').first(); "
+            "print(time.time() - oldest.due_at.timestamp())"
+        )
+        return float(self.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1])
+
     def measure(self, seconds: float) -> Span:
         """Let it run for so long, and tell what the workers did."""
         begun, before = time.time(), {role: cpu_seconds(pids) for role, pids in self.roles.items()}
@@ -137,8 +146,7 @@ def span(records: Iterable[Path], begun: float, ended: float, cpu: Mapping[str, 
     late: list[tuple[float, int]] = []
     early = 0
     for path in records:
-        data = path.read_bytes()
-        for when, first, last, count in RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]):
+        for when, first, last, count in polls(path):
             if begun <= when < ended:
                 late.append((first, count))
                 early += count * (last < 0)
@@ -150,6 +158,12 @@ def span(records: Iterable[Path], begun: float, ended: float, cpu: Mapping[str, 
         rate=cycles / (ended - begun), median=_cut(late, cycles, 0.5), p99=_cut(late, cycles, 0.99) if late else 9.9,
         worst=worst, early=early, cpu=costs,
     )  # fmt: skip
+
+
+def polls(record: Path) -> Iterator[tuple[float, float, float, int]]:
+    """What a worker wrote down so far: see RECORD."""
+    data = record.read_bytes()
+    return RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size])
 
 
 def _cut(late: list[tuple[float, int]], total: int, part: float) -> float:

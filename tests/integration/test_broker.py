@@ -290,6 +290,18 @@ async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest
         await until(lambda: subscriber._inboxes[QUEUE].unacked == 0)
 
 
+async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhost_url: str) -> None:
+    async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
+        never = tasks(due=1e12)  # after the last year that a date knows
+        calls = [publisher.publish("render", 0, some, delay=0) for some in (tasks(), never, tasks())]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in results] == [PublishFailed] * 3
+        assert str(results[0]).startswith("ValueError: year ")
+        await publisher.publish("render", 0, some := tasks(), delay=0)
+        [delivery] = await take(subscriber)
+        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+
+
 async def test_publishing_without_a_connection_fails_soon(caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(CLOSED, "test")
     start = time.monotonic()
@@ -418,10 +430,66 @@ async def test_a_missing_queue_does_not_stop_the_others(
         [delivery] = await take(subscriber, report)
         await delivery.ack()
         await asyncio.sleep(2.2)
-        assert caplog.text.count("cannot consume") == 1
+        assert [each.levelname for each in caplog.records if "cannot consume" in each.getMessage()] == ["ERROR"]
         await declare(vhost_url, TOPOLOGY)
         await publisher.publish("render", 0, tasks(), delay=0)
         [delivery] = await take(subscriber)
+        await delivery.ack()
+
+
+async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_served_when_it_does(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while RabbitMQ is still bringing it up. Consumes that are answered too late hold nothing back."""
+    attempts, consume = 0, subscriber_module.Wire.basic_consume
+
+    async def late(*args: Any, **options: Any) -> Any:
+        nonlocal attempts
+        line.flows.clear()
+        try:
+            return await consume(*args, **options)
+        finally:
+            line.flows.set()
+            attempts += 1
+
+    async with running(line.url, [QUEUE]) as (publisher, subscriber):
+        await publisher.publish("render", 0, some := tasks(), delay=0)
+        monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+        with monkeypatch.context() as patch:
+            patch.setattr(subscriber_module, "OPEN_TIMEOUT", 0.5)
+            patch.setattr(subscriber_module.Wire, "basic_consume", late)
+            subscriber.restart("a test wants it")
+            await until(lambda: attempts >= 3, 60)
+        [delivery] = await take(subscriber, seconds=60)
+        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+        await delivery.ack()
+    said = [each for each in caplog.records if each.name == "broker.subscriber"]
+    assert [(each.levelname, "cannot consume" in each.getMessage()) for each in said] == [("WARNING", True)]
+    assert "timed out" in said[0].getMessage()
+
+
+async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
+    vhost_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, is_up = poll_queue("report", 0), asyncio.Event()
+    async with running(vhost_url, [slow, QUEUE]) as (publisher, subscriber):
+        consume = subscriber._consume
+
+        async def wait(connection: Any, inbox: Any) -> None:
+            if inbox.queue == slow:
+                await is_up.wait()
+            await consume(connection, inbox)
+
+        monkeypatch.setattr(subscriber, "_consume", wait)
+        subscriber.restart("a test wants it")
+        await until(lambda: not subscriber.connected)
+        for backend in ("report", "render"):
+            await publisher.publish(backend, 0, tasks(), delay=0)
+        [delivery] = await take(subscriber, seconds=30)
+        await delivery.ack()
+        assert not subscriber._inboxes[slow].alive
+        is_up.set()
+        [delivery] = await take(subscriber, slow, seconds=30)
         await delivery.ack()
 
 
@@ -818,6 +886,34 @@ async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
     assert await layer.group_send("feed", {"type": "x"})
     ours = [record.levelname for record in caplog.records if record.name.startswith("broker.")]
     assert ours == ["INFO", "WARNING", "INFO"]
+    assert layer.epoch == 1
+
+
+@pytest.fixture
+async def full(vhost_url: str, layer: ChannelLayer) -> AsyncIterator[ChannelLayer]:
+    """A process that receives nothing of the group "feed", which `layer` has filled up."""
+    full = ChannelLayer(host=vhost_url, local_capacity=1, remote_capacity=1, local_expiry=600.0, expiry=600)
+    for each, group in ((full, "feed"), (layer, "other")):
+        await each.group_add(group, await each.new_channel())
+    while await layer.group_send("feed", {"type": "x"}):
+        pass
+    yield full
+    await full.close()
+
+
+async def test_a_no_is_an_answer_as_well_and_ends_the_stall(
+    line: Line, layer: ChannelLayer, full: ChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not layer.stalled
+    [exchange] = layer._carehare_connection.result()._protocol._exchange_channels.values()
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 0.2)
+    line.flows.clear()
+    assert not await layer.group_send("feed", {"type": "x"})
+    assert layer.stalled
+    [pushed] = exchange._delivering.values()
+    line.flows.set()
+    await until(lambda: not layer.stalled)
+    assert isinstance(pushed.exception(), carehare.ServerSentNack)
     assert layer.epoch == 1
 
 

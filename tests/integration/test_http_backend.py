@@ -389,6 +389,32 @@ async def recorder(body: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", asked
 
 
+NOT_JSON, UNEXPECTED = (
+    "the backend answered with something that is not JSON",
+    "the backend's answer has an unexpected form",
+)
+NESTED = b"[" * 500 + b"]" * 500
+TOO_DEEP = {
+    "unended": (b"[" * 100_000, NOT_JSON),
+    "ended": (b"[" * 50_000 + b"]" * 50_000, NOT_JSON),
+    "for the reader of NaN": (b'{"percent": NaN, "status": "running", "id": %b}' % NESTED, NOT_JSON),
+    "for a text": (b'{"status": "running", "stage": %b}' % NESTED, UNEXPECTED),
+}
+
+
+@pytest.mark.parametrize("deep", TOO_DEEP)
+async def test_an_answer_that_is_nested_too_deep_has_its_sentence(demo: Demo, deep: str) -> None:
+    body, sentence = TOO_DEEP[deep]
+    async with recorder(body) as (url, _):
+        backend = demo.backend(url=url)
+        error = await poll_one(backend, job("h"))
+        with pytest.raises(BackendError):
+            await backend.start(job())
+        await backend.aclose()
+    assert isinstance(error, BackendError)
+    assert (error.sentence, error.final) == (sentence, False)
+
+
 async def test_what_is_sent_is_exactly_what_was_configured(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with recorder(b'{"status": "running", "id": 7}') as (url, asked):

@@ -1,18 +1,26 @@
-"""The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs."""
+"""The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs. And a worker's patience with it."""
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dj_database_url
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 
+from broker.tasks import Task
+from consumers import poller
+from consumers.poller import Poller
+from consumers.rounds import Ledger
 from progrock import ledger, wire
+from progrock.backends import Options
 from progrock.ledger import Row, Update
 from progrock.models import Job
 
@@ -325,3 +333,129 @@ def test_a_start_of_a_wrong_shape_is_refused(backend: Any, params: Any, request_
         api.create("user:9", backend, params, request_id)
     assert refused.value.code == code
     assert Job.objects.count() == 0
+
+
+# A worker's way to the ledger
+
+
+@pytest.fixture
+def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """It has a thread and a connection of its own."""
+    monkeypatch.setitem(connections.settings, "default", connections.settings["ledger"])
+    worker = Ledger()
+    yield worker
+    worker._thread.submit(connections.close_all).result()
+    worker._thread.shutdown()
+
+
+@pytest.mark.parametrize(("older", "missing"), [("zero", "progrock_job"), ("0001", "due_slot")])
+async def test_a_worker_waits_for_a_migration(
+    worker: Ledger, older: str, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its table, and with the table of the release before."""
+    migrate, tries = partial(call_command, "migrate", "progrock", verbosity=0), 0
+
+    def sweep() -> list[tuple[str, int]]:
+        nonlocal tries
+        tries += 1
+        return ledger.sweep("render", 0, 1, before=time.time(), grace=10, now=time.time())
+
+    await worker._run(partial(migrate, older))
+    try:
+        waiting = asyncio.create_task(worker(sweep))
+        async with asyncio.timeout(60):
+            while tries < 2 and not waiting.done():
+                await asyncio.sleep(0.01)
+    finally:
+        await worker._run(migrate)
+    async with asyncio.timeout(60):
+        assert await waiting == []
+    away, back = [record.getMessage() for record in caplog.records if record.name == "consumers.rounds"]
+    assert away.startswith("the ledger is away, rounds wait for it: ")
+    assert missing in away
+    assert "\n" not in away
+    assert back == "the ledger is back"
+
+
+class Sweeper:
+    """A worker that does nothing but sweep one queue, on the real ledger; `swept` gets the jobs whose tasks it publishes."""
+
+    def __init__(self, worker: Ledger) -> None:
+        self.worker = worker
+        self.swept: asyncio.Queue[str] = asyncio.Queue()
+        self.failures: list[Exception] = []
+        self.poller = cast(Any, Poller.__new__(Poller))
+        self.poller.queues, self.poller.ledger, self.poller._forgets = [("render", 0)], worker, True
+        self.poller.rounds = {"render": SimpleNamespace(options=Options(name="render", shards=1))}
+        self.poller.publisher = self.poller.subscriber = self
+
+    def watermark(self, queue: str) -> float:
+        if self.failures:
+            raise self.failures.pop()
+        return time.time()
+
+    async def publish(self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float) -> None:
+        for task in tasks:
+            self.swept.put_nowait(task.job)
+
+    async def sweeps(self) -> None:
+        """A job that is overdue from now on is swept."""
+        lost = await self.worker._run(partial(make, due_at=at(30)))
+        async with asyncio.timeout(60):
+            while await self.swept.get() != lost.id:
+                pass
+
+
+@pytest.fixture
+async def sweeper(worker: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sweeper]:
+    monkeypatch.setattr(poller, "SWEEP", 0.05)
+    sweeper = Sweeper(worker)
+    sweeping = asyncio.create_task(sweeper.poller._sweep())
+    yield sweeper
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The poller's errors."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if (record.name, record.levelname) == (poller.__name__, "ERROR")
+    ]
+
+
+async def test_ended_jobs_are_kept_where_something_points_at_one_and_sweeps_go_on(
+    database: str, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table of the project's own, whose foreign key says nothing of deletions."""
+
+    def execute(sql: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    def point() -> Row:  # in the sweeper's own thread, so no sweep comes between
+        old = make(state="succeeded", ended_at=at(40 * 86400), changed_at=at(40 * 86400))
+        kind = "uuid" if database == "postgresql" else "char(32)"
+        execute(f"CREATE TABLE own (job {kind} NOT NULL REFERENCES progrock_job (id))")
+        execute("INSERT INTO own SELECT id FROM progrock_job")
+        return old
+
+    try:
+        old = await sweeper.worker._run(point)
+        for _ in range(3):
+            await sweeper.sweeps()
+        assert await sweeper.worker._run(partial(ledger.load, [old.id]))
+    finally:
+        await sweeper.worker._run(partial(execute, "DROP TABLE IF EXISTS own"))
+    [once] = said(caplog)
+    assert once.startswith("ended jobs are kept for ever, since something points at one of them: ")
+
+
+async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(
+    sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweeper.failures.append(ValueError("a mistake"))
+    await sweeper.sweeps()
+    assert said(caplog) == ["a sweep failed"]
+    assert "ValueError: a mistake" in caplog.text

@@ -11,6 +11,7 @@ import pytest
 
 from broker.errors import PublishFailed
 from broker.tasks import Task
+from consumers import rounds as module
 from consumers.rounds import MOST_CRASHES, Rounds
 from progrock import ledger
 from progrock.backends import JobView, Options
@@ -184,3 +185,18 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     made.ledger = lose  # type: ignore[assignment]
     await made.work(0, [part(late)])
     assert [change[1] for change in wire.pushed] == [late.id]
+
+
+async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SAY_AGAIN", 3600.0)
+    polled = row(state="running", handle="h1")
+    made, book, _, _ = rounds(polled)  # this backend has no poll
+    for tracebacks in (1, 2):
+        for _ in range(5):
+            await made.work(0, [part(polled)])
+        assert [bool(record.exc_info) for record in caplog.records] == [True] * tracebacks
+        made._said -= 3601.0
+    assert polled.message == "backend unreachable, retrying (the backend's class failed: NotImplementedError)"
+    assert book.steps == [[(polled.id, "running")]] * 10

@@ -1,0 +1,160 @@
+"""More work than one worker can do: every job gets its turn all the same, the log says how late, and a second worker takes its part."""
+
+import asyncio
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from progrock.backends import JobView, Options, Status
+from tests.services import ROOT, Process, Stack
+
+#: A worker can poll 3,333 of these jobs a second, however fast the machine, and each wants to be polled every second: of
+#: eighty full messages 33 are in their lane at a time, and of the others a worker may hold 32.
+JOBS, COST, INTERVAL, HELD = 8_000, 0.0003, 1.0, 32
+BACKENDS = """
+[slow]
+class = "tests.integration.test_sharing.Slow"
+interval = {interval}
+timeout = 30
+shards = 1
+deadline = 86400
+folder = "{folder}"
+"""
+#: `manage.py runworker` that says every second how late its tasks were.
+WORKER = """
+import django, os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+django.setup()
+from consumers import poller
+poller.REPORT = 1.0
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "runworker"])
+"""
+
+
+class Slow:
+    """Answers one call at a time, so many jobs a second, and writes each poll into a file of the process: when, how many jobs."""
+
+    def __init__(self, options: Options, folder: str) -> None:
+        self.options = options
+        self.seen = Path(folder) / str(os.getpid())
+        self.one = asyncio.Lock()
+
+    async def start(self, job: JobView) -> str:
+        """Start at once."""
+        return job.id
+
+    async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status]:
+        """Still running."""
+        async with self.one:
+            await asyncio.sleep(COST * len(jobs))
+            with self.seen.open("a") as seen:
+                print(time.time(), len(jobs), file=seen)
+        return {job.id: Status(state="running") for job in jobs}
+
+    async def cancel(self, job: JobView) -> None:
+        """Cancel at once."""
+
+    async def aclose(self) -> None:
+        """Nothing was opened."""
+
+
+class Overloaded:
+    """A stack with one worker, and too many jobs for it."""
+
+    def __init__(self, up: Stack, folder: Path) -> None:
+        self.up, self.folder = up, folder
+
+    def start_worker(self, name: str) -> Process:
+        """Start one more worker."""
+        return self.up._process(name, [sys.executable, "-c", WORKER], None).start()
+
+    def polls(self, worker: Process) -> list[tuple[float, int]]:
+        """When a worker polled, and how many jobs."""
+        file = self.folder / str(worker.pid)
+        lines = file.read_text().split("\n")[:-1] if file.exists() else []
+        return [(float(when), int(jobs)) for when, jobs in map(str.split, lines)]
+
+    def turns(self) -> dict[str, int]:
+        """The turn of each job."""
+        ledger = sqlite3.connect(f"file:{self.up.directory}/db.sqlite3?mode=ro", uri=True, timeout=30)
+        try:
+            return dict(ledger.execute("SELECT id, turn FROM progrock_job"))
+        finally:
+            ledger.close()
+
+    def until(self, what: str, true: Callable[[], object], seconds: float = 120) -> None:
+        """Wait for it, much longer than it takes."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"{what}\n{self.up.logs()[-4000:]}"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def overloaded(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Overloaded]:
+    """One worker that has done as many polls as there are jobs, and is late with the next."""
+    folder = tmp_path_factory.mktemp("polls")
+    backends = tmp_path_factory.mktemp("backends") / "backends.toml"
+    backends.write_text(BACKENDS.format(interval=INTERVAL, folder=folder))
+    with stack(workers=0, web=False, backends=backends) as up:
+        ready = Overloaded(up, folder)
+        worker = ready.start_worker("worker1")
+        fill = [sys.executable, "-m", "tests.bench.fill", str(JOBS), "--backend", "slow"]
+        subprocess.run(fill, env=up.env, cwd=ROOT, check=True, capture_output=True, timeout=120)
+        ready.until("it polls", lambda: sum(jobs for _, jobs in ready.polls(worker)) >= JOBS)
+        yield ready
+        assert "Traceback" not in up.logs()
+
+
+def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(overloaded: Overloaded) -> None:
+    (worker,) = overloaded.up.workers()
+    begun, before = time.time(), overloaded.turns()
+
+    def grown() -> list[int]:
+        return [turn - before[job] for job, turn in overloaded.turns().items()]
+
+    overloaded.until("each job has had three turns more", lambda: min(grown()) >= 3)
+    taken, ended = grown(), time.time()
+    done = sum(jobs for when, jobs in overloaded.polls(worker) if begun <= when <= ended)
+    assert done < 0.6 * JOBS * (ended - begun) / INTERVAL, "it had too much to do, else this shows nothing"
+    assert max(taken) <= 2 * min(taken), "nobody is served twice as often as another"
+
+
+def test_what_it_cannot_do_waits_in_rabbitmq(overloaded: Overloaded) -> None:
+    def queue() -> dict[str, Any]:
+        return overloaded.up.broker.queues(overloaded.up.amqp_url)["progrock.poll.slow.0"]
+
+    overloaded.until("some messages wait for a worker", lambda: queue().get("messages_ready"))
+    assert queue()["messages_unacknowledged"] <= HELD
+
+
+def test_its_log_says_how_late_its_tasks_are(overloaded: Overloaded) -> None:
+    says = re.compile(r"late by (\d+) ms median, (\d+) ms p99, tasks=(\d+)")
+
+    def late() -> bool:
+        found = [tuple(map(int, line)) for line in says.findall(overloaded.up.logs("worker1"))]
+        return any(500 <= middle <= p99 and tasks >= 100 for middle, p99, tasks in found)
+
+    overloaded.until("2.4 s a turn of an interval of 1 s: the median is above 500 ms", late)
+
+
+def test_a_second_worker_takes_its_part(overloaded: Overloaded) -> None:
+    first, second = overloaded.up.workers()[0], overloaded.start_worker("worker2")
+    overloaded.until("it polls", lambda: overloaded.polls(second))
+    since = overloaded.polls(second)[0][0]
+
+    def shares() -> list[int]:
+        return [sum(jobs for when, jobs in overloaded.polls(worker) if when >= since) for worker in (first, second)]
+
+    overloaded.until("each job had its turn twice", lambda: sum(shares()) >= 2 * JOBS)
+    counts = shares()
+    assert counts[1] >= 0.25 * sum(counts), counts
