@@ -123,10 +123,10 @@ class Publisher:
 
     async def _send_batch(self, key: _Key, batch: _Batch) -> None:
         _, backend, shard, spread = key
-        if spread:
-            due = on_grid(max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard)
-            batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
         try:
+            if spread:
+                due = on_grid(max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard)
+                batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
             await self._wait()
             now = time.time()
             left = min(task.due for task in batch.tasks) - now

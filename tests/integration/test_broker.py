@@ -297,6 +297,8 @@ async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhos
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(each) for each in results] == [PublishFailed] * 3
         assert str(results[0]).startswith("ValueError: year ")
+        with pytest.raises(PublishFailed, match="OverflowError"):
+            await publisher.publish("render", 0, tasks(due=float("inf")), delay=0, spread=0.1)
         await publisher.publish("render", 0, some := tasks(), delay=0)
         [delivery] = await take(subscriber)
         assert [task.job for task in delivery.tasks] == [task.job for task in some]
