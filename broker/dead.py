@@ -43,8 +43,8 @@ async def read(url: str, chosen: Callable[[Letter], bool], most: int) -> tuple[l
     """
     async with _dead_queue(url) as queue:
         found: list[Letter] = []
-        count = queue.declaration_result.message_count or 0
-        async for letter, _ in _letters(queue, count):
+        count, letters = await _letters(queue)
+        async for letter, _ in letters:
             if len(found) == most:
                 break
             if chosen(letter):
@@ -107,7 +107,8 @@ async def _each(
     done = 0
     async with _dead_queue(url) as queue:
         some: list[Awaitable[bool]] = []
-        async for letter, message in _letters(queue, queue.declaration_result.message_count or 0):
+        _, letters = await _letters(queue)
+        async for letter, message in letters:
             if chosen(letter):
                 some.append(work(letter, message))
             if len(some) == AT_ONCE:
@@ -130,11 +131,26 @@ async def _dead_queue(url: str) -> AsyncIterator[AbstractQueue]:
         await shut(connection)
 
 
-async def _letters(queue: AbstractQueue, most: int) -> AsyncIterator[tuple[Letter, AbstractIncomingMessage]]:
-    for _ in range(most):
-        if (message := await queue.get(fail=False)) is None:
-            return
-        yield _letter(message), message
+async def _letters(queue: AbstractQueue) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
+    """How many letters there are now, and each of them with its message.
+
+    One is fetched before they are counted: a get is answered after what the last look gave back is in the queue again
+    (with a slow disk that takes a while), the number in the answer to a declaration is not.
+    """
+    first = await queue.get(fail=False)
+    others = (await queue.channel.declare_queue(queue.name, passive=True)).declaration_result.message_count or 0
+
+    async def letters() -> AsyncIterator[tuple[Letter, AbstractIncomingMessage]]:
+        message = first
+        for _ in range(others):
+            if message is None:
+                return
+            yield _letter(message), message
+            message = await queue.get(fail=False)
+        if message:
+            yield _letter(message), message
+
+    return others + (first is not None), letters()
 
 
 def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
