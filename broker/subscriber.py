@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
-OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still
+OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still, or a queue was slow to open
 OPEN_TIMEOUT = 10.0
 
 
@@ -62,7 +62,7 @@ class _Inbox:
     unacked: int = 0
     last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
     mark: float | None = None
-    missing: bool = False  # said so already
+    slow: bool | None = None  # why it cannot be consumed, as said last: its queue is slow, or missing
 
     @property
     def alive(self) -> bool:
@@ -202,14 +202,14 @@ class Subscriber:
                 if not self.connected:
                     self.connected = True
                     up()
-                self._looked = time.monotonic()
+                if (now := time.monotonic()) - self._looked > OVERSLEPT:
+                    for inbox in self._inboxes.values():
+                        inbox.last = now
+                self._looked = now
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):
                         await self._lost.wait()
                     raise BrokerUnavailable(self._reason)
-                if (now := time.monotonic()) - self._looked > OVERSLEPT:
-                    for inbox in self._inboxes.values():
-                        inbox.last = now
         finally:
             self.connected = False
             for inbox in self._inboxes.values():
@@ -238,15 +238,13 @@ class Subscriber:
             inbox.reset()
             if self._lost.is_set():
                 raise
-            if inbox.missing:
-                pass  # said so already
-            elif isinstance(error.__cause__, TimeoutError):  # RabbitMQ is still bringing the queue up
-                logger.warning("%s: %s; looking again every second", self._name, error)
-            else:
-                logger.error("%s: %s; looking again every second (manage.py topology --declare?)", self._name, error)
-            inbox.missing = True
+            slow = isinstance(error.__cause__, TimeoutError)  # RabbitMQ is still bringing the queue up
+            level, hint = (logging.WARNING, "") if slow else (logging.ERROR, " (manage.py topology --declare?)")
+            if inbox.slow is not slow:
+                logger.log(level, "%s: %s; looking again every second%s", self._name, error, hint)
+            inbox.slow = slow
         else:
-            inbox.missing = False
+            inbox.slow = None
 
     async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
         now = time.time()

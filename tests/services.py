@@ -23,12 +23,14 @@ import psycopg
 
 from deploy.rabbitmq_node import Node, free_port
 
+#: Seconds that a test waits for what must come: a busy machine, or its disk, may stand still for long.
+PATIENCE = 60.0
 ROOT = Path(__file__).resolve().parents[1]
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def http(method: str, url: str, body: object = None, *, timeout: float = 10) -> Any:
+def http(method: str, url: str, body: object = None, *, timeout: float = PATIENCE / 2) -> Any:
     """One HTTP request with a JSON body and a JSON answer; credentials may stand in the URL. Raises HTTPError."""
     parts = urllib.parse.urlsplit(url)
     request = urllib.request.Request(
@@ -101,7 +103,7 @@ class Process:
             time.sleep(0.05)
         return self
 
-    def stop(self, timeout: float = 15) -> int | None:
+    def stop(self, timeout: float = PATIENCE) -> int | None:
         """SIGTERM, then SIGKILL after `timeout` seconds; returns the exit code."""
         if self.popen and self.alive:
             self.popen.terminate()

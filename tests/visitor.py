@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.services import Stack
+from tests.services import PATIENCE, Stack
 
 Frame = dict[str, Any]
 
@@ -24,7 +24,7 @@ class Visitor:
     async def send(self, message: object) -> None:
         await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
 
-    async def until(self, matches: Callable[[Frame], Any], seconds: float = 30) -> Frame:
+    async def until(self, matches: Callable[[Frame], Any], seconds: float = PATIENCE) -> Frame:
         """The first frame from now on that matches."""
         async with asyncio.timeout(seconds):
             while True:
@@ -47,10 +47,10 @@ class Visitor:
         """Start several jobs; returns their ids."""
         return {(await self.start(backend, **params))["job"] for _ in range(count)}
 
-    async def ended(self, job: str, seconds: float = 60) -> Frame:
+    async def ended(self, job: str, seconds: float = PATIENCE) -> Frame:
         return await self.until(lambda f: f.get("job") == job and f["complete"], seconds)
 
-    async def ends(self, jobs: set[str], seconds: float = 60) -> dict[str, Frame]:
+    async def ends(self, jobs: set[str], seconds: float = PATIENCE) -> dict[str, Frame]:
         """The last frame of each of these jobs, some of which may have come already."""
         ended = {f["job"]: f for f in self.frames if f.get("complete")}
         async with asyncio.timeout(seconds):

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Browser, Error, Page, async_playwright, expect
 
 from tests.browser.pages import JobsPage
-from tests.services import Stack
+from tests.services import PATIENCE, Stack
 
 ARGS = [
     "--no-sandbox",
@@ -21,7 +21,7 @@ ARGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 Visitor = Callable[..., Awaitable[JobsPage]]
 

@@ -13,6 +13,7 @@ from playwright.async_api import Locator, Page, Route, WebSocketRoute, expect
 
 from progrock.models import Job
 from tests.browser.pages import part
+from tests.services import PATIENCE
 
 STATIC = Path(__file__).resolve().parents[2] / "site" / "progrock" / "static"
 HOST = "http://host.test"
@@ -61,7 +62,7 @@ class Server:
 
     async def connected(self, *jobs: dict[str, Any], cancel: bool = True) -> Self:
         """Wait for the next connection and send it a snapshot."""
-        self.socket = await asyncio.wait_for(self.sockets.get(), 20)
+        self.socket = await asyncio.wait_for(self.sockets.get(), PATIENCE)
         backends = [{"name": "render", "progress": True, "cancel": cancel}]
         self.send({"type": "snapshot", "jobs": list(jobs), "backends": backends})
         return self
@@ -72,7 +73,7 @@ class Server:
 
     async def message(self) -> dict[str, Any]:
         """What the browser sends next."""
-        return await asyncio.wait_for(self.messages.get(), 20)
+        return await asyncio.wait_for(self.messages.get(), PATIENCE)
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ async def test_a_refused_login_is_told_and_ends_the_trying(client: Page, server:
     await hears(client, "job")
     await server.socket.close(code=1012)
     await client.clock.run_for(30_000)
-    refused = await asyncio.wait_for(server.sockets.get(), 20)
+    refused = await asyncio.wait_for(server.sockets.get(), PATIENCE)
     await client.evaluate(START, {})
     refused.send(json.dumps({"type": "error", "code": "login_required", "message": "Sign in.", "request": None}))
     await refused.close(code=4401)
@@ -242,7 +243,7 @@ async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
     await server.socket.close(code=1012)
     for _ in range(8):
         await client.clock.run_for(30_000)
-        await (await asyncio.wait_for(server.sockets.get(), 20)).close(code=1013)
+        await (await asyncio.wait_for(server.sockets.get(), PATIENCE)).close(code=1013)
         await hears(client, "state", 2)
     await client.clock.run_for(3_500)
     assert server.sockets.empty()

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from deploy.rabbitmq_node import free_port
-from tests.services import ROOT, DemoBackend, Process, answers
+from tests.services import PATIENCE, ROOT, DemoBackend, Process, answers
 
 HOST = Path(__file__).parent / "host"
 CONFIG_IS_THE_HOSTS = (
@@ -102,7 +102,7 @@ async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str,
                 page = await answer.text()
             job = re.search(r'<job-progress[^>]*job="([0-9a-f-]{36})"', page)
             assert job, page
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while not (frame := json.loads((await socket.receive()).data)).get("complete"):
                     pass
             assert (frame["job"], frame["state"]) == (job[1], "succeeded")

@@ -7,8 +7,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from itertools import pairwise
-from statistics import median
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -29,12 +27,13 @@ from broker.publisher import Publisher
 from broker.subscriber import Delivery, Subscriber
 from broker.tasks import Task, encode, shard_of
 from broker.topology import DEAD, DELAY, POLL, Topology, declare, definitions, poll_queue
-from tests.services import Broker
+from tests.services import PATIENCE, Broker
 
 # aiormq (6.9) leaves the socket of a connection that was lost to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
 TOPOLOGY = Topology({"render": 2, "report": 1})
 QUEUE = poll_queue("render", 0)
+HOUR = 3600.0
 CLOSED = "amqp://guest:guest@127.0.0.1:1/"  # nobody listens there
 
 
@@ -62,13 +61,15 @@ async def running(
         await run
 
 
-async def until(true: Callable[[], Any], seconds: float = 15) -> None:
+async def until(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)
 
 
-async def take(subscriber: Subscriber, queue: str = QUEUE, *, seconds: float = 10, cap: int = 100) -> list[Delivery]:
+async def take(
+    subscriber: Subscriber, queue: str = QUEUE, *, seconds: float = PATIENCE, cap: int = 100
+) -> list[Delivery]:
     async with asyncio.timeout(seconds):
         return await subscriber.take(queue, cap)
 
@@ -79,7 +80,7 @@ async def dead_messages(url: str, count: int) -> list[aio_pika.abc.AbstractIncom
     found: list[aio_pika.abc.AbstractIncomingMessage] = []
     try:
         queue = await (await connection.channel()).get_queue(DEAD)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(found) < count:
                 if message := await queue.get(fail=False):
                     await message.ack()
@@ -159,17 +160,21 @@ async def line(vhost_url: str) -> AsyncIterator[Line]:
 
 
 async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(vhost_url: str) -> None:
-    """Mixed delays all at once, on the way that a worker sends them: `Holding` gives each when it is due."""
+    """Mixed delays all at once, on the way that a worker sends them: `Holding` gives each when it is due.
+
+    What stood behind the first one would not come at all. How late they are is the benchmark's question.
+    """
     delays = [0.0, 0.05, 0.1, 0.3, 1.7, 2.5, *(random.uniform(0.0, 3.0) for _ in range(200))]
     random.shuffle(delays)
     late: list[float] = []
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         holding = Holding(subscriber, publisher)
         hold = asyncio.create_task(holding.hold(QUEUE))
+        await publisher.publish("render", 0, tasks(due=time.time() + HOUR), delay=HOUR)
         some = [tasks(due=time.time() + delay) for delay in delays]
         sent = [publisher.publish("render", 0, one, delay=delay) for one, delay in zip(some, delays, strict=True)]
         sending = asyncio.gather(*sent)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while len(late) < len(delays):
                 for part in await holding.take(QUEUE):
                     late += [time.time() - task.due for task in part.tasks]
@@ -178,19 +183,17 @@ async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(vho
         await subscriber.stop_taking()
         await hold
     assert min(late) >= 0
-    assert median(late) < 0.25, "generous: the benchmark measures"
-    assert max(late) < 1.5, "somebody waited behind a longer delay"
 
 
 async def test_a_message_waits_as_long_as_its_lane_says_whatever_else_waits(vhost_url: str) -> None:
     """Long ones first: with one queue for all, everybody would wait for the longest."""
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
+        await publisher.publish("render", 0, tasks(due=time.time() + HOUR), delay=HOUR)
         dues: dict[str, float] = {}
         for delay in [5.0, 2.0, 1.0, 0.5, 0.2, 0.1] * 5:
             task = Task(str(uuid4()), 1, time.time() + delay)
             dues[task.job] = task.due
             await publisher.publish("render", 0, [task], delay=delay)
-        order = []
         while dues:
             for delivery in await take(subscriber):
                 now = time.time()
@@ -198,10 +201,7 @@ async def test_a_message_waits_as_long_as_its_lane_says_whatever_else_waits(vhos
                     due = dues.pop(task.job)
                     assert task.due == pytest.approx(due, abs=1e-6)
                     assert now > due - 0.0015, "early: the expiration is cut to whole milliseconds, so less than 1.5 ms"
-                    assert now < due + 1.0, "blocked by a longer delay"
-                    order.append(due)
                 await delivery.ack()
-        assert sum(one > other + 0.3 for one, other in pairwise(order)) == 0
 
 
 async def test_a_hundred_tasks_started_together_travel_in_one_message(vhost_url: str) -> None:
@@ -309,7 +309,7 @@ async def test_publishing_without_a_connection_fails_soon(caplog: pytest.LogCapt
     start = time.monotonic()
     with pytest.raises(PublishFailed, match="not connected"):
         await publisher.publish("render", 0, tasks(), delay=0)
-    assert 1.5 < time.monotonic() - start < 20
+    assert 1.5 < time.monotonic() - start < PATIENCE
     assert not publisher.connected
     await publisher.close()
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -378,15 +378,17 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(vh
         await publisher.publish("render", 0, tasks(due=old), delay=0)
         [first] = await take(subscriber)
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
+        begun = int(time.time())
         await publisher.publish("render", 0, tasks(due=time.time() + 50), delay=0)  # on a long way: not due yet
         [second] = await take(subscriber)
         mark = subscriber.watermark(QUEUE)
         assert mark is not None
-        assert time.time() - 3 < mark <= time.time()
+        assert begun <= mark <= time.time()
         await second.ack()
         await first.ack()
         await until(lambda: (subscriber.idle(QUEUE) or 0) > 3)
-        assert subscriber.watermark(QUEUE) == pytest.approx(time.time(), abs=0.5)
+        now = time.time()
+        assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time()
 
 
 async def test_a_cancelled_consumer_is_noticed_and_renewed(rabbitmq: Broker, vhost_url: str) -> None:
@@ -427,22 +429,21 @@ async def test_a_missing_queue_does_not_stop_the_others(
     report = poll_queue("report", 0)
     async with running(vhost_url, [QUEUE, report]) as (publisher, subscriber):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
-        await until(lambda: "cannot consume" in caplog.text)
+        await until(lambda: complaints(caplog) == ["ERROR"])
         await publisher.publish("report", 0, tasks(), delay=0)
         [delivery] = await take(subscriber, report)
         await delivery.ack()
         await asyncio.sleep(2.2)
-        assert [each.levelname for each in caplog.records if "cannot consume" in each.getMessage()] == ["ERROR"]
+        assert complaints(caplog) == ["ERROR"]
         await declare(vhost_url, TOPOLOGY)
         await publisher.publish("render", 0, tasks(), delay=0)
         [delivery] = await take(subscriber)
         await delivery.ack()
 
 
-async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_served_when_it_does(
-    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As while RabbitMQ is still bringing it up. Consumes that are answered too late hold nothing back."""
+@asynccontextmanager
+async def slow_consumes(line: Line, subscriber: Subscriber) -> AsyncIterator[Callable[[], int]]:
+    """RabbitMQ answers no consume in time, as while it is still bringing a queue up; tells how many it did not answer."""
     attempts, consume = 0, subscriber_module.Wire.basic_consume
 
     async def late(*args: Any, **options: Any) -> Any:
@@ -454,20 +455,55 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
             line.flows.set()
             attempts += 1
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subscriber_module, "OPEN_TIMEOUT", 0.5)
+        patch.setattr(subscriber_module.Wire, "basic_consume", late)
+        subscriber.restart("a test wants it")
+        yield lambda: attempts
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        each.levelname
+        for each in caplog.records
+        if each.name == "broker.subscriber" and "cannot consume" in each.getMessage()
+    ]
+
+
+async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_served_when_it_does(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Consumes that are answered too late hold nothing back."""
+    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         await publisher.publish("render", 0, some := tasks(), delay=0)
-        monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
-        with monkeypatch.context() as patch:
-            patch.setattr(subscriber_module, "OPEN_TIMEOUT", 0.5)
-            patch.setattr(subscriber_module.Wire, "basic_consume", late)
-            subscriber.restart("a test wants it")
-            await until(lambda: attempts >= 3, 60)
-        [delivery] = await take(subscriber, seconds=60)
+        async with slow_consumes(line, subscriber) as attempts:
+            await until(lambda: attempts() >= 3)
+        [delivery] = await take(subscriber)
         assert [task.job for task in delivery.tasks] == [task.job for task in some]
         await delivery.ack()
-    said = [each for each in caplog.records if each.name == "broker.subscriber"]
-    assert [(each.levelname, "cannot consume" in each.getMessage()) for each in said] == [("WARNING", True)]
-    assert "timed out" in said[0].getMessage()
+    assert complaints(caplog) == ["WARNING"]
+    assert "cannot consume progrock.poll.render.0: timed out" in caplog.text
+
+
+async def test_a_slow_queue_that_turns_out_to_be_missing_is_an_error(
+    rabbitmq: Broker,
+    vhost_url: str,
+    line: Line,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+    async with running(line.url, [QUEUE]) as (publisher, subscriber):
+        async with slow_consumes(line, subscriber) as attempts:
+            await until(lambda: attempts() >= 1)
+            rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
+        await until(lambda: complaints(caplog) == ["WARNING", "ERROR"])
+        await declare(vhost_url, TOPOLOGY)
+        await publisher.publish("render", 0, tasks(), delay=0)
+        [delivery] = await take(subscriber)
+        await delivery.ack()
+    assert complaints(caplog) == ["WARNING", "ERROR"], "each is said once"
 
 
 async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
@@ -487,11 +523,11 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
         await until(lambda: not subscriber.connected)
         for backend in ("report", "render"):
             await publisher.publish(backend, 0, tasks(), delay=0)
-        [delivery] = await take(subscriber, seconds=30)
+        [delivery] = await take(subscriber)
         await delivery.ack()
         assert not subscriber._inboxes[slow].alive
         is_up.set()
-        [delivery] = await take(subscriber, slow, seconds=30)
+        [delivery] = await take(subscriber, slow)
         await delivery.ack()
 
 
@@ -530,7 +566,7 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(rabbitm
         await asyncio.to_thread(rabbitmq.node.start)
         found: set[str] = set()
         while len(found) < 150:
-            for delivery in await take(subscriber, seconds=30):
+            for delivery in await take(subscriber):
                 assert time.time() > delivery.tasks[0].due - 0.0015
                 found |= {task.job for task in delivery.tasks}
                 await delivery.ack()
@@ -540,7 +576,7 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(rabbitm
         assert len(await take(subscriber)) == 1
         assert layer.epoch == 2
         assert await layer.group_send("feed", {"type": "job.changed"})
-        assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "job.changed"}
+        assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "job.changed"}
         await layer.close()
 
 
@@ -563,7 +599,7 @@ async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url:
         await layer.close()
 
 
-async def poll(true: Callable[[], bool], seconds: float = 20) -> None:
+async def poll(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """The management API tells things some seconds later; asked in a thread."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(true):
@@ -606,7 +642,7 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
 
             monkeypatch.setattr(inbox.wire, "basic_cancel", cancel)
         for _ in range(2):
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE):
                 await subscriber.stop_taking()
         assert sorted(cancelled) == sorted(inbox.tag for inbox in subscriber._inboxes.values()), "each once"
 
@@ -624,7 +660,8 @@ async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_slee
         await slow.ack()
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "the silence begins with the ack"
         inbox.last -= 60
-        assert subscriber.watermark(QUEUE) == pytest.approx(time.time(), abs=1), "silent, and nothing under way"
+        now = time.time()
+        assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), "silent, and nothing under way"
         time.sleep(subscriber_module.OVERSLEPT + 0.5)  # the whole process stands still
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         await until(lambda: subscriber.idle(QUEUE) is not None)
@@ -667,7 +704,7 @@ def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
         blocking.publish_tasks(CLOSED, "render", 0, tasks())
     with pytest.raises(BrokerUnavailable):
         blocking.group_send(CLOSED, "feed", {"type": "x"})
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < PATIENCE
 
 
 @pytest.mark.parametrize("frozen", ["_publish", "_send"])
@@ -687,7 +724,7 @@ async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
     monkeypatch.setattr(blocking, "TIMEOUT", 1.0)
     about = (line.url, "render", 0, tasks(), "feed", {"type": "x"})
     with pytest.raises(BrokerUnavailable, match="no answer in time"):
-        await asyncio.wait_for(asyncio.to_thread(blocking.publish_and_tell, *about), 15)
+        await asyncio.wait_for(asyncio.to_thread(blocking.publish_and_tell, *about), PATIENCE)
 
 
 async def test_a_task_and_its_push_take_one_connection(vhost_url: str, line: Line, layer: ChannelLayer) -> None:
@@ -700,7 +737,7 @@ async def test_a_task_and_its_push_take_one_connection(vhost_url: str, line: Lin
         assert line.accepted == before + 1
         [delivery] = await take(subscriber)
         assert [task.job for task in delivery.tasks] == [task.job for task in some]
-        assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "x"}
+        assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "x"}
 
 
 # The channel layer
@@ -719,7 +756,7 @@ async def test_the_synchronous_edge_reaches_groups(vhost_url: str, layer: Channe
     await layer.group_add("progrock.feed.0", channel)
     message = {"type": "job.changed", "changes": [{"job": "1", "progress": 42.5, "ended": None}]}
     await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.0", message)
-    assert await asyncio.wait_for(layer.receive(channel), 10) == message
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == message
     await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.1", message)  # nobody there: fine
 
 
@@ -728,7 +765,7 @@ async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelL
     await layer.group_add("feed", channel)
     for size in (131_000, 131_064, 131_072, 400_000):
         assert await layer.group_send("feed", {"type": "x", "text": "x" * size})
-        assert len((await asyncio.wait_for(layer.receive(channel), 10))["text"]) == size
+        assert len((await asyncio.wait_for(layer.receive(channel), PATIENCE))["text"]) == size
     assert layer.epoch == 1
 
 
@@ -737,12 +774,12 @@ async def test_groups_of_one_process_reach_another(vhost_url: str, layer: Channe
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
     assert await sender.group_send("feed", {"type": "one"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "one"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "one"}
     await layer.group_discard("feed", channel)
     assert await sender.group_send("feed", {"type": "two"})
     await layer.group_add("feed", channel)
     assert await sender.group_send("feed", {"type": "three"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "three"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "three"}
     await sender.close()
 
 
@@ -758,11 +795,11 @@ async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
     assert not sender.stalled
     await layer.group_add("other", channel)
     assert await sender.group_send("other", {"type": "y"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "y"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "y"}
     for n in range(sum(sent)):
-        assert (await asyncio.wait_for(full.receive(idle), 10))["n"] == n
+        assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["n"] == n
     assert await sender.group_send("feed", {"type": "z"})
-    assert (await asyncio.wait_for(full.receive(idle), 10))["type"] == "z"
+    assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["type"] == "z"
     await sender.close()
     await full.close()
 
@@ -777,7 +814,7 @@ async def test_a_process_that_only_sends_has_no_queue_until_it_receives(
     [name] = rabbitmq.queues(vhost_url)
     assert name == channel.partition("!")[0]
     assert await layer.group_send("feed", {"type": "two"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "two"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "two"}
 
 
 async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(line: Line, layer: ChannelLayer) -> None:
@@ -794,12 +831,12 @@ async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(line: Lin
     await asyncio.gather(*waiting, return_exceptions=True)
     start = time.monotonic()
     assert not await layer.group_send("feed", {"type": "lost"})
-    assert 0.5 < time.monotonic() - start < 20
+    assert 0.5 < time.monotonic() - start < PATIENCE
     await line.mend()
     await until(lambda: layer.connected)
     assert layer.epoch == 2
     assert await layer.group_send("feed", {"type": "found"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "found"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "found"}
 
 
 async def test_callers_cancelled_while_rabbitmq_answers_do_not_end_the_connection(layer: ChannelLayer) -> None:
@@ -838,7 +875,7 @@ async def test_a_deleted_queue_is_noticed_and_made_again(layer: ChannelLayer) ->
         await protocol.rpc(spec.Queue.Delete(queue=channel.partition("!")[0], nowait=True))
     await until(lambda: layer.epoch == 2)
     assert await layer.group_send("feed", {"type": "x"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "x"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "x"}
 
 
 async def test_a_deleted_exchange_is_made_again(
@@ -852,7 +889,7 @@ async def test_a_deleted_exchange_is_made_again(
     assert not await layer.group_send("feed", {"type": "lost"})
     await until(lambda: layer.epoch == 2)
     assert await layer.group_send("feed", {"type": "found"})
-    assert await asyncio.wait_for(layer.receive(channel), 10) == {"type": "found"}
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "found"}
     [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "no exchange 'progrock.groups'" in said
 
@@ -922,7 +959,7 @@ async def test_a_no_is_an_answer_as_well_and_ends_the_stall(
 async def test_a_layer_closes_also_while_it_is_not_connected() -> None:
     layer = ChannelLayer(host=CLOSED)
     assert not await layer.group_send("feed", {"type": "x"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await layer.close()
     assert not layer.connected
     assert not await layer.group_send("feed", {"type": "x"})
@@ -1022,7 +1059,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(rabbitmq: 
         channel = await web.new_channel()
         await web.group_add("feed", channel)
         assert await worker.group_send("feed", {"type": "x"})
-        assert await asyncio.wait_for(web.receive(channel), 10) == {"type": "x"}
+        assert await asyncio.wait_for(web.receive(channel), PATIENCE) == {"type": "x"}
         await asyncio.to_thread(blocking.publish_tasks, web_url, "render", 0, tasks())
         async with running(worker_url, declared=False) as (publisher, subscriber):
             await (await take(subscriber))[0].ack()

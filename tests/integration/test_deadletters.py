@@ -15,7 +15,7 @@ from broker.errors import BrokerUnavailable
 from broker.publisher import Publisher
 from broker.tasks import Task
 from broker.topology import DEAD, POLL, Topology
-from tests.services import MANAGE, ROOT
+from tests.services import MANAGE, PATIENCE, ROOT
 
 TOPOLOGY = Topology({"render": 2})
 JOBS = [f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)]  # the last digit is even in shard 0
@@ -40,7 +40,7 @@ async def send(channel: AbstractChannel, key: str, body: bytes, **about: object)
 
 async def waits(channel: AbstractChannel, queue: str, count: int) -> None:
     """Until so many messages are in a queue."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await channel.declare_queue(queue, passive=True)).declaration_result.message_count != count:
             await asyncio.sleep(0.02)
 
@@ -57,7 +57,7 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: Abs
     await send(channel, "now.nobody.0", due(JOBS[1], JOBS[2]), message_id="m1")
     await send(channel, "now.render.0", due(JOBS[0]), message_id="m2")
     queue = await channel.get_queue("progrock.poll.render.0")
-    message = await queue.get(timeout=5)
+    message = await queue.get(timeout=PATIENCE)
     assert message
     await message.reject(requeue=False)
     await waits(channel, DEAD, 3)
@@ -94,7 +94,7 @@ async def test_a_message_that_was_delivered_too_often_says_so(channel: AbstractC
     await send(channel, "now.render.0", due(JOBS[0]))
     queue = await channel.get_queue("progrock.poll.render.0")
     for _ in range(1001):
-        message = await queue.get(timeout=5)
+        message = await queue.get(timeout=PATIENCE)
         assert message
         await message.reject(requeue=True)
     await waits(channel, DEAD, 1)
@@ -118,7 +118,7 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
     await waits(channel, DEAD, 2)
     for shard, jobs in ((0, [JOBS[0], JOBS[2]]), (1, [JOBS[1], JOBS[3]])):
         queue = await channel.get_queue(f"progrock.poll.render.{shard}")
-        message = await queue.get(timeout=5)
+        message = await queue.get(timeout=PATIENCE)
         assert message
         assert [task.job for task in tasks.decode(message.body)] == jobs
         await message.ack()

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from deploy.demo import PORTS
 from deploy.rabbitmq_node import free_port, installed
-from tests.services import ROOT, Process, http
+from tests.services import PATIENCE, ROOT, Process, http
 
 DEMO = [sys.executable, "-m", "deploy.demo"]
 
@@ -54,7 +54,7 @@ def of_demo(env: dict[str, str], word: str = "") -> list[psutil.Process]:
     return found
 
 
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
+def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -68,7 +68,7 @@ def run_a_job(env: dict[str, str]) -> list[float]:
     with connect(f"ws://127.0.0.1:{port}/prog/", origin=f"http://127.0.0.1:{port}", proxy=None) as socket_:
         socket_.send('{"action": "start"}')
         while True:
-            frame = json.loads(socket_.recv(timeout=40))
+            frame = json.loads(socket_.recv(timeout=PATIENCE))
             if "complete" in frame:
                 seen += [] if frame["progress"] is None else [frame["progress"]]
                 if frame["complete"]:
@@ -109,7 +109,9 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(demo_env: dict[str
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(demo_env["DEMO_WEB_PORT"])))
         taken.listen()
-        done = subprocess.run(DEMO, env=demo_env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            DEMO, env=demo_env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     for part in (f"port {demo_env['DEMO_WEB_PORT']} is taken by ", f"(process {os.getpid()})", "DEMO_WEB_PORT="):
@@ -119,6 +121,6 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(demo_env: dict[str
 
 def test_a_port_that_is_none_is_named(demo_env: dict[str, str]) -> None:
     env = demo_env | {"DEMO_AMQP_PORT": "rabbit"}
-    done = subprocess.run(DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
     assert done.stderr == "demo: DEMO_AMQP_PORT='rabbit': wanted a port, such as 5680\n"

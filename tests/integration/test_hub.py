@@ -19,7 +19,7 @@ from broker.channel_layer import ChannelLayer
 from consumers import hub as module
 from consumers.hub import Hub, Member, Outbox
 from progrock.models import Job
-from tests.services import Postgres
+from tests.services import PATIENCE, Postgres
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -51,7 +51,7 @@ async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> As
     await database_sync_to_async(Job.objects.all().delete)()
     hub = Hub()
     tasks = [asyncio.create_task(work()) for work in (hub._receive, hub._watch, hub._repair)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not hub._epoch:  # connected, and the watch knows
             await asyncio.sleep(0.05)
     yield hub
@@ -81,7 +81,7 @@ class Seen:
         return self
 
     async def next(self, kind: str = "job") -> dict[str, Any]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while (frame := await self.frames.get())["type"] != kind:
                 pass
         return frame

@@ -23,6 +23,7 @@ from progrock import ledger, wire
 from progrock.backends import Options
 from progrock.ledger import Row, Update
 from progrock.models import Job
+from tests.services import PATIENCE
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -363,12 +364,12 @@ async def test_a_worker_waits_for_a_migration(
     await worker._run(partial(migrate, older))
     try:
         waiting = asyncio.create_task(worker(sweep))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while tries < 2 and not waiting.done():
                 await asyncio.sleep(0.01)
     finally:
         await worker._run(migrate)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await waiting == []
     away, back = [record.getMessage() for record in caplog.records if record.name == "consumers.rounds"]
     assert away.startswith("the ledger is away, rounds wait for it: ")
@@ -401,7 +402,7 @@ class Sweeper:
     async def sweeps(self) -> None:
         """A job that is overdue from now on is swept."""
         lost = await self.worker._run(partial(make, due_at=at(30)))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while await self.swept.get() != lost.id:
                 pass
 

@@ -14,7 +14,7 @@ import pytest
 from consumers.rounds import MOST_CRASHES
 from progrock.policy import LONGEST_MESSAGE
 from tests.fragile import POLLS, STARTS, STATUSES
-from tests.services import DemoBackend, Stack, http
+from tests.services import PATIENCE, DemoBackend, Stack, http
 from tests.visitor import Frame, Visitor, browse
 
 TABLE = """
@@ -115,7 +115,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
         misbehave(demo_backend, mode, on="poll", task=handle[job], **retry_after, **count)
     missing = {(job, TOLD[mode]) for mode, job in jobs.items()}
     seen: dict[str, Frame] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while missing:
             frame = await visitor.until(lambda f: f["type"] == "job")
             missing.discard((frame["job"], frame["message"]))
@@ -200,7 +200,7 @@ async def test_a_class_that_answers_nonsense_is_told_of_and_harms_nobody(running
     nonsense = [("start", name) for name in STARTS] + [("poll", name) for name in [*POLLS, *STATUSES, "hang"]]
     good = (await visitor.start("good", seconds=2))["job"]
     jobs = {(await visitor.start("careless", **{call: name}))["job"]: (call, name) for call, name in nonsense}
-    ended = await visitor.ends({good, *jobs}, 60)
+    ended = await visitor.ends({good, *jobs})
     assert {(jobs.get(job), frame["state"]) for job, frame in ended.items() if frame["state"] != "succeeded"} == set()
     frames = [frame for frame in visitor.frames if frame.get("job") in jobs]
     assert max(len(frame["message"]) for frame in frames) <= LONGEST_MESSAGE

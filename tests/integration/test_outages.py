@@ -4,14 +4,13 @@ import asyncio
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 
 import aiohttp
 import psutil
 import pytest
 
-from tests.services import Broker, DemoBackend, Postgres, Stack
+from tests.services import PATIENCE, Broker, DemoBackend, Postgres, Stack
 from tests.visitor import browse
 
 AWAY = "The database is away"
@@ -84,7 +83,7 @@ async def test_everything_goes_on_when_the_database_comes_back(
         await visitor.until(lambda f: f.get("state") == "running")
         os.kill(postgres.process.pid, how)
         assert postgres.process.popen
-        await asyncio.to_thread(postgres.process.popen.wait, 20)
+        await asyncio.to_thread(postgres.process.popen.wait, PATIENCE)
         status, text = await get(session, f"{up.url}/healthz")
         assert status == 503
         assert "ok" not in text.split("rabbitmq")[0]
@@ -101,12 +100,12 @@ async def test_everything_goes_on_when_the_database_comes_back(
             status, text = await get(session, up.url + path)
             assert status == 503, path
             assert AWAY in text
-        delayed = await visitor.until(lambda f: f["type"] == "status", 15)
+        delayed = await visitor.until(lambda f: f["type"] == "status")
         assert delayed["live"] is False
         assert "database" in delayed["message"]
         await asyncio.sleep(3)  # time to complain more than once
         await asyncio.to_thread(postgres.process.start, postgres._is_up)
-        await visitor.until(lambda f: f["type"] == "status" and f["live"], 60)
+        await visitor.until(lambda f: f["type"] == "status" and f["live"])
         jobs.add((await visitor.start(seconds=1))["job"])
         assert {frame["state"] for frame in (await visitor.ends(jobs)).values()} == {"succeeded"}
         assert (await get(session, f"{up.url}/healthz"))[0] == 200
@@ -135,19 +134,17 @@ async def test_a_database_that_never_answers_holds_nobody_for_ever(up: Stack, po
         for process in everything:
             process.suspend()
         try:
-            begun = time.monotonic()
             for request in ("frozen", "and another"):
                 await visitor.send({"action": "start", "params": {"seconds": 1}, "request": request})
             async with aiohttp.ClientSession() as other:
                 await refused(up, other)
             assert [(await visitor.error())["request"] for _ in range(2)] == ["frozen", "and another"]
-            assert time.monotonic() - begun < 60
             assert [f["live"] for f in visitor.frames if f["type"] == "status"] == [False]
             assert (await get(session, f"{up.url}/healthz"))[0] == 503
         finally:
             for process in everything:
                 process.resume()
-        await visitor.until(lambda f: f["type"] == "status" and f["live"], 30)
+        await visitor.until(lambda f: f["type"] == "status" and f["live"])
         again = await visitor.start(seconds=1)
         ended = await visitor.ends({job, again["job"]})
         assert {frame["state"] for frame in ended.values()} == {"succeeded"}

@@ -63,7 +63,7 @@ async def test_everything_goes_on_when_rabbitmq_comes_back(
             own_stack.broker.api("PUT", f"vhosts/{vhost}", {})
             rights = {"configure": ".*", "write": ".*", "read": ".*"}
             own_stack.broker.api("PUT", f"permissions/{vhost}/guest", rights)
-        await visitor.until(lambda f: f["type"] == "status" and f["live"], 60)
+        await visitor.until(lambda f: f["type"] == "status" and f["live"])
         assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
     assert demo_backend.seen(own_stack, next(iter(jobs)))["overlaps"] == 0
     logs = own_stack.logs()  # aiormq's "exception was never retrieved" at a shutdown is its own noise
@@ -117,7 +117,7 @@ async def test_a_memory_alarm_delays_everything_and_loses_nothing(own_stack: Sta
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
         jobs |= await visitor.starts(3, seconds=1)  # the ledger takes them
         if not any(f["type"] == "status" for f in visitor.frames):
-            await visitor.until(lambda f: f["type"] == "status", 60)
+            await visitor.until(lambda f: f["type"] == "status")
         assert "delayed" in next(f["message"] for f in visitor.frames if f["type"] == "status")
         async with asyncio.timeout(90):
             while own_stack.logs("worker1").count("starting over until it works") < 4:

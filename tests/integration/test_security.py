@@ -22,7 +22,7 @@ from broker.topology import DEAD, DELAY, GROUPS, POLL
 from deploy.rabbitmq_node import Node, free_port, installed
 from tests import certificates
 from tests.certificates import Certificates
-from tests.services import ROOT, Broker, DemoBackend, Postgres, Stack
+from tests.services import PATIENCE, ROOT, Broker, DemoBackend, Postgres, Stack
 from tests.visitor import Visitor, browse
 
 PEOPLE = """
@@ -84,7 +84,7 @@ def cookie(session: aiohttp.ClientSession, name: str = "sessionid") -> str | Non
 
 async def closed(visitor: Visitor) -> int | None:
     """The code that the server closes a socket with."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await visitor.socket.receive()).type == aiohttp.WSMsgType.TEXT:
             pass
     return visitor.socket.close_code
@@ -262,7 +262,7 @@ async def test_sockets_that_broke_off_do_not_count(running: Stack) -> None:
                 for _ in range(5):  # a browser that is not there any more when these are answered
                     await visitor.send("no JSON")
                 visitor.socket._response.connection.transport.abort()  # type: ignore[union-attr]
-            async with asyncio.timeout(30), browse(running, session) as again:
+            async with asyncio.timeout(PATIENCE), browse(running, session) as again:
                 while (await again.until(lambda f: f["type"] != "status"))["type"] != "snapshot":
                     await again.socket.close()
                     again.socket = await session.ws_connect(running.ws_url)
@@ -479,7 +479,7 @@ async def test_a_job_runs_with_least_rights_and_over_tls_alone(secured: Secured)
         assert (await visitor.until(lambda f: f.get("complete")))["state"] == "cancelled"
         broker = up.broker
         vhost = up.amqp_url.rsplit("/", 1)[1]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while not {"web", "worker"} <= {c.get("user") for c in broker.api("GET", f"vhosts/{vhost}/connections")}:
                 await asyncio.sleep(0.2)
         found = broker.api("GET", f"vhosts/{vhost}/connections")
@@ -535,14 +535,14 @@ def consume(queue: str) -> Callable[[Any], Any]:
 
     async def attempt(channel: Any) -> None:
         found = await channel.get_queue(queue, ensure=False)
-        await found.consume(ignore, timeout=5)
+        await found.consume(ignore, timeout=PATIENCE)
 
     return attempt
 
 
 def delete(queue: str) -> Callable[[Any], Any]:
     async def attempt(channel: Any) -> None:
-        await channel.queue_delete(queue, timeout=5)
+        await channel.queue_delete(queue, timeout=PATIENCE)
 
     return attempt
 
@@ -596,7 +596,7 @@ async def test_no_secret_is_in_a_log_or_in_a_message(secured: Secured) -> None:
     wrong = f"wrong-{secrets.token_hex(8)}"
     bad = {"AMQP_URL": secured.urls["worker"].replace(PASSWORDS["worker"], wrong), "RENDER_TOKEN": TOKEN}
     worker = up.start_worker(env={**bad, "PROGROCK_LOG_LEVEL": "DEBUG"})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while "login was refused" not in worker.output():
             await asyncio.sleep(0.1)
     worker.kill()

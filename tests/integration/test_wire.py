@@ -8,7 +8,7 @@ from contextlib import suppress
 import aiohttp
 import pytest
 
-from tests.services import Stack
+from tests.services import PATIENCE, Stack
 from tests.visitor import browse
 
 
@@ -170,7 +170,7 @@ async def test_a_frame_above_the_servers_limit_closes_the_socket_with_1009(runni
         await browser.until(lambda f: f["type"] == "snapshot")
         with suppress(ConnectionError):  # it may close while this is still on its way
             await browser.send("x" * 1_100_000)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await browser.socket.receive()).type == aiohttp.WSMsgType.TEXT:
                 pass
         assert browser.socket.close_code == 1009

@@ -13,6 +13,7 @@ from consumers import hub as module
 from consumers import progress
 from consumers.hub import Hub, Member, Outbox
 from progrock.audiences import feed_of
+from tests.services import PATIENCE
 
 
 class Layer:
@@ -50,7 +51,7 @@ class Seen:
         raise AssertionError("nobody logs out here")
 
     async def status(self) -> dict[str, Any]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             return await self.told.get()
 
 
@@ -110,7 +111,7 @@ async def test_publishing_again_delays_no_word_of_an_outage(
     socket = Seen(hub)
     await socket.member.outbox.open('{"type": "snapshot"}')
     hub._unpublished["job"] = SimpleNamespace()  # type: ignore[assignment]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await begun.wait()
     layer.connected = False
     assert (await socket.status())["live"] is False
@@ -136,7 +137,7 @@ async def test_a_task_is_published_whatever_becomes_of_its_push(action: str, mon
     consumer.hub = hub = SimpleNamespace(show=show, publish=publish, _later=set())  # type: ignore[assignment]
     hub.later, hub._over = partial(Hub.later, hub), partial(Hub._over, hub)  # type: ignore[arg-type]
     consumer.member = SimpleNamespace(audiences=["user:1"])  # type: ignore[assignment]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await getattr(consumer, action)({"backend": "render"})
         await published.wait()
     for task in hub._later:
@@ -156,7 +157,7 @@ async def test_a_failure_does_not_end_the_watch(hub: Hub, layer: Layer, monkeypa
             raise ValueError("a mistake")
 
     monkeypatch.setattr(hub, "layer", Broken())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await failed.wait()
     layer.stalled = True
     monkeypatch.setattr(hub, "layer", layer)

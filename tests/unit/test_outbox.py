@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from consumers.hub import Outbox
+from tests.services import PATIENCE
 
 
 class Socket:
@@ -31,7 +32,7 @@ async def opened() -> tuple[Socket, Outbox]:
 
 
 async def frames_of(socket: Socket, count: int) -> list[str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(socket.frames) < count:
             await asyncio.sleep(0)
     return socket.frames
@@ -78,7 +79,7 @@ async def test_one_frame_at_a_time_is_on_its_way_to_a_slow_socket() -> None:
         outbox.offer("a", f"a{n}")
         await asyncio.sleep(0)
     assert (await frames_of(socket, 3))[-1] != "snapshot"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while socket.frames[-1] != "a5":
             await asyncio.sleep(0)
     assert most == 1
