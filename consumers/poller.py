@@ -18,8 +18,8 @@ from broker.publisher import Publisher
 from broker.subscriber import Subscriber
 from broker.tasks import MAX_TASKS, Task
 from broker.topology import Topology, poll_queue
-from consumers.database import one_line
-from consumers.rounds import Ledger, Rounds
+from consumers.database import Ledger, one_line
+from consumers.rounds import Rounds
 from progrock import conf, ledger
 from progrock.backends import Options, build
 

@@ -16,7 +16,8 @@ from django.conf import settings
 from django.contrib.auth import get_user
 
 from consumers.database import AWAY, database
-from consumers.hub import Member, Outbox, hub
+from consumers.hub import hub
+from consumers.sockets import Member, Outbox
 from progrock import api, conf, ledger, wire
 from progrock.audiences import audiences_of, make_visitor, session_mark
 from progrock.ledger import Row

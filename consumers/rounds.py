@@ -5,18 +5,15 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import ProgrammingError, close_old_connections
 
 from broker.holding import Due
 from broker.lanes import SHORTEST, Lane, lane_for
 from broker.publisher import Publisher
 from broker.tasks import Task
-from consumers.database import AWAY, one_line
+from consumers.database import Ledger
 from consumers.hub import change_of
 from progrock import ledger, policy, wire
 from progrock.audiences import feed_of
@@ -28,7 +25,6 @@ from progrock.signals import job_changed, job_finished
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -39,40 +35,6 @@ SAY_AGAIN = 10.0
 #: One draw of up to this part of the interval on top of each message's delay, so that messages do not grow into herds; never
 #: more than what is slept out, for a further lane costs more messages than a wider draw is worth.
 SPREAD = 0.05
-
-
-class Ledger:
-    """The worker's way to the ledger: one thread with a connection that it keeps, and patience while the database is away."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self._thread = ThreadPoolExecutor(1, "ledger")
-
-    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of `progrock.ledger` until the database answers. Logs one line when it goes, one when it is back."""
-        wait, doubt = 0.5, False
-        while True:
-            try:
-                answer = await self._run(partial(function, *args, **kwargs))
-                if doubt and function is ledger.commit:  # the try before may have been done, and its answer lost
-                    found = await self._run(partial(cast(Any, ledger.committed), *args))
-                    cast(dict[str, Any], answer).update(found)
-            except (*AWAY, ProgrammingError) as error:  # the latter: its schema is older, or newer, than this worker
-                doubt = True
-                await self._run(close_old_connections)
-                if not self.away:
-                    logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
-                self.away = True
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 5.0)
-            else:
-                if self.away:
-                    logger.warning("the ledger is back")
-                self.away = False
-                return answer
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 class Rounds:
@@ -173,10 +135,8 @@ class Rounds:
         answers = await self._ask(self.backend.poll, [_view(row) for row in rows])
         silence = BackendError("the backend said nothing of this job")
         if not isinstance(answers, Mapping):
-            silence = (
-                answers if isinstance(answers, BackendError) else BackendError("the backend's class gave no mapping")
-            )
-            answers = {}
+            nonsense = BackendError("the backend's class gave no mapping")
+            silence, answers = (answers if isinstance(answers, BackendError) else nonsense), {}
         for row in rows:
             decisions[row.id] = self._decide(policy.decide_poll, row, answers.get(row.id, silence))
 
@@ -188,9 +148,8 @@ class Rounds:
     async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:
         """What the backend says, or the BackendError. What a class of the project's own does wrong is its failure, not the round's."""
         try:
-            async with asyncio.timeout(
-                2 * self.options.timeout + 1.0
-            ):  # the generic backend keeps its timeout by itself
+            # the generic backend keeps its timeout by itself
+            async with asyncio.timeout(2 * self.options.timeout + 1.0):
                 return await call(about)
         except BackendError as error:
             return error
@@ -267,9 +226,8 @@ class Rounds:
                 decision = decision._replace(state=State.STARTING)  # an earlier try may have arrived
             decisions[row.id] = decision
 
-        telling.append(
-            self._aside(self.push([row for row in ready if row.id not in repeated]))
-        )  # no start waits for it
+        shown = [row for row in ready if row.id not in repeated]
+        telling.append(self._aside(self.push(shown)))  # no start waits for it
         await _all([start(row) for row in ready])
         return decisions
 
@@ -352,12 +310,8 @@ class Rounds:
         feeds: dict[str, list[list[Any]]] = defaultdict(list)
         for row in rows:
             feeds[feed_of(row.audience)].append(change_of(row))
-        await _all(
-            [
-                self.layer.group_send(feed, {"type": "job.changed", "changes": changes})
-                for feed, changes in feeds.items()
-            ]
-        )
+        messages = ((feed, {"type": "job.changed", "changes": changes}) for feed, changes in feeds.items())
+        await _all([self.layer.group_send(*message) for message in messages])
         if job_changed.has_listeners() or job_finished.has_listeners():
             await database_sync_to_async(_send_signals)([wire.job_frame(row) for row in rows])
 

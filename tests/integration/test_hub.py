@@ -17,7 +17,8 @@ from django.db import connection, connections
 
 from broker.channel_layer import ChannelLayer
 from consumers import hub as module
-from consumers.hub import Hub, Member, Outbox
+from consumers.hub import Hub
+from consumers.sockets import Member, Outbox
 from progrock.models import Job
 from tests.services import PATIENCE, Postgres
 

@@ -17,8 +17,8 @@ from django.db import connection, connections
 
 from broker.tasks import Task
 from consumers import poller
+from consumers.database import Ledger
 from consumers.poller import Poller
-from consumers.rounds import Ledger
 from progrock import ledger, wire
 from progrock.backends import Options
 from progrock.ledger import Row, Update
@@ -371,7 +371,7 @@ async def test_a_worker_waits_for_a_migration(
         await worker._run(migrate)
     async with asyncio.timeout(PATIENCE):
         assert await waiting == []
-    away, back = [record.getMessage() for record in caplog.records if record.name == "consumers.rounds"]
+    away, back = [record.getMessage() for record in caplog.records if record.name == "consumers.database"]
     assert away.startswith("the ledger is away, rounds wait for it: ")
     assert missing in away
     assert "\n" not in away

@@ -11,7 +11,8 @@ import pytest
 
 from consumers import hub as module
 from consumers import progress
-from consumers.hub import Hub, Member, Outbox
+from consumers.hub import Hub
+from consumers.sockets import Member, Outbox
 from progrock.audiences import feed_of
 from tests.services import PATIENCE
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from consumers.hub import Outbox
+from consumers.sockets import Outbox
 from tests.services import PATIENCE
 
 

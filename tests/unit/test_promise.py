@@ -33,8 +33,9 @@ from broker.errors import PublishFailed
 from broker.tasks import Task
 from broker.topology import poll_queue
 from consumers import poller, rounds
+from consumers.database import Ledger
 from consumers.poller import Poller
-from consumers.rounds import Ledger, Rounds
+from consumers.rounds import Rounds
 from progrock import ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
