@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,8 +25,14 @@ logger = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
-OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still, or a queue was slow to open
+OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still
 OPEN_TIMEOUT = 10.0
+STUCK = 60.0  # seconds after which a queue that does not come up is more than slow
+TROUBLES = {
+    "slow": (logging.WARNING, "looking again every second"),
+    "stuck": (logging.ERROR, "was it lost in a crash? then: rabbitmqctl delete_queue, manage.py topology --declare"),
+    "missing": (logging.ERROR, "looking again every second (manage.py topology --declare?)"),
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,12 +68,19 @@ class _Inbox:
     unacked: int = 0
     last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
     mark: float | None = None
-    slow: bool | None = None  # why it cannot be consumed, as said last: its queue is slow, or missing
+    opening: asyncio.Task[None] | None = None
+    trouble: str = ""  # why it cannot be consumed, as said last: a key of TROUBLES
+    troubled: float = 0.0  # monotonic: since when
+
+    @property
+    def is_opening(self) -> bool:
+        return self.opening is not None and not self.opening.done()
 
     @property
     def alive(self) -> bool:
         # aiormq forgets the tag of a consumer that the broker cancelled, and says nothing.
-        return self.wire is not None and not self.wire.is_closed and self.tag in self.wire.consumers
+        wire = self.wire
+        return wire is not None and not self.is_opening and not wire.is_closed and self.tag in wire.consumers
 
     def reset(self) -> None:
         """What was not acked is RabbitMQ's again."""
@@ -174,6 +187,8 @@ class Subscriber:
             inbox.arrival.set()
             if inbox.wire is not None and inbox.alive:
                 cancels.append(inbox.wire.basic_cancel(inbox.tag))
+            if inbox.opening:
+                inbox.opening.cancel()
         async with tried(CLOSE_TIMEOUT):
             await asyncio.gather(*cancels, return_exceptions=True)
 
@@ -190,15 +205,9 @@ class Subscriber:
         connection.close_callbacks.add(lambda *_: self._lost.set())
         try:
             while True:
-                gone = [inbox for inbox in self._inboxes.values() if not inbox.alive]
+                gone = [each for each in self._inboxes.values() if not each.alive and not each.is_opening]
                 if gone and not self._stopping:
-                    if self._topology:
-                        await declare_on(connection, self._topology)
-                    # side by side: a queue that RabbitMQ is still bringing up holds no other one back
-                    consumes = [self._consume(connection, inbox) for inbox in gone]
-                    for failed in await asyncio.gather(*consumes, return_exceptions=True):
-                        if failed is not None:
-                            raise failed
+                    await self._open(connection, gone)
                 if not self.connected:
                     self.connected = True
                     up()
@@ -212,8 +221,25 @@ class Subscriber:
                     raise BrokerUnavailable(self._reason)
         finally:
             self.connected = False
+            opening = [inbox.opening for inbox in self._inboxes.values() if inbox.opening]
+            for task in opening:
+                task.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
             for inbox in self._inboxes.values():
+                inbox.opening = None
                 inbox.reset()
+
+    async def _open(self, connection: AbstractConnection, gone: Sequence[_Inbox]) -> None:
+        """Side by side, and beside all else after a while: a queue that RabbitMQ is still bringing up holds nothing up."""
+        if self._topology:
+            await declare_on(connection, self._topology)
+        for inbox in gone:
+            if inbox.opening:
+                inbox.opening.result()  # raises a mistake of ours
+            inbox.opening = asyncio.create_task(self._consume(connection, inbox))
+        await asyncio.wait([inbox.opening for inbox in gone if inbox.opening], timeout=LOOK)
+        if self._lost.is_set():
+            raise BrokerUnavailable(self._reason)
 
     async def _consume(self, connection: AbstractConnection, inbox: _Inbox) -> None:
         """A channel of its own for each queue: one that is missing does not stop the others."""
@@ -228,23 +254,28 @@ class Subscriber:
                 await channel.initialize()
                 await channel.set_qos(self._prefetch)
                 wire = cast(Wire, await channel.get_underlay_channel())
-                inbox.channel, inbox.wire, inbox.last = channel, wire, time.monotonic()
+                inbox.channel, inbox.wire = channel, wire
 
                 async def receive(message: DeliveredMessage) -> None:
                     await self._receive(inbox, wire, message)
 
                 await wire.basic_consume(inbox.queue, receive, consumer_tag=inbox.tag)
+                inbox.last = time.monotonic()
         except BrokerUnavailable as error:
             inbox.reset()
             if self._lost.is_set():
-                raise
-            slow = isinstance(error.__cause__, TimeoutError)  # RabbitMQ is still bringing the queue up
-            level, hint = (logging.WARNING, "") if slow else (logging.ERROR, " (manage.py topology --declare?)")
-            if inbox.slow is not slow:
-                logger.log(level, "%s: %s; looking again every second%s", self._name, error, hint)
-            inbox.slow = slow
+                return
+            if not inbox.trouble:
+                inbox.troubled = time.monotonic()
+            trouble = "stuck" if time.monotonic() - inbox.troubled > STUCK else "slow"
+            if not isinstance(error.__cause__, TimeoutError):
+                trouble = "missing"
+            if inbox.trouble != trouble:
+                level, hint = TROUBLES[trouble]
+                logger.log(level, "%s: %s; %s", self._name, error, hint)
+            inbox.trouble = trouble
         else:
-            inbox.slow = None
+            inbox.trouble = ""
 
     async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
         now = time.time()

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceW
 TOPOLOGY = Topology({"render": 2, "report": 1})
 QUEUE = poll_queue("render", 0)
 HOUR = 3600.0
+NewLayer = Callable[..., ChannelLayer]
 CLOSED = "amqp://guest:guest@127.0.0.1:1/"  # nobody listens there
 
 
@@ -154,6 +155,20 @@ async def line(vhost_url: str) -> AsyncIterator[Line]:
     await line.mend()
     yield line
     await line.cut()
+
+
+@pytest.fixture
+async def new_layer(vhost_url: str) -> AsyncIterator[NewLayer]:
+    """Makes channel layers; each is closed at the end, however the test ends."""
+    layers: list[ChannelLayer] = []
+
+    def make(url: str = vhost_url, **options: Any) -> ChannelLayer:
+        layers.append(ChannelLayer(host=url, **options))
+        return layers[-1]
+
+    yield make
+    for layer in layers:
+        await layer.close()
 
 
 # Lanes
@@ -331,6 +346,13 @@ async def test_each_shard_has_its_queue(vhost_url: str) -> None:
             await delivery.ack()
 
 
+async def heard(subscriber: Subscriber) -> None:
+    """Until RabbitMQ has read the acks: a connection that is closed at once may take them along, and they come again."""
+    wire = subscriber._inboxes[QUEUE].wire
+    assert wire
+    await wire.basic_qos(prefetch_count=32)  # answered after what was sent before it
+
+
 async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         kept, done = tasks(2), tasks()
@@ -339,12 +361,14 @@ async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) ->
         await until(lambda: len(subscriber._inboxes[QUEUE].waiting) == 2)
         first, second = await take(subscriber)
         await second.ack()
+        await heard(subscriber)
         subscriber.restart("a test wants it")
         [again] = await take(subscriber)
         assert [task.job for task in again.tasks] == [task.job for task in kept]
         assert again.deliveries == 1
         await first.ack()  # of the old connection: does nothing
         await again.ack()
+        await heard(subscriber)
         assert not subscriber._inboxes[QUEUE].waiting
         subscriber.restart("once more")
         await until(lambda: not subscriber.connected)
@@ -506,6 +530,20 @@ async def test_a_slow_queue_that_turns_out_to_be_missing_is_an_error(
     assert complaints(caplog) == ["WARNING", "ERROR"], "each is said once"
 
 
+async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ 3.10 loses one that was declared within the second before a crash: it stays, and answers nobody."""
+    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+    monkeypatch.setattr(subscriber_module, "STUCK", 1.0)
+    async with running(line.url, [QUEUE]) as (_, subscriber), slow_consumes(line, subscriber) as attempts:
+        await until(lambda: complaints(caplog) == ["WARNING", "ERROR"])
+        seen = attempts()
+        await until(lambda: attempts() > seen + 2)
+    assert complaints(caplog) == ["WARNING", "ERROR"]
+    assert "rabbitmqctl delete_queue" in caplog.text
+
+
 async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
     vhost_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,11 +590,13 @@ async def test_a_cut_line_is_mended_by_itself(line: Line, caplog: pytest.LogCapt
     assert len(said) == 2, "one line for the publisher, one for the subscriber"
 
 
-async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(
+    rabbitmq: Broker, vhost_url: str, new_layer: NewLayer
+) -> None:
     if rabbitmq.node is None:
         pytest.skip("this RabbitMQ is not ours to restart")
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        layer = ChannelLayer(host=vhost_url)
+        layer = new_layer()
         channel = await layer.new_channel()
         await layer.group_add("feed", channel)
         waiting = tasks(150, due=time.time() + 2)
@@ -577,13 +617,11 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(rabbitm
         assert layer.epoch == 2
         assert await layer.group_send("feed", {"type": "job.changed"})
         assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "job.changed"}
-        await layer.close()
 
 
-async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url: str, new_layer: NewLayer) -> None:
     async with running(vhost_url, [QUEUE]):
-        layer = ChannelLayer(host=vhost_url)
-        await layer.group_send("feed", {"type": "x"})
+        await new_layer().group_send("feed", {"type": "x"})
         names: set[str] = set()
 
         def seen() -> bool:
@@ -596,7 +634,6 @@ async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url:
         assert names == {"progrock test", "progrock test publisher", "progrock channel layer"}
         consumers = rabbitmq.api("GET", f"consumers/{vhost_of(vhost_url)}")
         assert [each["consumer_tag"].partition(" @")[0] for each in consumers] == ["progrock test render.0"]
-        await layer.close()
 
 
 async def poll(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -744,10 +781,8 @@ async def test_a_task_and_its_push_take_one_connection(vhost_url: str, line: Lin
 
 
 @pytest.fixture
-async def layer(line: Line) -> AsyncIterator[ChannelLayer]:
-    layer = ChannelLayer(host=line.url)
-    yield layer
-    await layer.close()
+async def layer(line: Line, new_layer: NewLayer) -> ChannelLayer:
+    return new_layer(line.url)
 
 
 async def test_the_synchronous_edge_reaches_groups(vhost_url: str, layer: ChannelLayer) -> None:
@@ -769,8 +804,8 @@ async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelL
     assert layer.epoch == 1
 
 
-async def test_groups_of_one_process_reach_another(vhost_url: str, layer: ChannelLayer) -> None:
-    sender = ChannelLayer(host=vhost_url)
+async def test_groups_of_one_process_reach_another(layer: ChannelLayer, new_layer: NewLayer) -> None:
+    sender = new_layer()
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
     assert await sender.group_send("feed", {"type": "one"})
@@ -780,16 +815,15 @@ async def test_groups_of_one_process_reach_another(vhost_url: str, layer: Channe
     await layer.group_add("feed", channel)
     assert await sender.group_send("feed", {"type": "three"})
     assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "three"}
-    await sender.close()
 
 
 async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
-    vhost_url: str, layer: ChannelLayer
+    layer: ChannelLayer, new_layer: NewLayer
 ) -> None:
-    full = ChannelLayer(host=vhost_url, local_capacity=1, remote_capacity=1)
+    full = new_layer(local_capacity=1, remote_capacity=1)
     idle, channel = await full.new_channel(), await layer.new_channel()
     await full.group_add("feed", idle)
-    sender = ChannelLayer(host=vhost_url)
+    sender = new_layer()
     sent = [await sender.group_send("feed", {"type": "x", "n": n}) for n in range(8)]  # nobody receives them
     assert (sent[0], sent[-1]) == (True, False)
     assert not sender.stalled
@@ -800,8 +834,6 @@ async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
         assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["n"] == n
     assert await sender.group_send("feed", {"type": "z"})
     assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["type"] == "z"
-    await sender.close()
-    await full.close()
 
 
 async def test_a_process_that_only_sends_has_no_queue_until_it_receives(
@@ -929,15 +961,14 @@ async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
 
 
 @pytest.fixture
-async def full(vhost_url: str, layer: ChannelLayer) -> AsyncIterator[ChannelLayer]:
+async def full(layer: ChannelLayer, new_layer: NewLayer) -> ChannelLayer:
     """A process that receives nothing of the group "feed", which `layer` has filled up."""
-    full = ChannelLayer(host=vhost_url, local_capacity=1, remote_capacity=1, local_expiry=600.0, expiry=600)
+    full = new_layer(local_capacity=1, remote_capacity=1, local_expiry=600.0, expiry=600)
     for each, group in ((full, "feed"), (layer, "other")):
         await each.group_add(group, await each.new_channel())
     while await layer.group_send("feed", {"type": "x"}):
         pass
-    yield full
-    await full.close()
+    return full
 
 
 async def test_a_no_is_an_answer_as_well_and_ends_the_stall(
@@ -1037,7 +1068,9 @@ async def test_the_management_api_says_what_is_wrong(rabbitmq: Broker) -> None:
         await verify("http://guest:guest@127.0.0.1:1", "/", TOPOLOGY)
 
 
-async def test_web_and_worker_work_with_the_rights_of_the_definitions(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_web_and_worker_work_with_the_rights_of_the_definitions(
+    rabbitmq: Broker, vhost_url: str, new_layer: NewLayer
+) -> None:
     """The generated file itself, imported: everything works, and nothing more is allowed."""
     vhost = vhost_of(vhost_url)
     made = definitions(TOPOLOGY, {"web": "w p:/@", "worker": "b"}, vhost=vhost)
@@ -1055,7 +1088,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(rabbitmq: 
             return parts._replace(netloc=f"{quote(names[user])}:{quote(password, safe='')}@{place}").geturl()
 
         web_url, worker_url = as_user("web", "w p:/@"), as_user("worker", "b")
-        web, worker = ChannelLayer(host=web_url), ChannelLayer(host=worker_url)
+        web, worker = new_layer(web_url), new_layer(worker_url)
         channel = await web.new_channel()
         await web.group_add("feed", channel)
         assert await worker.group_send("feed", {"type": "x"})
@@ -1071,8 +1104,6 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(rabbitmq: 
                 await declare(url, Topology({"more": 1}))
         with pytest.raises(PublishFailed):
             await asyncio.to_thread(blocking.publish_tasks, web_url, "render", 0, tasks(), delay=1.0)
-        await web.close()
-        await worker.close()
     finally:
         for name in names.values():
             rabbitmq.api("DELETE", f"users/{quote(name)}")

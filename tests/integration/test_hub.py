@@ -52,14 +52,16 @@ async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> As
     await database_sync_to_async(Job.objects.all().delete)()
     hub = Hub()
     tasks = [asyncio.create_task(work()) for work in (hub._receive, hub._watch, hub._repair)]
-    async with asyncio.timeout(PATIENCE):
-        while not hub._epoch:  # connected, and the watch knows
-            await asyncio.sleep(0.05)
-    yield hub
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    await layer.close()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not hub._epoch:  # connected, and the watch knows
+                await asyncio.sleep(0.05)
+        yield hub
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await layer.close()
 
 
 class Seen:
