@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 # aiormq logs each failed attempt and each closed connection as an error with a traceback. They reach us as exceptions
 # as well, and an outage is one line; its warnings (such as a blocked connection) stay.
 logging.getLogger("aiormq.connection").addFilter(lambda record: record.levelno < logging.ERROR)
+# It warns of each call that we gave up, which we tell in our own words, and once.
+logging.getLogger("aiormq.channel").addFilter(lambda record: "because RPC call" not in str(record.msg))
 
 
 def _is_ours_to_hear(record: logging.LogRecord) -> bool:

@@ -542,6 +542,7 @@ async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
         await until(lambda: attempts() > seen + 2)
     assert complaints(caplog) == ["WARNING", "ERROR"]
     assert "rabbitmqctl delete_queue" in caplog.text
+    assert not [each for each in caplog.records if each.name.startswith("aiormq")]
 
 
 async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
@@ -564,6 +565,11 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
         [delivery] = await take(subscriber)
         await delivery.ack()
         assert not subscriber._inboxes[slow].alive
+        await until(lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE)  # its lost tasks can be swept
+        assert subscriber.idle(slow) is None
+        subscriber.restart("once more")
+        await until(lambda: not subscriber.connected)
+        await until(lambda: subscriber.connected)
         is_up.set()
         [delivery] = await take(subscriber, slow)
         await delivery.ack()
