@@ -38,6 +38,8 @@ async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behin
         async with browse(up) as visitor:
             jobs = await visitor.starts(10, seconds=5)
             await visitor.until(lambda f: f.get("state") == "running")
+            while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
+                await asyncio.sleep(0.1)  # before that, the signal ends Python while it imports
             assert up.stop_worker() == 0
             assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
             assert "Traceback" not in up.logs()
