@@ -134,11 +134,11 @@ async def _dead_queue(url: str) -> AsyncIterator[AbstractQueue]:
 async def _letters(queue: AbstractQueue) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
     """How many letters there are now, and each of them with its message.
 
-    One is fetched before they are counted: a get is answered after what the last look gave back is in the queue again
-    (with a slow disk that takes a while), the number in the answer to a declaration is not.
+    The count is that of the first fetch, which is answered after what the last look gave back is in the queue again (with
+    a slow disk that takes a while). The number in the answer to a declaration waits for nothing.
     """
     first = await queue.get(fail=False)
-    others = (await queue.channel.declare_queue(queue.name, passive=True)).declaration_result.message_count or 0
+    others = (first.message_count or 0) if first else 0
 
     async def letters() -> AsyncIterator[tuple[Letter, AbstractIncomingMessage]]:
         message = first

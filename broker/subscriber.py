@@ -27,9 +27,9 @@ LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
 OVERSLEPT = 3 * LOOK  # seconds without a look: the whole process stood still
 OPEN_TIMEOUT = 10.0
-STUCK = 60.0  # seconds after which a queue that does not come up is more than slow
+STUCK = 3  # consumes in a row without an answer after which a queue is more than slow
 TROUBLES = {
-    "slow": (logging.WARNING, "looking again every second"),
+    "slow": (logging.WARNING, "trying again"),
     "stuck": (logging.ERROR, "was it lost in a crash? then: rabbitmqctl delete_queue, manage.py topology --declare"),
     "missing": (logging.ERROR, "looking again every second (manage.py topology --declare?)"),
 }
@@ -69,12 +69,14 @@ class _Inbox:
     last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
     mark: float | None = None
     opening: asyncio.Task[None] | None = None
+    given_up: Wire | None = None  # its consume was not answered in time: RabbitMQ is at it until it closes this channel
+    vain: int = 0  # consumes in a row that were not answered in time
     trouble: str = ""  # why it cannot be consumed, as said last: a key of TROUBLES
-    troubled: float = 0.0  # monotonic: since when
 
     @property
     def is_opening(self) -> bool:
-        return self.opening is not None and not self.opening.done()
+        under_way = self.opening is not None and not self.opening.done()
+        return under_way or (self.given_up is not None and not self.given_up.is_closed)
 
     @property
     def alive(self) -> bool:
@@ -226,13 +228,15 @@ class Subscriber:
                 task.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
             for inbox in self._inboxes.values():
-                inbox.opening = None
+                inbox.opening = inbox.given_up = None
                 inbox.reset()
 
     async def _open(self, connection: AbstractConnection, gone: Sequence[_Inbox]) -> None:
         """Side by side, and beside all else after a while: a queue that RabbitMQ is still bringing up holds nothing up."""
         if self._topology:
             await declare_on(connection, self._topology)
+        if self._stopping:
+            return
         for inbox in gone:
             if inbox.opening:
                 inbox.opening.result()  # raises a mistake of ours
@@ -262,20 +266,19 @@ class Subscriber:
                 await wire.basic_consume(inbox.queue, receive, consumer_tag=inbox.tag)
                 inbox.last = time.monotonic()
         except BrokerUnavailable as error:
+            slow = isinstance(error.__cause__, TimeoutError)  # RabbitMQ is still bringing the queue up
+            inbox.given_up, inbox.vain = (inbox.wire, inbox.vain + 1) if slow else (None, 0)
             inbox.reset()
             if self._lost.is_set():
+                self._reason = str(error)
                 return
-            if not inbox.trouble:
-                inbox.troubled = time.monotonic()
-            trouble = "stuck" if time.monotonic() - inbox.troubled > STUCK else "slow"
-            if not isinstance(error.__cause__, TimeoutError):
-                trouble = "missing"
+            trouble = "missing" if not slow else "slow" if inbox.vain < STUCK else "stuck"
             if inbox.trouble != trouble:
                 level, hint = TROUBLES[trouble]
                 logger.log(level, "%s: %s; %s", self._name, error, hint)
             inbox.trouble = trouble
         else:
-            inbox.trouble = ""
+            inbox.trouble, inbox.vain = "", 0
 
     async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
         now = time.time()

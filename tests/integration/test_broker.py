@@ -498,6 +498,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
     line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Consumes that are answered too late hold nothing back."""
+    monkeypatch.setattr(subscriber_module, "STUCK", 1000)
     monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         await publisher.publish("render", 0, some := tasks(), delay=0)
@@ -535,7 +536,6 @@ async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
 ) -> None:
     """RabbitMQ 3.10 loses one that was declared within the second before a crash: it stays, and answers nobody."""
     monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
-    monkeypatch.setattr(subscriber_module, "STUCK", 1.0)
     async with running(line.url, [QUEUE]) as (_, subscriber), slow_consumes(line, subscriber) as attempts:
         await until(lambda: complaints(caplog) == ["WARNING", "ERROR"])
         seen = attempts()
