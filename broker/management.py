@@ -1,5 +1,6 @@
 """Talks to RabbitMQ's management API: what exists, what differs from the topology, how deep the queues are."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -80,9 +81,11 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
 
 
 async def _remove(channel: AbstractChannel, name: str, publisher: Publisher, topology: Topology) -> str:
-    queue = await channel.get_queue(name)
-    if consumers := queue.declaration_result.consumer_count:
-        return f"queue {name}: kept, as it has {consumers} consumers; stop the workers that use it first"
+    for _ in range(3):  # RabbitMQ says none, too, where the queue's leader does not answer within 250 ms
+        queue = await channel.get_queue(name)
+        if consumers := queue.declaration_result.consumer_count:
+            return f"queue {name}: kept, as it has {consumers} consumers; stop the workers that use it first"
+        await asyncio.sleep(0.5)
     moved, dead = await _drain(queue, name, publisher, topology)
     await queue.delete(if_unused=False, if_empty=False)  # quorum queues know no conditions
     return f"queue {name}: removed; {moved} tasks moved to the queue they belong to now, {dead} messages to {DEAD}"

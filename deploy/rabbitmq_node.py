@@ -67,7 +67,7 @@ class Node:
     ) -> None:
         self.stop()
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self, timeout: float = 180) -> None:
         """Start the node and wait until AMQP and the management API answer (about 7 s). Raises NodeFailed."""
         server, epmd = self._prepare()
         with (self.directory / "log" / "out.log").open("wb") as out:

@@ -82,7 +82,7 @@ class Process:
         """Whether the program runs now."""
         return self.popen is not None and self.popen.poll() is None
 
-    def start(self, ready: Callable[[], bool] = lambda: True, *, timeout: float = 30) -> Self:
+    def start(self, ready: Callable[[], bool] = lambda: True, *, timeout: float = 2 * PATIENCE) -> Self:
         """Start the program and wait until `ready()`; an end before that raises with its output."""
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
@@ -307,7 +307,7 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def manage(self, *args: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def manage(self, *args: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a command of manage.py in this stack's environment."""
         done = subprocess.run(
             [*MANAGE, *args], env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
@@ -320,6 +320,10 @@ class Stack:
         """Start the web server, on the same port each time, and wait for /healthz."""
         uvicorn = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(self.port)]
         options = ["--ws", "websockets-sansio", "--ws-max-size", "1048576", "--ws-per-message-deflate", "false"]
+        options += [
+            "--ws-ping-timeout",
+            "600",
+        ]  # a test does not read all its sockets all the time, and aiohttp answers only then
         web = self._process("web", [*uvicorn, *options])
         return web.start(lambda: answers(f"{self.url}/healthz"))
 

@@ -50,6 +50,9 @@ async def fill(options: argparse.Namespace) -> None:
     backend = conf.backends()[options.backend]
     jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
     publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
+    publisher.start()
+    while not publisher.connected:  # the first publish would wait two seconds for that, and no longer
+        await asyncio.sleep(0.05)
     shards: dict[int, list[int]] = defaultdict(list)
     for n, job in enumerate(jobs):
         shards[int(job[-4:], 16) % backend.shards].append(n)

@@ -31,7 +31,9 @@ async def chromium() -> AsyncIterator[Browser]:
     """The system's Chromium, else the one that Playwright has installed."""
     async with async_playwright() as playwright:
         try:
-            browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGS)
+            browser = await playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=ARGS, timeout=2 * PATIENCE * 1000
+            )
         except Error as error:
             pytest.skip(f"Chromium is not installed: `make test` installs it ({error.message.splitlines()[0]})")
         yield browser
@@ -62,6 +64,7 @@ async def new_page(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[P
 
     async def make(**options: Any) -> Page:
         context = await chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE * 1000)
         context.on("page", watch)
         contexts.append(context)
         return await context.new_page()

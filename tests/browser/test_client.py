@@ -203,13 +203,13 @@ async def test_delays_are_told_and_their_end_too(client: Page, server: Server) -
 
 
 async def test_a_connection_without_beats_is_given_up(client: Page, server: Server) -> None:
-    await client.clock.run_for(40_000)
+    await client.clock.run_for(35_000)
     server.send({"type": "beat"})
     server.send({"type": "status", "live": True, "message": ""})
     await hears(client, "status")
-    await client.clock.run_for(40_000)
+    await client.clock.run_for(35_000)
     assert await client.evaluate("socket.state") == "live"
-    await client.clock.run_for(10_000)
+    await client.clock.run_for(16_000)
     assert await client.evaluate("socket.state") == "offline"
     await server.connected()
     assert (await hears(client, "state", 3))[-1]["state"] == "live"
@@ -245,9 +245,9 @@ async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
         await client.clock.run_for(30_000)
         await (await asyncio.wait_for(server.sockets.get(), PATIENCE)).close(code=1013)
         await hears(client, "state", 2)
-    await client.clock.run_for(3_500)
+    await client.clock.run_for(2_000)
     assert server.sockets.empty()
-    await client.clock.run_for(5_000)  # and never so rare that a page is stale 10 s after a recovery
+    await client.clock.run_for(6_500)  # and never so rare that a page is stale 10 s after a recovery
     await server.connected()
 
 

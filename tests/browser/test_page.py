@@ -22,7 +22,7 @@ async def test_an_empty_page_explains_itself(visitor: Visitor) -> None:
 
 async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None:
     jobs = await visitor()
-    card = await jobs.start(seconds=4)
+    card = await jobs.start(seconds=8)
     bar = part(card, "progress")
     seen = await bar.evaluate_handle(
         """bar => { const seen = [];
@@ -32,11 +32,11 @@ async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None
     await ends(card)
     await expect(part(card, "state")).to_have_text("Succeeded")
     await expect(part(card, "percent")).to_have_text("100 %")
-    await expect(part(card, "result")).to_contain_text('"frames": 96')
+    await expect(part(card, "result")).to_contain_text('"frames": 192')
     await expect(part(card, "cancel")).to_be_hidden()
     values = await seen.json_value()
-    assert values == sorted(set(values))
-    assert len(values) >= 3
+    assert values == sorted(values)
+    assert len(set(values)) >= 3
     assert values[-1] == 100
     await expect(jobs.page.locator("#summary")).to_have_text("0 active, 1 ended")
     await expect(jobs.page.locator("#empty")).to_be_hidden()
@@ -75,7 +75,7 @@ async def test_a_stalled_job_can_be_cancelled(visitor: Visitor) -> None:
 async def test_everything_is_still_there_after_a_reload_in_the_middle(visitor: Visitor) -> None:
     jobs = await visitor()
     ended = await jobs.start(seconds=0.5)
-    running = await jobs.start(seconds=30)
+    running = await jobs.start(seconds=300)
     await ends(ended)
     await expect(part(running, "percent")).to_have_text(re.compile(r"[1-9]\d* %"))
     before = await part(running, "progress").evaluate("bar => bar.value")

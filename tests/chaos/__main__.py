@@ -50,6 +50,7 @@ class Run:
     clients: list[Client]
     wishes: list[tuple[float, Client, Wish]]
     seconds: float
+    fresh: float = FRESH
     over: asyncio.Event = field(default_factory=asyncio.Event)
     stale: list[str] = field(default_factory=list)
     checked: int = 0
@@ -80,7 +81,7 @@ class Run:
                 with suppress(Exception):  # the database may go at any moment
                     async with asyncio.timeout(5):
                         past.append((now, await away(self.world.audit.entries)))
-            while past and past[0][0] < time.time() - FRESH:
+            while past and past[0][0] < time.time() - self.fresh:
                 at, entries = past.popleft()
                 if self.rampage.calm(at, time.time()):
                     self.checked += 1
@@ -174,6 +175,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             clients,
             wishes(options, clients, draw),
             options.seconds,
+            options.fresh,
         )
         for client in clients:  # the first socket of a visitor gets the session's cookie, the second one brings it
             background.append(asyncio.create_task(client.run()))
@@ -187,7 +189,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         ended = await run.all_ended(max(options.longest, AFTERMATH) + options.limit)
         say("all has ended" if ended else "not all has ended, and the limit is reached")
         entries = await away(world.audit.entries)
-        await asyncio.sleep(FRESH + 1)
+        await asyncio.sleep(options.fresh + 1)
         run.look(entries, time.time())
         history = await away(world.audit.history)
         verdict = judge(
@@ -237,6 +239,9 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=40.0, help="seconds of the longest job")
     parser.add_argument("--webs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument(
+        "--fresh", type=float, default=FRESH, help="seconds after which a screen must show what is in the ledger"
+    )
     parser.add_argument(
         "--hold", type=float, default=12.0, help="seconds that a fault lasts at most, long freezes excepted"
     )

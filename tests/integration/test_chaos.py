@@ -16,8 +16,23 @@ from tests.services import ROOT, Postgres
     reason="RabbitMQ is not installed: `make test` installs it",
 )
 def test_nothing_is_lost_forked_early_or_stale() -> None:
-    size = ["--seconds", "12", "--jobs", "50", "--clients", "12", "--shortest", "2", "--longest", "8", "--hold", "3"]
+    size = [
+        "--seconds",
+        "12",
+        "--jobs",
+        "50",
+        "--clients",
+        "12",
+        "--shortest",
+        "2",
+        "--longest",
+        "8",
+        "--hold",
+        "3",
+        "--fresh",
+        "30",
+    ]
     # the seed: a worker killed twice, once in a frozen world, the database killed, RabbitMQ's memory alarm
     command = [sys.executable, "-m", "tests.chaos", "--seed", "2930", *size]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-4000:]

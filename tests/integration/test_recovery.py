@@ -38,8 +38,9 @@ async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behin
         async with browse(up) as visitor:
             jobs = await visitor.starts(10, seconds=5)
             await visitor.until(lambda f: f.get("state") == "running")
-            while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
-                await asyncio.sleep(0.1)  # before that, the signal ends Python while it imports
+            async with asyncio.timeout(PATIENCE):  # before that, the signal ends Python while it imports
+                while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
+                    await asyncio.sleep(0.1)
             assert up.stop_worker() == 0
             assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
             assert "Traceback" not in up.logs()
@@ -61,7 +62,7 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
 async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
-            jobs = await visitor.starts(5, seconds=3)
+            jobs = await visitor.starts(5, seconds=8)
             await visitor.until(lambda f: f.get("state") == "running")
             up.kill_worker()
             for name in up.broker.queues(up.amqp_url):
@@ -77,7 +78,7 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
-            http("POST", f"{demo_backend.url}/_test/behave", {"mode": "slow", "on": "start", "delay": 3})
+            http("POST", f"{demo_backend.url}/_test/behave", {"mode": "slow", "on": "start", "delay": 30})
             try:
                 job = (await visitor.start(seconds=1))["job"]
                 await visitor.until(lambda f: f.get("state") == "starting")
@@ -135,7 +136,7 @@ async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> No
 async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(stack: Callable[..., Stack]) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
-            job = (await visitor.start(seconds=3))["job"]
+            job = (await visitor.start(seconds=8))["job"]
             await visitor.until(lambda f: f.get("state") == "running")
             connection = await aio_pika.connect(up.amqp_url)
             async with connection:
@@ -169,7 +170,7 @@ async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> No
     with stack(workers=1) as up:
         assert "has all that is wanted" in up.manage("topology", "--verify").stdout
         async with browse(up) as visitor:
-            await visitor.starts(3, seconds=30)
+            await visitor.starts(3, seconds=300)
             await visitor.until(lambda f: f.get("state") == "running")
             status = up.manage("status").stdout
             line = next(line for line in status.splitlines() if line.startswith("render "))

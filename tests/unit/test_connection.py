@@ -14,6 +14,8 @@ async def test_a_future_that_aiormq_forgot_is_no_news(
     error: Exception, heard: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert broker.connection
+    gc.collect()  # what other tests have forgotten
+    caplog.clear()
     future = asyncio.get_running_loop().create_future()
     future.set_exception(error)
     del future

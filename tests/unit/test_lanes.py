@@ -1,14 +1,12 @@
 """The arithmetic of lanes: by table at its edges, by Hypothesis where a law can be stated."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.lanes import HEAD_START, LANES, LONGEST, SHORTEST, Lane, hops, lane_for, round_delay, ttl
 
 DAYS = 10 * 86400.0
-settings.register_profile("progrock", deadline=None)  # a busy machine is not a broken law
-settings.load_profile("progrock")
 delays = st.one_of(
     st.floats(0, 1), st.floats(0, DAYS), st.sampled_from(LANES).map(lambda lane: lane.seconds), st.integers(0, 864000)
 )

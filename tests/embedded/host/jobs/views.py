@@ -13,6 +13,6 @@ PAGE = """{% load progrock %}<!doctype html><title>Printing</title><h1>{{ print.
 @login_required(login_url="/progress/login/")
 def printing(request: HttpRequest) -> HttpResponse:
     """Print something, and show how far it is."""
-    run = progrock.start("press", {"seconds": 1}, audience=request)
+    run = progrock.start("press", {"seconds": 8}, audience=request)
     print_job = Job.objects.create(title="A poster", run=run.pk)
     return HttpResponse(engines["django"].from_string(PAGE).render({"print": print_job, "run": run}, request))
