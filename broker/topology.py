@@ -145,17 +145,19 @@ async def declare_on(connection: AbstractConnection, topology: Topology) -> None
     """The same on a connection that is open."""
     async with translated("cannot declare the topology (`manage.py topology --verify` says what differs)"):
         channel = await connection.channel()
+        # Whoever publishes meanwhile is refused until its queue is bound, and tries again: the exchanges come after the
+        # queues, and the dead queue, which takes what finds no other, is bound last.
+        queues = {
+            each.name: await channel.declare_queue(each.name, durable=True, arguments=dict(each.arguments))
+            for each in topology.queues
+        }
         exchanges = {
             each.name: await channel.declare_exchange(
                 each.name, each.type, durable=True, arguments=dict(each.arguments)
             )
             for each in topology.exchanges
         }
-        queues = {
-            each.name: await channel.declare_queue(each.name, durable=True, arguments=dict(each.arguments))
-            for each in topology.queues
-        }
-        for binding in topology.bindings:
+        for binding in sorted(topology.bindings, key=lambda each: each.queue == DEAD):
             await queues[binding.queue].bind(exchanges[binding.exchange], binding.key)
         await channel.close()
 

@@ -125,4 +125,5 @@ async def test_a_memory_alarm_delays_everything_and_loses_nothing(own_stack: Sta
         assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
     vhost = own_stack.amqp_url.rsplit("/", 1)[1]
     depths = await asyncio.to_thread(node.ctl, "list_queues", "-p", vhost, "name", "messages")
-    assert "progrock.dead\t0" in depths
+    letters = await asyncio.to_thread(own_stack.manage, "deadletters")
+    assert "progrock.dead\t0" in depths, f"{depths}\n{letters.stdout}"
