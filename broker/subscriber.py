@@ -75,6 +75,7 @@ class _Inbox:
 
     @property
     def is_opening(self) -> bool:
+        """A consume is under way: ours, or one that we gave up and RabbitMQ has not."""
         under_way = self.opening is not None and not self.opening.done()
         return under_way or (self.given_up is not None and not self.given_up.is_closed)
 

@@ -144,7 +144,7 @@ class Poller:
             except IntegrityError as error:
                 self._forgets = False
                 logger.error("ended jobs are kept for ever, since something points at one of them: %s", one_line(error))
-            except Exception:  # the worker lives on
+            except Exception:  # what one sweep could not do, the next one does; without the loop nobody would
                 logger.exception("a sweep failed")
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:

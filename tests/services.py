@@ -320,10 +320,8 @@ class Stack:
         """Start the web server, on the same port each time, and wait for /healthz."""
         uvicorn = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(self.port)]
         options = ["--ws", "websockets-sansio", "--ws-max-size", "1048576", "--ws-per-message-deflate", "false"]
-        options += [
-            "--ws-ping-timeout",
-            "600",
-        ]  # a test does not read all its sockets all the time, and aiohttp answers only then
+        # a test does not read all its sockets all the time, and aiohttp answers pings only then
+        options += ["--ws-ping-timeout", "600"]
         web = self._process("web", [*uvicorn, *options])
         return web.start(lambda: answers(f"{self.url}/healthz"))
 

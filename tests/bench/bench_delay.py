@@ -11,9 +11,10 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 from uuid import uuid4
 
 from broker import publisher, subscriber
@@ -57,9 +58,9 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
             if len(came) >= wanted:
                 all_here.set()
 
-    loops: list[Callable[[str], object]] = [holding.hold, serve]
+    loops: list[Callable[[str], Coroutine[Any, Any, None]]] = [holding.hold, serve]
     running = [asyncio.create_task(consumer.run())]
-    running += [asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops]  # type: ignore[arg-type] # hold and serve are coroutines
+    running += [asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops]
     sender.start()
     worker.start()
     while not (consumer.connected and sender.connected and worker.connected):
