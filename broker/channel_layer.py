@@ -23,9 +23,18 @@ from channels_rabbitmq.core import RabbitmqChannelLayer
 from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_close
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 
-from broker.connection import CONNECT_TIMEOUT, HEARTBEAT, label, persist, place, tls_of, vhost_of, words
-from broker.errors import BrokerUnavailable
-from broker.topology import GROUPS, WEB
+from progrock.broker.connection import (
+    CONNECT_TIMEOUT,
+    HEARTBEAT,
+    label,
+    persist,
+    place,
+    tls_of,
+    vhost_of,
+    words,
+)
+from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.topology import GROUPS, WEB
 
 logger = logging.getLogger(__name__)
 # It has one thing to say, a traceback at each end of a consumer, whatever ended it; that reaches us as an exception.
@@ -49,8 +58,16 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
         if not isinstance(frame, spec.Connection.Start):
             return super()._accept_handshake_frame(frame)
         self._lifecycle[spec.Connection.Start] = frame
-        able: Any = {"authentication_failure_close": True, "publisher_confirms": True, "consumer_cancel_notify": True}
-        about: Any = {"product": "carehare", "connection_name": label("channel layer"), "capabilities": able}
+        able: Any = {
+            "authentication_failure_close": True,
+            "publisher_confirms": True,
+            "consumer_cancel_notify": True,
+        }
+        about: Any = {
+            "product": "carehare",
+            "connection_name": label("channel layer"),
+            "capabilities": able,
+        }
         login = f"\x00{self._username}\x00{self._password}"
         return self._frame_writer.send_frame(spec.Connection.StartOk(about, "PLAIN", login))
 
@@ -66,7 +83,9 @@ class _Protocol(Protocol):  # type: ignore[misc] # carehare has no types
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None and not self.open.done():  # a load balancer without a node: carehare would wait for ever
+        if (
+            exc is None and not self.open.done()
+        ):  # a load balancer without a node: carehare would wait for ever
             exc = ConnectionResetError("the connection was closed before it was open")
         super().connection_lost(exc)
 
@@ -79,12 +98,16 @@ class _Connection(carehare.Connection):  # type: ignore[misc] # carehare has no 
 
         def protocol() -> _Protocol:
             return _Protocol(
-                unquote(parts.username or "guest"), unquote(parts.password or "guest"), vhost_of(self._url)
+                unquote(parts.username or "guest"),
+                unquote(parts.password or "guest"),
+                vhost_of(self._url),
             )
 
         tls = tls_of(self._url) if self._ssl is None else self._ssl
         host, port = parts.hostname or "localhost", parts.port or (5671 if tls else 5672)
-        _, self._protocol = await asyncio.get_running_loop().create_connection(protocol, host, port, ssl=tls)
+        _, self._protocol = await asyncio.get_running_loop().create_connection(
+            protocol, host, port, ssl=tls
+        )
         await asyncio.shield(self._protocol.open)
 
     def abort(self) -> None:
@@ -114,7 +137,7 @@ class _Connection(carehare.Connection):  # type: ignore[misc] # carehare has no 
 
 
 class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has no types
-    """`CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}`.
+    """`CHANNEL_LAYERS = {"default": {"BACKEND": "progrock.broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}`.
 
     A process that only sends (a worker) has no queue; the exclusive queue comes with the first channel.
     `connected` says whether a message would go out now, `epoch` counts the connections: when it changes, pushes may
@@ -125,7 +148,12 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
     _carehare_connection: asyncio.Future[_Connection]
 
     def __init__(self, host: str = "amqp://guest:guest@127.0.0.1/", **options: Any) -> None:
-        defaults = {"local_capacity": 200, "remote_capacity": 1000, "local_expiry": 10.0, "groups_exchange": GROUPS}
+        defaults = {
+            "local_capacity": 200,
+            "remote_capacity": 1000,
+            "local_expiry": 10.0,
+            "groups_exchange": GROUPS,
+        }
         super().__init__(host=host, **(defaults | options))
         self._place = place(host)
         machine = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())[:30]
@@ -150,7 +178,9 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
     @property
     def carehare_connection(self) -> asyncio.Future[_Connection]:
         if self._carehare_connection.done() and not self.connected and not self._want_close:
-            self._carehare_connection = asyncio.Future()  # lost, and the loop below is about to find out
+            self._carehare_connection = (
+                asyncio.Future()
+            )  # lost, and the loop below is about to find out
         return asyncio.shield(super().carehare_connection)
 
     async def new_channel(self, prefix: str = "") -> str:
@@ -183,7 +213,9 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         except Exception as error:  # whatever the driver raises: a push never fails who sends it
             if self.connected:  # else the loss was said already
                 if self._dropped is None:
-                    logger.warning("channel layer: pushes are dropped: %s", str(error) or type(error).__name__)
+                    logger.warning(
+                        "channel layer: pushes are dropped: %s", str(error) or type(error).__name__
+                    )
                 self._dropped = now
             return False
         return True
@@ -193,7 +225,10 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
             self.stalled = False  # a no is an answer, too
         if not sent.cancelled() and sent.exception() is None:
             self.stalled = False
-            if self._dropped is not None and asyncio.get_running_loop().time() > self._dropped + CALM:
+            if (
+                self._dropped is not None
+                and asyncio.get_running_loop().time() > self._dropped + CALM
+            ):
                 logger.info("channel layer: pushes are delivered again")
                 self._dropped = None
 
@@ -201,7 +236,11 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         """Ends the connection; who waits for a message gets StopConsumer."""
         self._want_close = True
         self._multi_queue.close()
-        tasks = [getattr(self, name) for name in ("_expire_task", "_reconnect_forever_task") if hasattr(self, name)]
+        tasks = [
+            getattr(self, name)
+            for name in ("_expire_task", "_reconnect_forever_task")
+            if hasattr(self, name)
+        ]
         if self.connected:
             connection = self._carehare_connection.result()
             connection._protocol.send_close_if_allowed()
@@ -236,7 +275,9 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
                 )
             await asyncio.shield(connection.closed)
             raise ConnectionResetError("the connection was lost")
-        except Exception as error:  # whatever it was (a broken message, too): the layer must live on
+        except (
+            Exception
+        ) as error:  # whatever it was (a broken message, too): the layer must live on
             if not self._want_close:
                 raise BrokerUnavailable(f"RabbitMQ at {self._place}: {words(error)}") from error
         finally:
@@ -255,6 +296,10 @@ class ChannelLayer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbi
         if self._receives:
             limits = {"x-max-length": self.remote_capacity, "x-overflow": "reject-publish"}
             limits["x-message-ttl"] = int(self.expiry * 1000)
-            await asyncio.shield(connection.queue_declare(self._queue_name, exclusive=True, arguments=limits))
+            await asyncio.shield(
+                connection.queue_declare(self._queue_name, exclusive=True, arguments=limits)
+            )
             for group in list(self._multi_queue._local_groups):
-                await connection.queue_bind(self._queue_name, self.groups_exchange, routing_key=group)
+                await connection.queue_bind(
+                    self._queue_name, self.groups_exchange, routing_key=group
+                )

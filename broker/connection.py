@@ -12,22 +12,32 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, AuthenticationError, ProbableAuthenticationError
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    AMQPError,
+    AuthenticationError,
+    ProbableAuthenticationError,
+)
 
-from broker.errors import BrokerError, BrokerUnavailable
+from progrock.broker.errors import BrokerError, BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 # aiormq logs each failed attempt and each closed connection as an error with a traceback. They reach us as exceptions
 # as well, and an outage is one line; its warnings (such as a blocked connection) stay.
 logging.getLogger("aiormq.connection").addFilter(lambda record: record.levelno < logging.ERROR)
 # It warns of each call that we gave up, which we tell in our own words, and once.
-logging.getLogger("aiormq.channel").addFilter(lambda record: "because RPC call" not in str(record.msg))
+logging.getLogger("aiormq.channel").addFilter(
+    lambda record: "because RPC call" not in str(record.msg)
+)
 
 
 def _is_ours_to_hear(record: logging.LogRecord) -> bool:
     """Not of a future that aiormq alone could await: the confirm of a message whose connection went while it was written (6.9.4)."""
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, AMQPError) and record.getMessage().startswith("Future exception was never retrieved"))
+    return not (
+        isinstance(error, AMQPError)
+        and record.getMessage().startswith("Future exception was never retrieved")
+    )
 
 
 logging.getLogger("asyncio").addFilter(_is_ours_to_hear)
@@ -93,7 +103,9 @@ async def translated(doing: str) -> AsyncIterator[None]:
             raise
         raise BrokerUnavailable(f"{doing}: the connection was lost") from error
     except Exception as error:
-        if type(error) is not Exception:  # aiormq rejects with a bare Exception where it knows no reason
+        if (
+            type(error) is not Exception
+        ):  # aiormq rejects with a bare Exception where it knows no reason
             raise
         raise BrokerUnavailable(f"{doing}: the connection was lost") from error
 
@@ -115,7 +127,10 @@ class _Connection(aio_pika.Connection):
 async def connect(url: str, role: str) -> AbstractConnection:
     """A plain connection (no robust one: aio-pika #231, #536 and #632 are open) under the name of `role`. Raises BrokerUnavailable."""
     query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
-    async with translated(f"cannot connect to RabbitMQ at {place(url)}"), asyncio.timeout(CONNECT_TIMEOUT):
+    async with (
+        translated(f"cannot connect to RabbitMQ at {place(url)}"),
+        asyncio.timeout(CONNECT_TIMEOUT),
+    ):
         return await aio_pika.connect(url + query, connection_class=_Connection)
 
 
@@ -133,7 +148,9 @@ async def shut(connection: AbstractConnection) -> None:
         await connection.close()
 
 
-async def keep(url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]) -> None:
+async def keep(
+    url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]
+) -> None:
     """Connects and runs `run(connection, up)`, over and over, as `persist` does."""
 
     async def session(up: Callable[[], None]) -> None:
@@ -146,7 +163,9 @@ async def keep(url: str, role: str, run: Callable[[AbstractConnection, Callable[
     await persist(url, role, session)
 
 
-async def persist(url: str, role: str, session: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+async def persist(
+    url: str, role: str, session: Callable[[Callable[[], None]], Awaitable[None]]
+) -> None:
     """Runs `session(up)`, which connects; starts over with backoff whenever that raises BrokerUnavailable.
 
     It calls `up()` once it is ready, and returns to end it all. One log line per change of state.

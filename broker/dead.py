@@ -11,11 +11,11 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
-from broker.connection import connect, shut, translated
-from broker.errors import BrokenMessage
-from broker.publisher import Publisher
-from broker.tasks import Task, decode, shard_of
-from broker.topology import DEAD, POLL, Topology, parse_poll_queue
+from progrock.broker.connection import connect, shut, translated
+from progrock.broker.errors import BrokenMessage
+from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import Task, decode, shard_of
+from progrock.broker.topology import DEAD, POLL, Topology, parse_poll_queue
 
 #: Letters that are worked on at once, so that their messages travel together. Fewer than 32: RabbitMQ keeps later acks of
 #: quorum queues back, and forgets them where the channel closes before it has sent them on (7 of 248, on 3.10).
@@ -52,7 +52,9 @@ async def read(url: str, chosen: Callable[[Letter], bool], most: int) -> tuple[l
         return found, count
 
 
-async def replay(url: str, topology: Topology, chosen: Callable[[Letter], bool]) -> tuple[int, list[str]]:
+async def replay(
+    url: str, topology: Topology, chosen: Callable[[Letter], bool]
+) -> tuple[int, list[str]]:
     """Send the chosen letters' tasks to the queues that they belong to now, due as they were; returns how many went.
 
     What cannot be read, and what is of a backend that there is no more, stays: a sentence each. Raises BrokerError.
@@ -96,12 +98,16 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
     belongs: dict[int, list[Task]] = defaultdict(list)
     for task in (tasks := decode(body)):
         belongs[shard_of(task.job, shards)].append(task)
-    await asyncio.gather(*(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items()))
+    await asyncio.gather(
+        *(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items())
+    )
     return len(tasks)
 
 
 async def _each(
-    url: str, chosen: Callable[[Letter], bool], work: Callable[[Letter, AbstractIncomingMessage], Awaitable[bool]]
+    url: str,
+    chosen: Callable[[Letter], bool],
+    work: Callable[[Letter, AbstractIncomingMessage], Awaitable[bool]],
 ) -> int:
     """Work on the chosen ones of the letters that are there now; returns how many were worked on with success."""
     done = 0
@@ -131,7 +137,9 @@ async def _dead_queue(url: str) -> AsyncIterator[AbstractQueue]:
         await shut(connection)
 
 
-async def _letters(queue: AbstractQueue) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
+async def _letters(
+    queue: AbstractQueue,
+) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
     """How many letters there are now, and each of them with its message.
 
     The count is that of the first fetch, which is answered after what the last look gave back is in the queue again (with
@@ -174,7 +182,9 @@ def _letter(message: AbstractIncomingMessage) -> Letter:
         jobs, reason = [], reason or str(error)
     _, backend, shard = f"{key}..".split(".")[:3]
     return Letter(
-        id=hashlib.sha256(f"{message.message_id} {key} {reason}".encode() + message.body).hexdigest()[:10],
+        id=hashlib.sha256(
+            f"{message.message_id} {key} {reason}".encode() + message.body
+        ).hexdigest()[:10],
         reason=str(reason or f"no queue for {key}"),
         queue=str(queue or f"{POLL}.{backend}.{shard}"),
         key=key,

@@ -6,11 +6,11 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.errors import BrokerError
-from broker.lanes import SHORTEST, Lane, lane_for
-from broker.publisher import Publisher
-from broker.subscriber import Delivery, Subscriber
-from broker.tasks import MAX_TASKS, Task
+from progrock.broker.errors import BrokerError
+from progrock.broker.lanes import SHORTEST, Lane, lane_for
+from progrock.broker.publisher import Publisher
+from progrock.broker.subscriber import Delivery, Subscriber
+from progrock.broker.tasks import MAX_TASKS, Task
 
 #: Tasks of one message that fall due within so many seconds are worked together, when the last of them is due.
 TOGETHER = 0.003
@@ -68,7 +68,10 @@ class Holding:
         now = time.time()
         early = [task for task in delivery.tasks if task.due - now >= SHORTEST]
         parts: list[list[Task]] = []
-        for task in sorted((task for task in delivery.tasks if task.due - now < SHORTEST), key=lambda task: task.due):
+        for task in sorted(
+            (task for task in delivery.tasks if task.due - now < SHORTEST),
+            key=lambda task: task.due,
+        ):
             if parts and task.due - max(parts[-1][0].due, now) < TOGETHER:
                 parts[-1].append(task)
             else:
@@ -94,7 +97,9 @@ class Holding:
             async with asyncio.TaskGroup() as group:
                 for delay, tasks in _by_lane(part.tasks):
                     group.create_task(
-                        self._publisher.publish(part.delivery.backend, part.delivery.shard, tasks, delay=delay)
+                        self._publisher.publish(
+                            part.delivery.backend, part.delivery.shard, tasks, delay=delay
+                        )
                     )
         except* BrokerError as errors:
             self._subscriber.restart(str(errors.exceptions[0]))

@@ -4,7 +4,16 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import ceil
 
-_LANES = {"100ms": 0.1, "200ms": 0.2, "500ms": 0.5, "1s": 1.0, "2s": 2.0, "5s": 5.0, "10s": 10.0, "30s": 30.0}
+_LANES = {
+    "100ms": 0.1,
+    "200ms": 0.2,
+    "500ms": 0.5,
+    "1s": 1.0,
+    "2s": 2.0,
+    "5s": 5.0,
+    "10s": 10.0,
+    "30s": 30.0,
+}
 _LANES |= {"1min": 60.0, "5min": 300.0, "10min": 600.0}
 
 
@@ -22,7 +31,9 @@ class Lane:
         return f"progrock.delay.{self.number:02}-{self.name}"
 
 
-LANES = tuple(Lane(number, name, seconds) for number, (name, seconds) in enumerate(_LANES.items(), start=1))
+LANES = tuple(
+    Lane(number, name, seconds) for number, (name, seconds) in enumerate(_LANES.items(), start=1)
+)
 SHORTEST = LANES[0].seconds
 LONGEST = LANES[-1].seconds
 _SECONDS = [lane.seconds for lane in LANES]
@@ -31,7 +42,9 @@ _SECONDS = [lane.seconds for lane in LANES]
 # would push what is left below the next lane, and two hops would become four.
 HEAD_START = 0.02
 
-_TWO_LANES = sorted({round(a.seconds + b, 1) for a in LANES for b in (0.0, *(lane.seconds for lane in LANES))})
+_TWO_LANES = sorted(
+    {round(a.seconds + b, 1) for a in LANES for b in (0.0, *(lane.seconds for lane in LANES))}
+)
 
 
 def lane_for(delay: float) -> Lane | None:

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
-from broker.connection import connect, shut, translated, vhost_of
-from broker.dead import forward
-from broker.errors import BrokenMessage, BrokerUnavailable
-from broker.publisher import Publisher
-from broker.topology import DEAD, WEB, Binding, Topology
+from progrock.broker.connection import connect, shut, translated, vhost_of
+from progrock.broker.dead import forward
+from progrock.broker.errors import BrokenMessage, BrokerUnavailable
+from progrock.broker.publisher import Publisher
+from progrock.broker.topology import DEAD, WEB, Binding, Topology
 
 TIMEOUT = 10.0
 
@@ -48,7 +48,10 @@ async def depths(management_url: str, vhost: str) -> dict[str, Depth]:
 async def verify(management_url: str, vhost: str, topology: Topology) -> list[str]:
     """What differs from the topology, a sentence each; none when all is as it should be. Raises BrokerUnavailable."""
     found = await _differences(management_url, vhost, topology)
-    left = [f"queue {name}: left over, no backend of yours uses it (--prune drains it first)" for name in found.queues]
+    left = [
+        f"queue {name}: left over, no backend of yours uses it (--prune drains it first)"
+        for name in found.queues
+    ]
     left += [f"exchange {name}: left over" for name in found.exchanges]
     left += [f"{_arrow(each)}: left over" for each in found.bindings]
     return found.words + left
@@ -68,7 +71,9 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
         async with translated("cannot remove what is left over"):
             channel = await connection.channel()
             for each in found.bindings:
-                await (await channel.get_queue(each.queue, ensure=False)).unbind(each.exchange, each.key)
+                await (await channel.get_queue(each.queue, ensure=False)).unbind(
+                    each.exchange, each.key
+                )
                 done.append(f"{_arrow(each)}: removed")
             done += [await _remove(channel, name, publisher, topology) for name in found.queues]
             for name in found.exchanges:
@@ -80,8 +85,12 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
     return done
 
 
-async def _remove(channel: AbstractChannel, name: str, publisher: Publisher, topology: Topology) -> str:
-    for _ in range(3):  # RabbitMQ says none, too, where the queue's leader does not answer within 250 ms
+async def _remove(
+    channel: AbstractChannel, name: str, publisher: Publisher, topology: Topology
+) -> str:
+    for _ in range(
+        3
+    ):  # RabbitMQ says none, too, where the queue's leader does not answer within 250 ms
         queue = await channel.get_queue(name)
         if consumers := queue.declaration_result.consumer_count:
             return f"queue {name}: kept, as it has {consumers} consumers; stop the workers that use it first"
@@ -91,7 +100,9 @@ async def _remove(channel: AbstractChannel, name: str, publisher: Publisher, top
     return f"queue {name}: removed; {moved} tasks moved to the queue they belong to now, {dead} messages to {DEAD}"
 
 
-async def _drain(queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology) -> tuple[int, int]:
+async def _drain(
+    queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology
+) -> tuple[int, int]:
     moved = dead = 0
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
@@ -109,12 +120,18 @@ async def _differences(management_url: str, vhost: str, topology: Topology) -> _
     queues = await _ours(management_url, vhost, "queues", "name,durable,arguments")
     bindings = {
         Binding(each["source"], each["destination"], each["routing_key"])
-        for each in await _get(management_url, "bindings", vhost, "source,destination,destination_type,routing_key")
+        for each in await _get(
+            management_url, "bindings", vhost, "source,destination,destination_type,routing_key"
+        )
         if each["source"].startswith("progrock.") and not each["destination"].startswith(f"{WEB}.")
     }
     words: list[str] = []
     for kind, found, wanted in (
-        ("exchange", exchanges, {each.name: {"type": each.type, **each.arguments} for each in topology.exchanges}),
+        (
+            "exchange",
+            exchanges,
+            {each.name: {"type": each.type, **each.arguments} for each in topology.exchanges},
+        ),
         ("queue", queues, {each.name: each.arguments for each in topology.queues}),
     ):
         for name, want in wanted.items():
@@ -140,7 +157,9 @@ def _arrow(binding: Binding) -> str:
 def _compare(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     flat = {key: found[key] for key in ("type", "durable") if key in found} | found["arguments"]
     keys = [
-        key for key in (*wanted, *flat) if wanted.get(key) != flat.get(key) and (key in wanted or key.startswith("x-"))
+        key
+        for key in (*wanted, *flat)
+        if wanted.get(key) != flat.get(key) and (key in wanted or key.startswith("x-"))
     ]
     return [
         f"{what}: found {key} {flat.get(key, '(not set)')}, wanted {wanted.get(key, '(not set)')}"
@@ -148,7 +167,9 @@ def _compare(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     ]
 
 
-async def _ours(management_url: str, vhost: str, kind: str, columns: str) -> dict[str, dict[str, Any]]:
+async def _ours(
+    management_url: str, vhost: str, kind: str, columns: str
+) -> dict[str, dict[str, Any]]:
     """What bears our prefix, but the web processes' own queues, which come and go."""
     found = await _get(management_url, kind, vhost, columns)
     return {
@@ -168,7 +189,9 @@ async def _get(management_url: str, kind: str, vhost: str, columns: str) -> list
             session.get(url) as answer,
         ):
             if answer.status == 401:
-                raise BrokerUnavailable(f"{where} refused the login, or the user lacks the tag `management`")
+                raise BrokerUnavailable(
+                    f"{where} refused the login, or the user lacks the tag `management`"
+                )
             if answer.status == 404:
                 raise BrokerUnavailable(f"{where} knows no virtual host {vhost!r}")
             answer.raise_for_status()

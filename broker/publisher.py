@@ -12,11 +12,11 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
 
-from broker.connection import keep, translated
-from broker.errors import BrokerUnavailable, PublishFailed
-from broker.lanes import Lane, lane_for
-from broker.tasks import MAX_TASKS, Task, encode, properties
-from broker.topology import DEAD, route
+from progrock.broker.connection import keep, translated
+from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.lanes import Lane, lane_for
+from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
+from progrock.broker.topology import DEAD, route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
@@ -37,7 +37,9 @@ class _Batch:
 
     __slots__ = ("delay", "done", "tasks", "timer")
 
-    def __init__(self, delay: float, done: asyncio.Future[None], timer: asyncio.TimerHandle) -> None:
+    def __init__(
+        self, delay: float, done: asyncio.Future[None], timer: asyncio.TimerHandle
+    ) -> None:
         self.tasks: list[Task] = []
         self.delay, self.done, self.timer = delay, done, timer
 
@@ -98,20 +100,33 @@ class Publisher:
             if len(batch.tasks) >= MAX_TASKS:
                 self._flush(key)
         for done in waiting:
-            await asyncio.shield(done)  # a caller that is cancelled does not cancel the others' wait
+            await asyncio.shield(
+                done
+            )  # a caller that is cancelled does not cancel the others' wait
 
     async def dead(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
         """Sends what could not be handled to the dead queue, with the reason. Raises PublishFailed."""
         self.start()
         await self._wait()
-        about = {"app_id": "progrock", "type": "progrock.dead", "timestamp": int(time.time()), "delivery_mode": 2}
-        await self._send(DEAD, "dead", body, {**about, "headers": {**headers, "reason": reason[:1000]}})
+        about = {
+            "app_id": "progrock",
+            "type": "progrock.dead",
+            "timestamp": int(time.time()),
+            "delivery_mode": 2,
+        }
+        await self._send(
+            DEAD, "dead", body, {**about, "headers": {**headers, "reason": reason[:1000]}}
+        )
 
     def _open(self, key: _Key, delay: float) -> _Batch:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        done.add_done_callback(lambda _: done.cancelled() or done.exception())  # seen, even when nobody waits any more
-        batch = self._batches[key] = _Batch(delay, done, loop.call_later(self._gather, self._flush, key))
+        done.add_done_callback(
+            lambda _: done.cancelled() or done.exception()
+        )  # seen, even when nobody waits any more
+        batch = self._batches[key] = _Batch(
+            delay, done, loop.call_later(self._gather, self._flush, key)
+        )
         return batch
 
     def _flush(self, key: _Key) -> None:
@@ -125,7 +140,9 @@ class Publisher:
         _, backend, shard, spread = key
         try:
             if spread:
-                due = on_grid(max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard)
+                due = on_grid(
+                    max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard
+                )
                 batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
             await self._wait()
             now = time.time()
@@ -134,7 +151,11 @@ class Publisher:
             about = properties(batch.tasks, now) | {"expiration": expiration}
             await self._send(exchange, routing_key, encode(batch.tasks), about)
         except Exception as error:  # whatever it is: nobody may take these tasks for published
-            failure = error if isinstance(error, PublishFailed) else PublishFailed(f"{type(error).__name__}: {error}")
+            failure = (
+                error
+                if isinstance(error, PublishFailed)
+                else PublishFailed(f"{type(error).__name__}: {error}")
+            )
             batch.done.set_exception(failure)
         else:
             batch.done.set_result(None)
@@ -148,18 +169,26 @@ class Publisher:
                 async with asyncio.timeout(READY_TIMEOUT):
                     await self._ready.wait()
 
-    async def _send(self, exchange: str, routing_key: str, body: bytes, about: dict[str, Any]) -> None:
+    async def _send(
+        self, exchange: str, routing_key: str, body: bytes, about: dict[str, Any]
+    ) -> None:
         if self._channel is None:
             raise PublishFailed("not connected to RabbitMQ")
         try:
             async with translated("publish"), asyncio.timeout(CONFIRM_TIMEOUT):
                 try:
                     to = await self._channel.get_exchange(exchange, ensure=False)
-                    await to.publish(aio_pika.Message(body, **about), routing_key)  # mandatory, confirmed
+                    await to.publish(
+                        aio_pika.Message(body, **about), routing_key
+                    )  # mandatory, confirmed
                 except PublishError as error:
-                    raise PublishFailed(f"{exchange} has no queue for {routing_key}: {error.args[0]}") from error
+                    raise PublishFailed(
+                        f"{exchange} has no queue for {routing_key}: {error.args[0]}"
+                    ) from error
                 except DeliveryError as error:
-                    raise PublishFailed(f"RabbitMQ refused a message for {exchange}, {routing_key}") from error
+                    raise PublishFailed(
+                        f"RabbitMQ refused a message for {exchange}, {routing_key}"
+                    ) from error
         except BrokerUnavailable as error:
             self._lost.set()  # after a silence, too, only a new connection knows where it stands
             raise PublishFailed(str(error)) from error

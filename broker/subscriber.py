@@ -14,12 +14,12 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as Wire
 from aiormq.abc import DeliveredMessage
 
-from broker.connection import CLOSE_TIMEOUT, keep, label, translated, tried
-from broker.dead import last_death
-from broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
-from broker.publisher import Publisher
-from broker.tasks import MAX_TASKS, Task, decode
-from broker.topology import Topology, declare_on, parse_poll_queue
+from progrock.broker.connection import CLOSE_TIMEOUT, keep, label, translated, tried
+from progrock.broker.dead import last_death
+from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
+from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import MAX_TASKS, Task, decode
+from progrock.broker.topology import Topology, declare_on, parse_poll_queue
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,10 @@ OPEN_TIMEOUT = 10.0
 STUCK = 3  # consumes in a row without an answer after which a queue is more than slow
 TROUBLES = {
     "slow": (logging.WARNING, "trying again"),
-    "stuck": (logging.ERROR, "was it lost in a crash? then: rabbitmqctl delete_queue, manage.py topology --declare"),
+    "stuck": (
+        logging.ERROR,
+        "was it lost in a crash? then: rabbitmqctl delete_queue, manage.py topology --declare",
+    ),
     "missing": (logging.ERROR, "looking again every second (manage.py topology --declare?)"),
 }
 
@@ -69,7 +72,9 @@ class _Inbox:
     last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
     mark: float | None = None
     opening: asyncio.Task[None] | None = None
-    given_up: Wire | None = None  # its consume was not answered in time: RabbitMQ is at it until it closes this channel
+    given_up: Wire | None = (
+        None  # its consume was not answered in time: RabbitMQ is at it until it closes this channel
+    )
     vain: int = 0  # consumes in a row that were not answered in time
     trouble: str = ""  # why it cannot be consumed, as said last: a key of TROUBLES
 
@@ -83,7 +88,12 @@ class _Inbox:
     def alive(self) -> bool:
         # aiormq forgets the tag of a consumer that the broker cancelled, and says nothing.
         wire = self.wire
-        return wire is not None and not self.is_opening and not wire.is_closed and self.tag in wire.consumers
+        return (
+            wire is not None
+            and not self.is_opening
+            and not wire.is_closed
+            and self.tag in wire.consumers
+        )
 
     def reset(self) -> None:
         """What was not acked is RabbitMQ's again."""
@@ -119,7 +129,9 @@ class Subscriber:
         self._url, self._name, self._publisher = url, name, publisher
         self._prefetch, self._topology = prefetch, declare
         self._inboxes: dict[str, _Inbox] = {}
-        role = name.partition(" ")[0]  # the connection may tell all the queues, a consumer tells its own
+        role = name.partition(" ")[
+            0
+        ]  # the connection may tell all the queues, a consumer tells its own
         for queue in queues:
             if (parsed := parse_poll_queue(queue)) is None:
                 raise ValueError(f"{queue!r} is not a poll queue")
@@ -208,7 +220,11 @@ class Subscriber:
         connection.close_callbacks.add(lambda *_: self._lost.set())
         try:
             while True:
-                gone = [each for each in self._inboxes.values() if not each.alive and not each.is_opening]
+                gone = [
+                    each
+                    for each in self._inboxes.values()
+                    if not each.alive and not each.is_opening
+                ]
                 if gone and not self._stopping:
                     await self._open(connection, gone)
                 if not self.connected:
@@ -249,7 +265,9 @@ class Subscriber:
     async def _consume(self, connection: AbstractConnection, inbox: _Inbox) -> None:
         """A channel of its own for each queue: one that is missing does not stop the others."""
         if inbox.channel is not None:
-            logger.warning("%s: RabbitMQ ended the consumer of %s; starting it again", self._name, inbox.queue)
+            logger.warning(
+                "%s: RabbitMQ ended the consumer of %s; starting it again", self._name, inbox.queue
+            )
             async with tried(OPEN_TIMEOUT):
                 await inbox.channel.close()
         inbox.reset()
@@ -267,7 +285,9 @@ class Subscriber:
                 await wire.basic_consume(inbox.queue, receive, consumer_tag=inbox.tag)
                 inbox.last = time.monotonic()
         except BrokerUnavailable as error:
-            slow = isinstance(error.__cause__, TimeoutError)  # RabbitMQ is still bringing the queue up
+            slow = isinstance(
+                error.__cause__, TimeoutError
+            )  # RabbitMQ is still bringing the queue up
             inbox.given_up, inbox.vain = (inbox.wire, inbox.vain + 1) if slow else (None, 0)
             inbox.reset()
             if self._lost.is_set():
@@ -293,7 +313,9 @@ class Subscriber:
             tasks = decode(message.body)
         except BrokenMessage as error:
             try:
-                await self._publisher.dead(message.body, str(error), {"queue": inbox.queue, "key": message.routing_key})
+                await self._publisher.dead(
+                    message.body, str(error), {"queue": inbox.queue, "key": message.routing_key}
+                )
             except PublishFailed as failure:
                 self.restart(str(failure))
             else:

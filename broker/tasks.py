@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import orjson
 
-from broker.errors import BrokenMessage
+from progrock.broker.errors import BrokenMessage
 
 VERSION = 1
 MAX_TASKS = 100
@@ -60,7 +60,9 @@ def decode(body: bytes) -> list[Task]:
             if type(turn) is not int or turn < 0:
                 raise ValueError("turn is not a whole number")
         except (KeyError, TypeError, ValueError) as error:
-            raise BrokenMessage(f"broken task {str(entry)[:200]}: {type(error).__name__} {error}") from None
+            raise BrokenMessage(
+                f"broken task {str(entry)[:200]}: {type(error).__name__} {error}"
+            ) from None
         tasks.append(Task(job, turn, due))
     return tasks
 
@@ -87,6 +89,8 @@ def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
         "headers": {
             "tasks": len(tasks),
             "jobs": [task.job for task in tasks[:3]],
-            "due": datetime.fromtimestamp(first, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "due": datetime.fromtimestamp(first, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
         },
     }

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from aio_pika.abc import AbstractConnection
 
-from broker.connection import connect, shut, translated
-from broker.lanes import LANES, lane_for, ttl
+from progrock.broker.connection import connect, shut, translated
+from progrock.broker.lanes import LANES, lane_for, ttl
 
 DELAY, POLL, DEAD, GROUPS = "progrock.delay", "progrock.poll", "progrock.dead", "progrock.groups"
 WEB = "progrock.web"  # what the channel layer's exclusive queues start with; they come and go with their processes
@@ -20,7 +20,11 @@ _MANY, _ENDLESS = 1_000, 1_000_000
 
 # Least rights (configure, write, read), as regular expressions over names. A user of another name is an operator.
 _RIGHTS = {
-    "web": (r"^progrock\.web\..*", r"^progrock\.(poll|groups|web\..*)$", r"^progrock\.(groups|web\..*)$"),
+    "web": (
+        r"^progrock\.web\..*",
+        r"^progrock\.(poll|groups|web\..*)$",
+        r"^progrock\.(groups|web\..*)$",
+    ),
     "worker": (r"^$", r"^progrock\.(poll|delay|dead|groups)$", r"^progrock\.poll\..*"),
 }
 
@@ -57,7 +61,11 @@ class Topology:
     @property
     def poll_queues(self) -> list[str]:
         """The poll queues of all backends, shard by shard."""
-        return [poll_queue(name, shard) for name, shards in self.backends.items() for shard in range(shards)]
+        return [
+            poll_queue(name, shard)
+            for name, shards in self.backends.items()
+            for shard in range(shards)
+        ]
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -84,7 +92,10 @@ class Topology:
         }
         return [
             Queue(DEAD, dead),
-            *(Queue(each.queue, {**lane, "x-message-ttl": round(each.seconds * 1000)}) for each in LANES),
+            *(
+                Queue(each.queue, {**lane, "x-message-ttl": round(each.seconds * 1000)})
+                for each in LANES
+            ),
             *(Queue(name, poll) for name in self.poll_queues),
         ]
 
@@ -94,7 +105,10 @@ class Topology:
         return [
             Binding(DEAD, DEAD, ""),
             *(Binding(DELAY, lane.queue, f"{lane.name}.#") for lane in LANES),
-            *(Binding(POLL, name, f"*.{name.removeprefix(POLL + '.')}") for name in self.poll_queues),
+            *(
+                Binding(POLL, name, f"*.{name.removeprefix(POLL + '.')}")
+                for name in self.poll_queues
+            ),
         ]
 
 
@@ -122,12 +136,18 @@ def describe(topology: Topology) -> str:
     """The topology for a terminal: one line an object."""
 
     def words(arguments: Mapping[str, Any]) -> str:
-        return "  ".join(f"{key.removeprefix('x-')}={value}" for key, value in sorted(arguments.items()))
+        return "  ".join(
+            f"{key.removeprefix('x-')}={value}" for key, value in sorted(arguments.items())
+        )
 
-    lines = [f"exchange {each.name:32} {each.type:6} {words(each.arguments)}" for each in topology.exchanges]
+    lines = [
+        f"exchange {each.name:32} {each.type:6} {words(each.arguments)}"
+        for each in topology.exchanges
+    ]
     lines += [f"queue    {each.name:32} {words(each.arguments)}" for each in topology.queues]
     lines += [
-        f"binding  {each.exchange:15} --{each.key or '(everything)'}--> {each.queue}" for each in topology.bindings
+        f"binding  {each.exchange:15} --{each.key or '(everything)'}--> {each.queue}"
+        for each in topology.bindings
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -143,12 +163,16 @@ async def declare(url: str, topology: Topology) -> None:
 
 async def declare_on(connection: AbstractConnection, topology: Topology) -> None:
     """The same on a connection that is open."""
-    async with translated("cannot declare the topology (`manage.py topology --verify` says what differs)"):
+    async with translated(
+        "cannot declare the topology (`manage.py topology --verify` says what differs)"
+    ):
         channel = await connection.channel()
         # Whoever publishes meanwhile is refused until its queue is bound, and tries again: the exchanges come after the
         # queues, and the dead queue, which takes what finds no other, is bound last.
         queues = {
-            each.name: await channel.declare_queue(each.name, durable=True, arguments=dict(each.arguments))
+            each.name: await channel.declare_queue(
+                each.name, durable=True, arguments=dict(each.arguments)
+            )
             for each in topology.queues
         }
         exchanges = {
@@ -162,7 +186,9 @@ async def declare_on(connection: AbstractConnection, topology: Topology) -> None
         await channel.close()
 
 
-def definitions(topology: Topology, passwords: Mapping[str, str], vhost: str = "/") -> dict[str, Any]:
+def definitions(
+    topology: Topology, passwords: Mapping[str, str], vhost: str = "/"
+) -> dict[str, Any]:
     """RabbitMQ's definitions file (`load_definitions`): the topology, and a user for each of `passwords`.
 
     `web` and `worker` get no more rights than they need and may not configure anything but their own queues;
@@ -183,15 +209,31 @@ def definitions(topology: Topology, passwords: Mapping[str, str], vhost: str = "
         "vhosts": [{"name": vhost}],
         "permissions": [
             {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
-            for user, (configure, write, read) in ((user, _RIGHTS.get(user, everything)) for user in passwords)
+            for user, (configure, write, read) in (
+                (user, _RIGHTS.get(user, everything)) for user in passwords
+            )
         ],
         "exchanges": [
-            {"name": each.name, **durable, "type": each.type, "internal": False, "arguments": dict(each.arguments)}
+            {
+                "name": each.name,
+                **durable,
+                "type": each.type,
+                "internal": False,
+                "arguments": dict(each.arguments),
+            }
             for each in topology.exchanges
         ],
-        "queues": [{"name": each.name, **durable, "arguments": dict(each.arguments)} for each in topology.queues],
+        "queues": [
+            {"name": each.name, **durable, "arguments": dict(each.arguments)}
+            for each in topology.queues
+        ],
         "bindings": [
-            {"source": each.exchange, "vhost": vhost, "destination": each.queue, "destination_type": "queue"}
+            {
+                "source": each.exchange,
+                "vhost": vhost,
+                "destination": each.queue,
+                "destination_type": "queue",
+            }
             | {"routing_key": each.key, "arguments": {}}
             for each in topology.bindings
         ],

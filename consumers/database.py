@@ -59,10 +59,15 @@ class Ledger:
         while True:
             try:
                 answer = await self._run(partial(function, *args, **kwargs))
-                if doubt and function is ledger.commit:  # the try before may have been done, and its answer lost
+                if (
+                    doubt and function is ledger.commit
+                ):  # the try before may have been done, and its answer lost
                     found = await self._run(partial(cast(Any, ledger.committed), *args))
                     cast(dict[str, Any], answer).update(found)
-            except (*AWAY, ProgrammingError) as error:  # the latter: its schema is older, or newer, than this worker
+            except (
+                *AWAY,
+                ProgrammingError,
+            ) as error:  # the latter: its schema is older, or newer, than this worker
                 doubt = True
                 await self._run(close_old_connections)
                 if not self.away:

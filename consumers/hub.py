@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 
-from broker.errors import BrokerError
-from broker.publisher import Publisher
-from broker.tasks import Task, shard_of
-from consumers.database import AWAY, database
-from consumers.sockets import Audience, Member
 from progrock import conf, ledger, wire
 from progrock.audiences import SESSIONS, feed_of
+from progrock.broker.errors import BrokerError
+from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import Task, shard_of
+from progrock.consumers.database import AWAY, database
+from progrock.consumers.sockets import Audience, Member
 from progrock.ledger import Row
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class Hub:
             gc.freeze()  # all that was imported: to look through it again and again would hold every socket up
             self.publisher.start()
             self._tasks = [
-                asyncio.create_task(work()) for work in (self._receive, self._watch, self._repair, self._beat)
+                asyncio.create_task(work())
+                for work in (self._receive, self._watch, self._repair, self._beat)
             ]
 
     # Sockets
@@ -85,7 +86,9 @@ class Hub:
     async def join(self, member: Member) -> None:
         """Be in the groups that the socket's audiences need; while RabbitMQ is away, `_watch` does it later."""
         if self._trouble != "rabbitmq":
-            await asyncio.gather(*map(self._join, {feed_of(audience) for audience in member.audiences}))
+            await asyncio.gather(
+                *map(self._join, {feed_of(audience) for audience in member.audiences})
+            )
 
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
@@ -115,10 +118,14 @@ class Hub:
             return  # no longer configured: there is no queue, and a worker's sweep ends the job
         task = Task(job=row.id, turn=row.turn, due=row.due_at)
         try:
-            await self.publisher.publish(row.backend, shard_of(row.id, options.shards), [task], delay=0.0)
+            await self.publisher.publish(
+                row.backend, shard_of(row.id, options.shards), [task], delay=0.0
+            )
         except BrokerError as error:
             if not self._unpublished:
-                logger.warning("jobs are kept in the ledger while their tasks cannot be published: %s", error)
+                logger.warning(
+                    "jobs are kept in the ledger while their tasks cannot be published: %s", error
+                )
             if len(self._unpublished) < MOST_UNPUBLISHED:
                 self._unpublished[row.id] = row
 
@@ -131,8 +138,14 @@ class Hub:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._later.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, OSError | RuntimeError):
-            logger.error("what was left for later failed", exc_info=error)  # but for sockets that have gone
+        if (
+            not task.cancelled()
+            and (error := task.exception())
+            and not isinstance(error, OSError | RuntimeError)
+        ):
+            logger.error(
+                "what was left for later failed", exc_info=error
+            )  # but for sockets that have gone
 
     async def _publish_again(self) -> None:
         """What could not be published, when RabbitMQ is back; twice does no harm, the second is stale."""
@@ -144,7 +157,9 @@ class Hub:
         """Show a job to its audience, here and in the other web processes."""
         change = change_of(row)
         self._deliver([change])
-        await self.layer.group_send(feed_of(row.audience), {"type": "job.changed", "changes": [change]})
+        await self.layer.group_send(
+            feed_of(row.audience), {"type": "job.changed", "changes": [change]}
+        )
 
     # What arrives on the channel: the handler's name is the event's
 
@@ -156,7 +171,9 @@ class Hub:
 
     async def session_ended(self, message: dict[str, Any]) -> None:
         """Close the sockets of a session that logged out."""
-        self.later(*(member.close() for member in self._members if member.session == message["session"]))
+        self.later(
+            *(member.close() for member in self._members if member.session == message["session"])
+        )
 
     def _deliver(self, changes: Iterable[Sequence[Any]]) -> None:
         for name, job, version, ended, frame in changes:
@@ -174,7 +191,9 @@ class Hub:
         while True:
             message = await self.layer.receive(channel)
             try:
-                await {"job.changed": self.job_changed, "session.ended": self.session_ended}[message["type"]](message)
+                await {"job.changed": self.job_changed, "session.ended": self.session_ended}[
+                    message["type"]
+                ](message)
             except Exception:  # the loop lives on whatever another release sends
                 logger.exception("a message on the feed could not be handled: %.200r", message)
 
@@ -217,7 +236,11 @@ class Hub:
                 member.outbox.offer("status", frame)
 
     async def _recover(self) -> None:
-        if self._unpublished and self.publisher.connected and (self._publishing is None or self._publishing.done()):
+        if (
+            self._unpublished
+            and self.publisher.connected
+            and (self._publishing is None or self._publishing.done())
+        ):
             self._publishing = asyncio.create_task(self._publish_again())
         if self.layer.connected:
             epoch = self.layer.epoch
@@ -277,7 +300,11 @@ def change_of(row: Row) -> list[Any]:
 
 def status_frame(trouble: str | None) -> dict[str, Any]:
     """Whether updates come at once, and why not."""
-    return {"type": "status", "live": trouble is None, "message": DELAYED[trouble] if trouble else ""}
+    return {
+        "type": "status",
+        "live": trouble is None,
+        "message": DELAYED[trouble] if trouble else "",
+    }
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

@@ -12,16 +12,16 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.db import IntegrityError, close_old_connections
 
-from broker.errors import BrokerError
-from broker.holding import Due, Holding
-from broker.publisher import Publisher
-from broker.subscriber import Subscriber
-from broker.tasks import MAX_TASKS, Task
-from broker.topology import Topology, poll_queue
-from consumers.database import Ledger, one_line
-from consumers.rounds import Rounds
 from progrock import conf, ledger
 from progrock.backends import Options, build
+from progrock.broker.errors import BrokerError
+from progrock.broker.holding import Due, Holding
+from progrock.broker.publisher import Publisher
+from progrock.broker.subscriber import Subscriber
+from progrock.broker.tasks import MAX_TASKS, Task
+from progrock.broker.topology import Topology, poll_queue
+from progrock.consumers.database import Ledger, one_line
+from progrock.consumers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,23 @@ class Poller:
     """Consumes the poll queues (backend, shard); `declare`: the topology that may be declared on connecting, or None."""
 
     def __init__(
-        self, queues: Sequence[tuple[str, int]], backends: Mapping[str, Options], *, declare: Topology | None
+        self,
+        queues: Sequence[tuple[str, int]],
+        backends: Mapping[str, Options],
+        *,
+        declare: Topology | None,
     ) -> None:
         names = [poll_queue(backend, shard) for backend, shard in queues]
         title = (
-            " ".join(f"{backend}.{shard}" for backend, shard in queues) if len(queues) < 5 else f"{len(queues)} queues"
+            " ".join(f"{backend}.{shard}" for backend, shard in queues)
+            if len(queues) < 5
+            else f"{len(queues)} queues"
         )
         self.queues = queues
         self.publisher = Publisher(conf.amqp_url(), f"runworker {title}")
-        self.subscriber = Subscriber(conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare)
+        self.subscriber = Subscriber(
+            conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare
+        )
         self.holding = Holding(self.subscriber, self.publisher)
         self.ledger = Ledger()
         self.layer: Any = get_channel_layer()
@@ -68,7 +76,9 @@ class Poller:
         self._stopping = asyncio.Event()
         self._rounds_under_way: set[asyncio.Task[None]] = set()
         self._forgets = True
-        self._lateness: Counter[int] = Counter()  # tasks by whole milliseconds, since the last report
+        self._lateness: Counter[int] = (
+            Counter()
+        )  # tasks by whole milliseconds, since the last report
 
     def stop(self) -> None:
         """Take no more deliveries; `run` returns when the rounds under way are finished."""
@@ -78,7 +88,10 @@ class Poller:
         """Work until `stop` is called; then finish the rounds under way, and leave what was not begun to others."""
         self.publisher.start()
         stopping = asyncio.create_task(self._stopping.wait())
-        loops = [asyncio.create_task(loop) for loop in (self.subscriber.run(), self._sweep(), self._report())]
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (self.subscriber.run(), self._sweep(), self._report())
+        ]
         for backend, shard in self.queues:
             loops.append(asyncio.create_task(self.holding.hold(poll_queue(backend, shard))))
             loops.append(asyncio.create_task(self._serve(backend, shard)))
@@ -123,7 +136,9 @@ class Poller:
             await self.rounds[backend].work(shard, parts)
         except* BrokerError as errors:
             self.subscriber.restart(str(errors.exceptions[0]))
-        except* Exception:  # the worker lives on; the tasks come again when the connection starts over
+        except* (
+            Exception
+        ):  # the worker lives on; the tasks come again when the connection starts over
             logger.exception("a round failed, queue=%s.%d", backend, shard)
             self.subscriber.restart("a round failed")
         else:
@@ -137,14 +152,21 @@ class Poller:
             try:
                 for backend, shard in self.queues:
                     await self._sweep_queue(backend, shard)
-                await self.ledger(close_old_connections)  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
+                await self.ledger(
+                    close_old_connections
+                )  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
                 await self._end_orphans()
                 if conf.keep_days() and self._forgets:
                     await self.ledger(ledger.forget, conf.keep_days())
             except IntegrityError as error:
                 self._forgets = False
-                logger.error("ended jobs are kept for ever, since something points at one of them: %s", one_line(error))
-            except Exception:  # what one sweep could not do, the next one does; without the loop nobody would
+                logger.error(
+                    "ended jobs are kept for ever, since something points at one of them: %s",
+                    one_line(error),
+                )
+            except (
+                Exception
+            ):  # what one sweep could not do, the next one does; without the loop nobody would
                 logger.exception("a sweep failed")
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:
@@ -167,7 +189,9 @@ class Poller:
 
     async def _end_orphans(self) -> None:
         """Jobs of backends that are no longer configured have no queue that anybody consumes: any worker ends them."""
-        if ended := await self.ledger(ledger.end_orphans, list(conf.backends()), before=time.time() - ORPHANED):
+        if ended := await self.ledger(
+            ledger.end_orphans, list(conf.backends()), before=time.time() - ORPHANED
+        ):
             logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
             rows = await self.ledger(ledger.load, ended)
             await next(iter(self.rounds.values())).push(list(rows.values()))
@@ -185,4 +209,8 @@ class Poller:
 def _quantile(counts: Counter[int], part: float) -> int:
     """The smallest value that so large a part of all is not above."""
     below = accumulate(count for _, count in sorted(counts.items()))
-    return next(value for value, sum_ in zip(sorted(counts), below, strict=True) if sum_ >= part * counts.total())
+    return next(
+        value
+        for value, sum_ in zip(sorted(counts), below, strict=True)
+        if sum_ >= part * counts.total()
+    )

@@ -15,11 +15,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import get_user
 
-from consumers.database import AWAY, database
-from consumers.hub import hub
-from consumers.sockets import Member, Outbox
 from progrock import api, conf, ledger, wire
 from progrock.audiences import audiences_of, make_visitor, session_mark
+from progrock.consumers.database import AWAY, database
+from progrock.consumers.hub import hub
+from progrock.consumers.sockets import Member, Outbox
 from progrock.ledger import Row
 from progrock.models import State
 from progrock.wire import Refused
@@ -50,13 +50,19 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
             return
         if not audiences:
-            await self._refuse(LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours.")
+            await self._refuse(
+                LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours."
+            )
             return
         self.hub = hub()
         key = self.scope["session"].session_key
-        session = session_mark(key) if key else ""  # none: a project's own audiences may need no session
+        session = (
+            session_mark(key) if key else ""
+        )  # none: a project's own audiences may need no session
         if session and self.hub.sockets(session) >= conf.max_sockets():
-            await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some.")
+            await self._refuse(
+                TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some."
+            )
             return
         await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
         self.member = Member(audiences, session, Outbox(self._send_frame), self._end_session)
@@ -101,12 +107,21 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     await self._cancel(message)
                 case action:
                     raise Refused(
-                        "unknown_action", f"There is no action {str(action)[:40]!r}; there is: start, cancel."
+                        "unknown_action",
+                        f"There is no action {str(action)[:40]!r}; there is: start, cancel.",
                     )
         except Refused as refused:
-            await self.send(wire.encode(wire.error_frame(refused.code, refused.message, request and request[:100])))
+            await self.send(
+                wire.encode(
+                    wire.error_frame(refused.code, refused.message, request and request[:100])
+                )
+            )
         except AWAY:
-            await self.send(wire.encode(wire.error_frame("unavailable", DATABASE_AWAY, request and request[:100])))
+            await self.send(
+                wire.encode(
+                    wire.error_frame("unavailable", DATABASE_AWAY, request and request[:100])
+                )
+            )
 
     async def _pace(self) -> None:
         """Read `RATE` messages a second after a burst; the rest waits in the browser, and nobody else behind it."""
@@ -118,7 +133,11 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         assert self.member is not None
         backend = message.get("backend") or next(iter(conf.backends()))
         row, created = await database(
-            _create, self.member.audiences[0], backend, message.get("params"), message.get("request")
+            _create,
+            self.member.audiences[0],
+            backend,
+            message.get("params"),
+            message.get("request"),
         )
         if created:
             self.hub.later(self.hub.publish(row), self.hub.show(row))
@@ -129,7 +148,9 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         assert self.member is not None
         row, asked = await database(_request_cancel, self.member.audiences, message.get("job"))
         if asked:
-            self.hub.later(self.hub.show(row), *([self.hub.publish(row)] if row.state == State.RUNNING else []))
+            self.hub.later(
+                self.hub.show(row), *([self.hub.publish(row)] if row.state == State.RUNNING else [])
+            )
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
 
@@ -155,13 +176,17 @@ def _parse(text: str | None) -> dict[str, Any]:
     if text is None:
         raise Refused("bad_frame", "Only text frames are read, and this was a binary one.")
     if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
-        raise Refused("too_large", f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}.")
+        raise Refused(
+            "too_large", f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}."
+        )
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Refused("bad_json", f"This is not JSON: {error}.") from None
     if not isinstance(message, dict):
-        raise Refused("bad_json", f"A message is an object with an action; found {type(message).__name__}.")
+        raise Refused(
+            "bad_json", f"A message is an object with an action; found {type(message).__name__}."
+        )
     return message
 
 
@@ -173,7 +198,9 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     cookie = None
     if conf.anonymous() and make_visitor(session):
         session.save()
-        morsel = SimpleCookie({settings.SESSION_COOKIE_NAME: session.session_key})[settings.SESSION_COOKIE_NAME]
+        morsel = SimpleCookie({settings.SESSION_COOKIE_NAME: session.session_key})[
+            settings.SESSION_COOKIE_NAME
+        ]
         morsel["path"] = settings.SESSION_COOKIE_PATH
         morsel["domain"] = settings.SESSION_COOKIE_DOMAIN or ""
         morsel["secure"] = settings.SESSION_COOKIE_SECURE

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 from channels.db import database_sync_to_async
 
-from broker.holding import Due
-from broker.lanes import SHORTEST, Lane, lane_for
-from broker.publisher import Publisher
-from broker.tasks import Task
-from consumers.database import Ledger
-from consumers.hub import change_of
 from progrock import ledger, policy, wire
 from progrock.audiences import feed_of
 from progrock.backends import Backend, BackendError, JobView, Options
+from progrock.broker.holding import Due
+from progrock.broker.lanes import SHORTEST, Lane, lane_for
+from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import Task
+from progrock.consumers.database import Ledger
+from progrock.consumers.hub import change_of
 from progrock.ledger import Row, Update
 from progrock.models import State
 from progrock.policy import Decision
@@ -75,7 +75,9 @@ class Rounds:
                 for task in part.tasks:
                     await self._step(shard, [task], {task}, careful=True)
 
-    async def _step(self, shard: int, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False) -> None:
+    async def _step(
+        self, shard: int, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False
+    ) -> None:
         """One step for each of the tasks; `again` holds those that were delivered before."""
         rows = await self.ledger(ledger.load, {task.job for task in tasks})
         current: dict[str, Row] = {}
@@ -87,7 +89,9 @@ class Rounds:
                 continue
             if not row.active:
                 # its round died after the commit, or it was cancelled while it waited in line: job_finished is owed
-                if task.turn == row.turn - 1 and (task in again or (row.state == State.CANCELLED and not row.handle)):
+                if task.turn == row.turn - 1 and (
+                    task in again or (row.state == State.CANCELLED and not row.handle)
+                ):
                     ended.append(row.id)
             elif task.turn == row.turn:
                 current[row.id] = row
@@ -177,7 +181,10 @@ class Rounds:
         One whose start may have killed a worker is started by itself: the others of its batch do not die with it again.
         """
         calm = [row for row in rows if not row.crashes]
-        parts = [calm[i : i + self.options.concurrency] for i in range(0, len(calm), self.options.concurrency)]
+        parts = [
+            calm[i : i + self.options.concurrency]
+            for i in range(0, len(calm), self.options.concurrency)
+        ]
         telling: list[asyncio.Task[None]] = []
         for some in [*parts, *([row] for row in rows if row.crashes)]:
             async with self._starting:
@@ -185,7 +192,9 @@ class Rounds:
             await self._finish(shard, some, decisions)
         await asyncio.gather(*telling)
 
-    async def _start_some(self, rows: Sequence[Row], telling: list[asyncio.Task[None]]) -> dict[str, Decision]:
+    async def _start_some(
+        self, rows: Sequence[Row], telling: list[asyncio.Task[None]]
+    ) -> dict[str, Decision]:
         """Commit the intent, then start: a worker that dies between the two leaves an open intent, which only a sweep brings back."""
         decisions: dict[str, Decision] = {}
         ready: list[Row] = []
@@ -196,21 +205,34 @@ class Rounds:
                 row.crashes += 1
             if row.crashes >= MOST_CRASHES:
                 decisions[row.id] = _give_up(row)
-            elif row.state == State.QUEUED and row.cancel_requested:  # while a start that failed was under way
+            elif (
+                row.state == State.QUEUED and row.cancel_requested
+            ):  # while a start that failed was under way
                 decisions[row.id] = _end(row, State.CANCELLED, "")
             elif now >= row.deadline_at:
                 decisions[row.id] = _end(
-                    row, State.EXPIRED, "the deadline passed before the backend had confirmed the job"
+                    row,
+                    State.EXPIRED,
+                    "the deadline passed before the backend had confirmed the job",
                 )
             elif row.state == State.STARTING and not self.options.repeat:
-                decisions[row.id] = _end(row, State.FAILED, "outcome unknown: the start may or may not have arrived")
+                decisions[row.id] = _end(
+                    row, State.FAILED, "outcome unknown: the start may or may not have arrived"
+                )
             else:
                 ready.append(row)
-        due = now + 2 * self.options.timeout  # a call may end later: the sweep's grace is at least as long again
-        intents = [_update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED) for row in ready]
+        due = (
+            now + 2 * self.options.timeout
+        )  # a call may end later: the sweep's grace is at least as long again
+        intents = [
+            _update(row, state=State.STARTING, due_at=due, visible=row.state == State.QUEUED)
+            for row in ready
+        ]
         opened = time.monotonic()
         won = await self.ledger(ledger.commit, intents, now) if intents else {}
-        telling.append(self._aside(self._tell_cancelled([row.id for row in ready if row.id not in won])))
+        telling.append(
+            self._aside(self._tell_cancelled([row.id for row in ready if row.id not in won]))
+        )
         ready = [row for row in ready if row.id in won]
         for row in ready:
             row.turn, row.version = won[row.id].turn, won[row.id].version
@@ -221,9 +243,13 @@ class Rounds:
                 # this process was frozen, or the ledger away: where no sweep has given the job to somebody else, once more
                 decision = _end(row, State.QUEUED, "")._replace(delay=0.0)
             else:
-                decision = self._decide(policy.decide_start, row, await self._ask(self.backend.start, _view(row)))
+                decision = self._decide(
+                    policy.decide_start, row, await self._ask(self.backend.start, _view(row))
+                )
             if row.id in repeated and decision.state == State.QUEUED:
-                decision = decision._replace(state=State.STARTING)  # an earlier try may have arrived
+                decision = decision._replace(
+                    state=State.STARTING
+                )  # an earlier try may have arrived
             decisions[row.id] = decision
 
         shown = [row for row in ready if row.id not in repeated]
@@ -244,7 +270,9 @@ class Rounds:
         """Of the jobs whose turn is gone, show those that were cancelled in the line meanwhile: `job_finished` is owed."""
         if lost:
             rows = (await self.ledger(ledger.load, lost)).values()
-            await self.push([row for row in rows if row.state == State.CANCELLED and not row.handle])
+            await self.push(
+                [row for row in rows if row.state == State.CANCELLED and not row.handle]
+            )
 
     def _aside(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do it beside the round; who must, waits for it."""
@@ -255,12 +283,16 @@ class Rounds:
 
     # Acting: commit, then publish and push
 
-    async def _finish(self, shard: int, rows: Sequence[Row], decisions: Mapping[str, Decision]) -> None:
+    async def _finish(
+        self, shard: int, rows: Sequence[Row], decisions: Mapping[str, Decision]
+    ) -> None:
         """Write the decisions; then, for those that won, publish the next tasks and show what changed."""
         if not decisions:
             return
         now = time.time()
-        updates = {row.id: _decided(row, decisions[row.id], now) for row in rows if row.id in decisions}
+        updates = {
+            row.id: _decided(row, decisions[row.id], now) for row in rows if row.id in decisions
+        }
         won = await self.ledger(ledger.commit, list(updates.values()), now)
         delays: dict[float, list[Row]] = defaultdict(list)
         changed: list[Row] = []
@@ -279,9 +311,13 @@ class Rounds:
                 row.error, row.result = update.error, update.result
                 changed.append(row)
             if delay is not None:
-                delays[0.0 if new.cancel_requested and not update.cancel_seen else delay].append(row)
+                delays[0.0 if new.cancel_requested and not update.cancel_seen else delay].append(
+                    row
+                )
             if row.state == State.EXPIRED and row.handle and self.options.cancels:
-                self._aside(self._ask(self.backend.cancel, _view(row)))  # once; nobody waits for this job any more
+                self._aside(
+                    self._ask(self.backend.cancel, _view(row))
+                )  # once; nobody waits for this job any more
         work = [*self._next(shard, delays)]
         if changed:
             work.append(self.push(changed))
@@ -289,7 +325,9 @@ class Rounds:
             work.append(self._tell_cancelled([job for job in updates if job not in won]))
         await _all(work)
 
-    def _next(self, shard: int, delays: Mapping[float, Sequence[Row]]) -> Iterable[Coroutine[Any, Any, None]]:
+    def _next(
+        self, shard: int, delays: Mapping[float, Sequence[Row]]
+    ) -> Iterable[Coroutine[Any, Any, None]]:
         """Publish the next tasks: one message for all that goes into one lane, but regular polls by themselves."""
         lanes: dict[tuple[Lane | None, bool], list[float]] = defaultdict(list)
         for delay in delays:
@@ -299,7 +337,9 @@ class Rounds:
             spread = min(SPREAD * self.options.interval, SHORTEST) if regular else 0.0
             yield self._publish(shard, rows, delay=min(some), spread=spread)
 
-    async def _publish(self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0) -> None:
+    async def _publish(
+        self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0
+    ) -> None:
         tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]
         await self.publisher.publish(self.options.name, shard, tasks, delay=delay, spread=spread)
 
@@ -310,7 +350,9 @@ class Rounds:
         feeds: dict[str, list[list[Any]]] = defaultdict(list)
         for row in rows:
             feeds[feed_of(row.audience)].append(change_of(row))
-        messages = ((feed, {"type": "job.changed", "changes": changes}) for feed, changes in feeds.items())
+        messages = (
+            (feed, {"type": "job.changed", "changes": changes}) for feed, changes in feeds.items()
+        )
         await _all([self.layer.group_send(*message) for message in messages])
         if job_changed.has_listeners() or job_finished.has_listeners():
             await database_sync_to_async(_send_signals)([wire.job_frame(row) for row in rows])
@@ -323,7 +365,9 @@ async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
         return
     done = await asyncio.gather(*work, return_exceptions=True)
     if failed := [each for each in done if isinstance(each, BaseException)]:
-        raise failed[0] if len(failed) == 1 else BaseExceptionGroup("parts of a round failed", failed)
+        raise (
+            failed[0] if len(failed) == 1 else BaseExceptionGroup("parts of a round failed", failed)
+        )
 
 
 def _view(row: Row) -> JobView:
@@ -331,7 +375,9 @@ def _view(row: Row) -> JobView:
 
 
 def _give_up(row: Row) -> Decision:
-    return _end(row, State.FAILED, f"given up: {row.crashes} workers crashed while they handled this job")
+    return _end(
+        row, State.FAILED, f"given up: {row.crashes} workers crashed while they handled this job"
+    )
 
 
 def _end(row: Row, state: str, error: str) -> Decision:
@@ -356,9 +402,14 @@ def _update(row: Row, *, state: str, due_at: float, visible: bool) -> Update:
 
 
 def _decided(row: Row, decision: Decision, now: float) -> Update:
-    message, handle = decision.message or "", row.handle if decision.handle is None else decision.handle
+    message, handle = (
+        decision.message or "",
+        row.handle if decision.handle is None else decision.handle,
+    )
     shown = (row.state, row.handle, row.progress, row.message)
-    visible = decision.delay is None or (decision.state, handle, decision.progress, message) != shown
+    visible = (
+        decision.delay is None or (decision.state, handle, decision.progress, message) != shown
+    )
     return Update(
         id=row.id, turn=row.turn, state=decision.state, handle=handle, progress=decision.progress, message=message,
         error=decision.error or "", result=decision.result, attempts=decision.attempts, crashes=0,
@@ -374,4 +425,6 @@ def _send_signals(frames: Sequence[dict[str, Any]]) -> None:
             answers += job_finished.send_robust(sender=None, job=frame)
         for receiver, answer in answers:
             if isinstance(answer, Exception):
-                logger.error("a signal receiver failed: %r, job=%s", receiver, frame["job"], exc_info=answer)
+                logger.error(
+                    "a signal receiver failed: %r, job=%s", receiver, frame["job"], exc_info=answer
+                )

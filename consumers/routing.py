@@ -9,7 +9,7 @@ from channels.sessions import SessionMiddlewareStack
 from django.conf import settings
 from django.urls import path
 
-from consumers.progress import ProgressConsumer
+from progrock.consumers.progress import ProgressConsumer
 
 websocket_urlpatterns = [path("prog/", ProgressConsumer.as_asgi())]
 

@@ -53,7 +53,11 @@ class Member:
     __slots__ = ("audiences", "close", "outbox", "session")
 
     def __init__(
-        self, audiences: Sequence[str], session: str, outbox: Outbox, close: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        audiences: Sequence[str],
+        session: str,
+        outbox: Outbox,
+        close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.audiences = audiences
         self.session = session

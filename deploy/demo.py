@@ -22,7 +22,12 @@ from deploy.rabbitmq_node import installed
 from deploy.supervisor import NotUp, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parents[1]
-PORTS = {"DEMO_WEB_PORT": 8000, "DEMO_BACKEND_PORT": 8090, "DEMO_AMQP_PORT": 5680, "DEMO_MANAGEMENT_PORT": 15680}
+PORTS = {
+    "DEMO_WEB_PORT": 8000,
+    "DEMO_BACKEND_PORT": 8090,
+    "DEMO_AMQP_PORT": 5680,
+    "DEMO_MANAGEMENT_PORT": 15680,
+}
 # Prints the password of a superuser that it makes, and nothing where there is one.
 SUPERUSER = """
 from django.contrib.auth import get_user_model
@@ -46,7 +51,9 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
             raise Unusable(f"{name}={env[name]!r}: wanted a port, such as {port}")
     if not env.get("AMQP_URL"):
         env["AMQP_URL"] = f"amqp://guest:guest@127.0.0.1:{env['DEMO_AMQP_PORT']}/"
-        env["PROGROCK_MANAGEMENT_URL"] = f"http://guest:guest@127.0.0.1:{env['DEMO_MANAGEMENT_PORT']}"
+        env["PROGROCK_MANAGEMENT_URL"] = (
+            f"http://guest:guest@127.0.0.1:{env['DEMO_MANAGEMENT_PORT']}"
+        )
     defaults = {
         "DATABASE_URL": f"sqlite:///{env['DEMO_DIRECTORY']}/db.sqlite3",
         "DEMO_BACKEND_URL": f"http://127.0.0.1:{env['DEMO_BACKEND_PORT']}",
@@ -61,7 +68,9 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
         del table["rabbitmq"]
     elif not installed():
         if not shutil.which("docker"):
-            raise Unusable("neither RabbitMQ nor Docker is installed; deploy/setup.sh demo installs RabbitMQ")
+            raise Unusable(
+                "neither RabbitMQ nor Docker is installed; deploy/setup.sh demo installs RabbitMQ"
+            )
         table["rabbitmq"]["command"] = table["rabbitmq"]["docker"]
     for kind, entry in table.items():
         for copy in range(1, entry.get("copies", 1) + 1):
@@ -82,9 +91,13 @@ def check_ports(chosen: Iterable[Program]) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except PermissionError:
-                taken.append(f"port {port} is not for this user; to use another: {name}={PORTS[name]} make demo")
+                taken.append(
+                    f"port {port} is not for this user; to use another: {name}={PORTS[name]} make demo"
+                )
             except OSError:
-                taken.append(f"port {port} is taken{_holder(port)}; to use another: {name}={port + 1} make demo")
+                taken.append(
+                    f"port {port} is taken{_holder(port)}; to use another: {name}={port + 1} make demo"
+                )
     if taken:
         raise Unusable("\n".join(taken))
 
@@ -92,7 +105,12 @@ def check_ports(chosen: Iterable[Program]) -> None:
 def _holder(port: int) -> str:
     with suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
+            if (
+                each.status == psutil.CONN_LISTEN
+                and each.laddr
+                and each.laddr.port == port
+                and each.pid
+            ):
                 return f" by {psutil.Process(each.pid).name()} (process {each.pid})"
     return ""
 
@@ -102,7 +120,9 @@ def admin_login(env: Mapping[str, str]) -> str:
     note = Path(env["DEMO_DIRECTORY"], "admin-password")
     script = SUPERUSER.format(password=secrets.token_urlsafe(9))
     command = [sys.executable, "manage.py", "shell", "--no-imports", "--command", script]
-    password = subprocess.run(command, env=env, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True).stdout.strip()
+    password = subprocess.run(
+        command, env=env, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
     if password:
         note.touch(mode=0o600)
         note.write_text(password)
@@ -139,7 +159,9 @@ async def run(env: dict[str, str], chosen: Iterable[Program]) -> None:
         await leave.wait()
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(each, leave.set)  # a second one does not disturb the stopping
+        asyncio.get_running_loop().add_signal_handler(
+            each, leave.set
+        )  # a second one does not disturb the stopping
     tasks = [asyncio.create_task(up()), asyncio.create_task(leave.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

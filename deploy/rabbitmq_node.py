@@ -20,7 +20,9 @@ from typing import NoReturn, Self
 ADVANCED_CONFIG = Path(__file__).resolve().parent / "rabbitmq" / "advanced.config"
 # Debian's and Fedora's wrappers in /usr/sbin switch the user; what they call does not.
 BIN = "/usr/lib/rabbitmq/bin"
-PATH = os.pathsep.join([BIN, "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin", os.environ.get("PATH", "")])
+PATH = os.pathsep.join(
+    [BIN, "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin", os.environ.get("PATH", "")]
+)
 
 
 class NodeFailed(Exception):
@@ -48,10 +50,21 @@ class Node:
     """One RabbitMQ node with the management plugin, user guest, password guest; all of it lies in `directory`."""
 
     def __init__(
-        self, directory: Path, *, amqp_port: int, management_port: int, name: str = "progrock", conf: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        amqp_port: int,
+        management_port: int,
+        name: str = "progrock",
+        conf: Sequence[str] = (),
     ) -> None:
         self.directory = directory.resolve()
-        self.amqp_port, self.management_port, self.name, self.conf = amqp_port, management_port, name, conf
+        self.amqp_port, self.management_port, self.name, self.conf = (
+            amqp_port,
+            management_port,
+            name,
+            conf,
+        )
         self.amqp_url = f"amqp://guest:guest@127.0.0.1:{amqp_port}/"
         self.management_url = f"http://guest:guest@127.0.0.1:{management_port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,7 +76,10 @@ class Node:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -72,9 +88,16 @@ class Node:
         server, epmd = self._prepare()
         with (self.directory / "log" / "out.log").open("wb") as out:
             # epmd first, as a child of ours: one that the node starts by itself would outlive it
-            self._epmd = subprocess.Popen(epmd, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self._epmd = subprocess.Popen(
+                epmd, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
             self.process = subprocess.Popen(
-                server, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                server,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         try:
             self._wait_until_up(time.monotonic() + timeout)
@@ -112,7 +135,9 @@ class Node:
     def ctl(self, *args: str) -> str:
         """Run `rabbitmqctl` on the running node; returns what it prints. Raises CalledProcessError."""
         ctl = shutil.which("rabbitmqctl", path=PATH) or "rabbitmqctl"
-        return subprocess.run([ctl, "-q", *args], env=self._env, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            [ctl, "-q", *args], env=self._env, check=True, capture_output=True, text=True
+        ).stdout
 
     def wipe(self) -> None:
         """Delete the data of the stopped node."""
@@ -121,11 +146,19 @@ class Node:
     def _prepare(self) -> tuple[list[str], list[str]]:
         server, epmd = installed(), shutil.which("epmd", path=PATH)
         if not server or not epmd:
-            raise NodeFailed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
+            raise NodeFailed(
+                "RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)"
+            )
         for folder in ("home", "data", "log", "generated"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         raft = "raft.wal_max_size_bytes = 67108864"  # as in rabbitmq/rabbitmq.conf
-        conf = (raft, "management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}", *self.conf, "")
+        conf = (
+            raft,
+            "management.tcp.ip = 127.0.0.1",
+            f"management.tcp.port = {self.management_port}",
+            *self.conf,
+            "",
+        )
         (self.directory / "rabbitmq.conf").write_text("\n".join(conf))
         (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
         self._env = {
@@ -153,8 +186,15 @@ class Node:
     def _wait_until_up(self, until: float) -> None:
         while not self._is_up():
             if self.process is None or self.process.poll() is not None or time.monotonic() > until:
-                end = (self.directory / "log" / "out.log").read_text(errors="replace").strip().splitlines()[-15:]
-                raise NodeFailed("\n  ".join([f"RabbitMQ in {self.directory} did not come up", *end]))
+                end = (
+                    (self.directory / "log" / "out.log")
+                    .read_text(errors="replace")
+                    .strip()
+                    .splitlines()[-15:]
+                )
+                raise NodeFailed(
+                    "\n  ".join([f"RabbitMQ in {self.directory} did not come up", *end])
+                )
             time.sleep(0.1)
 
     def _is_up(self) -> bool:
@@ -162,7 +202,10 @@ class Node:
         request.add_header("Authorization", "Basic " + base64.b64encode(b"guest:guest").decode())
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=2), socket.create_connection(("127.0.0.1", self.amqp_port), timeout=2):
+            with (
+                opener.open(request, timeout=2),
+                socket.create_connection(("127.0.0.1", self.amqp_port), timeout=2),
+            ):
                 return True
         except OSError:
             return False
@@ -171,11 +214,15 @@ class Node:
 def main() -> None:
     """Prepare a node, start its epmd and become its server: what started this process then holds the whole node."""
     parser = argparse.ArgumentParser(prog="python -m deploy.rabbitmq_node", description=__doc__)
-    parser.add_argument("--directory", type=Path, required=True, help="everything of the node lies in here")
+    parser.add_argument(
+        "--directory", type=Path, required=True, help="everything of the node lies in here"
+    )
     parser.add_argument("--amqp-port", type=int, required=True)
     parser.add_argument("--management-port", type=int, required=True)
     options = parser.parse_args()
-    node = Node(options.directory, amqp_port=options.amqp_port, management_port=options.management_port)
+    node = Node(
+        options.directory, amqp_port=options.amqp_port, management_port=options.management_port
+    )
     try:
         node.become()
     except NodeFailed as error:

@@ -61,7 +61,9 @@ class Supervisor:
         for port in program.ports.values():
             while not await _answers(port):
                 if time.monotonic() > until:
-                    raise NotUp(f"{program.name} does not answer on port {port}; what it said stands above")
+                    raise NotUp(
+                        f"{program.name} does not answer on port {port}; what it said stands above"
+                    )
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
@@ -102,7 +104,9 @@ class Supervisor:
                 process.terminate()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), 30)
-            with suppress(ProcessLookupError):  # what it left behind: epmd, or a node whose server script was killed
+            with suppress(
+                ProcessLookupError
+            ):  # what it left behind: epmd, or a node whose server script was killed
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             await asyncio.wait([reader], timeout=2)

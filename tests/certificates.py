@@ -22,26 +22,37 @@ class Certificates(NamedTuple):
 def make(directory: Path) -> Certificates:
     """An authority, and a server's certificate that it signed."""
     directory.mkdir(parents=True, exist_ok=True)
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority_key, key = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ProgRock test authority")])
     now = datetime.now(UTC)
 
     def build(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         new = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
         new = new.serial_number(x509.random_serial_number())
-        return new.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+        return new.not_valid_before(now - timedelta(hours=1)).not_valid_after(
+            now + timedelta(days=1)
+        )
 
     authority = build(issuer, authority_key.public_key()).add_extension(
         x509.BasicConstraints(ca=True, path_length=None), critical=True
     )
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    server = build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), key.public_key())
+    server = build(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), key.public_key()
+    )
     server = server.add_extension(x509.SubjectAlternativeName(names), critical=False)
     made = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     for path, builder in ((made.authority, authority), (made.certificate, server)):
         signed = builder.sign(authority_key, hashes.SHA256())
         path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     made.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     return made

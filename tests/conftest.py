@@ -21,20 +21,30 @@ BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test is a failure: nobody would notice the silence."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI", "").lower() in ("1", "true") and reporter and reporter.stats.get("skipped"):
+    if (
+        os.environ.get("CI", "").lower() in ("1", "true")
+        and reporter
+        and reporter.stats.get("skipped")
+    ):
         reporter.write_line("a test was skipped, and CI is set: that is a failure", red=True)
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", params=BROKERS if len(BROKERS) > 1 else None)
-def rabbitmq(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def rabbitmq(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
     """A RabbitMQ with `.new_vhost(name)`, `.management_url`, `.api(…)`; `.node` is set where it is a private one."""
     if BROKERS:
         yield Broker.running_at(getattr(request, "param", BROKERS[0]))
         return
     if not installed():
-        pytest.skip("RabbitMQ is not installed: `make test` installs it, or name one in PROGROCK_TEST_AMQP_URL")
-    node = Node(tmp_path_factory.mktemp("rabbitmq"), amqp_port=free_port(), management_port=free_port())
+        pytest.skip(
+            "RabbitMQ is not installed: `make test` installs it, or name one in PROGROCK_TEST_AMQP_URL"
+        )
+    node = Node(
+        tmp_path_factory.mktemp("rabbitmq"), amqp_port=free_port(), management_port=free_port()
+    )
     node.start()
     try:
         yield Broker(node.amqp_url, node.management_url, node)
@@ -95,7 +105,9 @@ def stack(
         backends: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Stack:
-        database_url = request.getfixturevalue("postgres_url").new_database() if database == "postgres" else ""
+        database_url = (
+            request.getfixturevalue("postgres_url").new_database() if database == "postgres" else ""
+        )
         own = {"PROGROCK_BACKENDS": str(backends)} if backends else {}
         new = Stack(
             tmp_path_factory.mktemp("stack"),

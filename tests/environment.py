@@ -8,4 +8,6 @@ for name in list(os.environ):
         name.startswith("PROGROCK_") and not name.startswith("PROGROCK_TEST_")
     ):
         del os.environ[name]
-os.environ.update(DEBUG="1", SECRET_KEY="only-for-tests", AMQP_URL="amqp://guest:guest@127.0.0.1:1/")
+os.environ.update(
+    DEBUG="1", SECRET_KEY="only-for-tests", AMQP_URL="amqp://guest:guest@127.0.0.1:1/"
+)

@@ -28,7 +28,9 @@ class Fragile:
         found = {}
         for job in jobs:
             self.polls[job.id] = seen = self.polls.get(job.id, 0) + 1
-            found[job.id] = Status(state="running" if seen < 3 else "succeeded", progress=seen * 33.0)
+            found[job.id] = Status(
+                state="running" if seen < 3 else "succeeded", progress=seen * 33.0
+            )
         return found
 
     async def cancel(self, job: JobView) -> None:
@@ -39,7 +41,13 @@ class Fragile:
 
 
 #: What a class may answer to a start in place of a handle, and to a poll in place of a mapping, or of one job's Status.
-STARTS: dict[str, Any] = {"none": None, "true": True, "empty": "", "list": ["handle"], "object": object()}
+STARTS: dict[str, Any] = {
+    "none": None,
+    "true": True,
+    "empty": "",
+    "list": ["handle"],
+    "object": object(),
+}
 POLLS: dict[str, Any] = {"nothing": None, "number": 7, "statuses": [Status(state="running")]}
 STATUSES: dict[str, Any] = {
     "no status": None,

@@ -40,7 +40,9 @@ def http(method: str, url: str, body: object = None, *, timeout: float = PATIENC
         headers={"Content-Type": "application/json"},
     )
     if parts.username:
-        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        login = (
+            f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        )
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
     with _opener.open(request, timeout=timeout) as answer:
         text = answer.read()
@@ -66,9 +68,21 @@ class Process:
     """A program in a session of its own with its output in a file; ended with all its children."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, **options: Any
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
-        self.name, self.command, self.log, self.env, self.options = name, list(command), log, env, options
+        self.name, self.command, self.log, self.env, self.options = (
+            name,
+            list(command),
+            log,
+            env,
+            options,
+        )
         self.popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +96,9 @@ class Process:
         """Whether the program runs now."""
         return self.popen is not None and self.popen.poll() is None
 
-    def start(self, ready: Callable[[], bool] = lambda: True, *, timeout: float = 2 * PATIENCE) -> Self:
+    def start(
+        self, ready: Callable[[], bool] = lambda: True, *, timeout: float = 2 * PATIENCE
+    ) -> Self:
         """Start the program and wait until `ready()`; an end before that raises with its output."""
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
@@ -146,7 +162,11 @@ class Broker:
         """Make a vhost with a name of its own; returns its AMQP address."""
         vhost = f"{name or 'test'}-{secrets.token_hex(4)}"
         self.api("PUT", f"vhosts/{vhost}", {})
-        self.api("PUT", f"permissions/{vhost}/{self._user}", {"configure": ".*", "write": ".*", "read": ".*"})
+        self.api(
+            "PUT",
+            f"permissions/{vhost}/{self._user}",
+            {"configure": ".*", "write": ".*", "read": ".*"},
+        )
         return urllib.parse.urlsplit(self.url)._replace(path=f"/{vhost}").geturl()
 
     def delete_vhost(self, url: str) -> None:
@@ -177,21 +197,41 @@ class Postgres:
     def __init__(self, *, durable: bool = False) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="progrock-postgres-"))
-        user = next((name for name in ("postgres", "nobody") if _exists(name)), None) if os.geteuid() == 0 else None
+        user = (
+            next((name for name in ("postgres", "nobody") if _exists(name)), None)
+            if os.geteuid() == 0
+            else None
+        )
         self._as: dict[str, Any] = {}
         if user:
             shutil.chown(self.directory, user)
             self._as = {"user": user, "extra_groups": []}
-        command = [self._binary("postgres"), "-D", "data", "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
-        for setting in () if durable else ("fsync=off", "full_page_writes=off", "synchronous_commit=off"):
+        command = [
+            self._binary("postgres"),
+            "-D",
+            "data",
+            "-p",
+            str(self.port),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+        ]
+        for setting in (
+            () if durable else ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+        ):
             command += ["-c", setting]
         # the cluster's folder is its working directory, for the user that runs it may not enter ours
-        self.process = Process("postgres", ["env", "-C", str(self.directory), *command], log=self._log(), **self._as)
+        self.process = Process(
+            "postgres", ["env", "-C", str(self.directory), *command], log=self._log(), **self._as
+        )
 
     @staticmethod
     def _binary(name: str) -> str:
         """Debian keeps the server's programs off the PATH, in a folder per version."""
-        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+        found = sorted(
+            Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4])
+        )
         return str(found[-1]) if found else shutil.which(name) or ""
 
     @classmethod
@@ -204,7 +244,18 @@ class Postgres:
 
     def start(self) -> Self:
         """Make the cluster and start it; about 2 s."""
-        initdb = [self._binary("initdb"), "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        initdb = [
+            self._binary("initdb"),
+            "-D",
+            "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]
         subprocess.run(initdb, cwd=self.directory, check=True, capture_output=True, **self._as)
         self.process.start(self._is_up)
         return self
@@ -286,7 +337,11 @@ class Stack:
         self.database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self.port = free_port()
         self.url, self.ws_url = f"http://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port}/prog/"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PROGROCK_", "DJANGO_"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PROGROCK_", "DJANGO_"))
+        }
         self.env = inherited | {
             "AMQP_URL": self.amqp_url,
             "DATABASE_URL": self.database_url,
@@ -307,19 +362,43 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def manage(self, *args: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    def manage(
+        self, *args: str, check: bool = True, timeout: float = 180
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of manage.py in this stack's environment."""
         done = subprocess.run(
-            [*MANAGE, *args], env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+            [*MANAGE, *args],
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if check and done.returncode:
-            raise RuntimeError(f"manage.py {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"manage.py {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def start_web(self) -> Process:
         """Start the web server, on the same port each time, and wait for /healthz."""
-        uvicorn = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(self.port)]
-        options = ["--ws", "websockets-sansio", "--ws-max-size", "1048576", "--ws-per-message-deflate", "false"]
+        uvicorn = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "config.asgi:application",
+            "--port",
+            str(self.port),
+        ]
+        options = [
+            "--ws",
+            "websockets-sansio",
+            "--ws-max-size",
+            "1048576",
+            "--ws-per-message-deflate",
+            "false",
+        ]
         # a test does not read all its sockets all the time, and aiohttp answers pings only then
         options += ["--ws-ping-timeout", "600"]
         web = self._process("web", [*uvicorn, *options])
@@ -336,7 +415,11 @@ class Stack:
 
     def workers(self) -> list[Process]:
         """The workers that run now."""
-        return [each for name, each in self.processes.items() if name.startswith("worker") and each.alive]
+        return [
+            each
+            for name, each in self.processes.items()
+            if name.startswith("worker") and each.alive
+        ]
 
     def stop_worker(self, worker: Process | None = None) -> int | None:
         """SIGTERM for a worker (the oldest that runs); returns its exit code."""
@@ -361,6 +444,10 @@ class Stack:
         with suppress(OSError):  # the broker may be down: some tests do that
             self.broker.delete_vhost(self.amqp_url)
 
-    def _process(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
-        self.processes[name] = Process(name, command, log=self.directory / f"{name}.log", env=self.env | (env or {}))
+    def _process(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        self.processes[name] = Process(
+            name, command, log=self.directory / f"{name}.log", env=self.env | (env or {})
+        )
         return self.processes[name]

@@ -17,7 +17,9 @@ Frame = dict[str, Any]
 class Visitor:
     """A visitor: a cookie jar, and the frames of one socket."""
 
-    def __init__(self, stack: Stack, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(
+        self, stack: Stack, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
+    ) -> None:
         self.stack, self.session, self.socket = stack, session, socket
         self.frames: list[Frame] = []
 
@@ -29,7 +31,9 @@ class Visitor:
         async with asyncio.timeout(seconds):
             while True:
                 received = await self.socket.receive()
-                assert received.type == aiohttp.WSMsgType.TEXT, f"{received} after {self.frames[-3:]}"
+                assert received.type == aiohttp.WSMsgType.TEXT, (
+                    f"{received} after {self.frames[-3:]}"
+                )
                 frame: Frame = json.loads(received.data)
                 self.frames.append(frame)
                 if matches(frame):
@@ -40,7 +44,9 @@ class Visitor:
 
     async def start(self, backend: str = "render", **params: Any) -> Frame:
         request = str(uuid.uuid4())
-        await self.send({"action": "start", "backend": backend, "params": params, "request": request})
+        await self.send(
+            {"action": "start", "backend": backend, "params": params, "request": request}
+        )
         return await self.until(lambda f: f.get("request") == request)
 
     async def starts(self, count: int, backend: str = "render", **params: Any) -> set[str]:
@@ -61,7 +67,9 @@ class Visitor:
 
 
 @asynccontextmanager
-async def browse(stack: Stack, session: aiohttp.ClientSession | None = None, **headers: str) -> AsyncIterator[Visitor]:
+async def browse(
+    stack: Stack, session: aiohttp.ClientSession | None = None, **headers: str
+) -> AsyncIterator[Visitor]:
     """Open a socket as a new visitor, or as the one of an earlier session."""
     own = session or aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
     try:

@@ -62,10 +62,18 @@ class Task:
         """What a look at it answers."""
         status, percent = self.status(), self.percent()
         body: dict[str, Any] = {"id": self.id, "status": status, "percent": round(percent, 1)}
-        body["stage"] = STAGES[min(len(STAGES) - 1, int(percent / 100 * len(STAGES)))] if status == "running" else None
+        body["stage"] = (
+            STAGES[min(len(STAGES) - 1, int(percent / 100 * len(STAGES)))]
+            if status == "running"
+            else None
+        )
         if status == "done":
             frames = round(self.seconds * 24)
-            body["output"] = {"file": f"film-{self.id[:6]}.mp4", "frames": frames, "seconds": self.seconds}
+            body["output"] = {
+                "file": f"film-{self.id[:6]}.mp4",
+                "frames": frames,
+                "seconds": self.seconds,
+            }
         if status == "failed":
             body["error"] = {"message": "The renderer ran out of memory while it encoded the film"}
         return body | self.forced
@@ -96,14 +104,22 @@ class Tasks:
         now = time.monotonic()
         if now - self._tidied > KEEP_ENDED / 10:
             self._tidied = now
-            self.by_id = {i: task for i, task in self.by_id.items() if now < (task.ended() or now) + KEEP_ENDED}
+            self.by_id = {
+                i: task
+                for i, task in self.by_id.items()
+                if now < (task.ended() or now) + KEEP_ENDED
+            }
             self.by_key = {key: task for key, task in self.by_key.items() if task.id in self.by_id}
 
 
 def _params(params: Any) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise ValueError("The params must be an object")
-    seconds, outcome, steps = params.get("seconds", 10), params.get("outcome", "succeed"), params.get("steps")
+    seconds, outcome, steps = (
+        params.get("seconds", 10),
+        params.get("outcome", "succeed"),
+        params.get("steps"),
+    )
     if type(seconds) not in (int, float) or not 0.05 <= seconds <= LONGEST:
         raise ValueError(f"seconds must be a number from 0.05 to {LONGEST:.0f}")
     if outcome not in ("succeed", "fail", "stall"):
@@ -116,7 +132,9 @@ def _params(params: Any) -> dict[str, Any]:
 def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     """A JSON answer; a text is an error's message."""
     body = {"error": {"message": body}} if isinstance(body, str) else body
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json", headers=headers)
+    return web.Response(
+        body=orjson.dumps(body), status=status, content_type="application/json", headers=headers
+    )
 
 
 TASKS = web.AppKey("tasks", Tasks)

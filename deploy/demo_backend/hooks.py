@@ -50,7 +50,11 @@ class Hooks:
     def rule(self, kind: str, ids: list[str]) -> dict[str, Any] | None:
         """The first rule for such a request; each use counts down its `count`."""
         for rule in self.rules:
-            if rule.get("on") in (None, kind) and (not rule.get("task") or rule["task"] in ids) and rule["count"] != 0:
+            if (
+                rule.get("on") in (None, kind)
+                and (not rule.get("task") or rule["task"] in ids)
+                and rule["count"] != 0
+            ):
                 rule["count"] -= 1
                 return rule
         return None
@@ -65,7 +69,11 @@ async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.path.startswith("/_test/"):
         return await handler(request)
     hooks, kind = request.app[HOOKS], KINDS.get(request.method, "")
-    ids = [request.match_info["id"]] if "id" in request.match_info else request.query.get("ids", "").split(",")
+    ids = (
+        [request.match_info["id"]]
+        if "id" in request.match_info
+        else request.query.get("ids", "").split(",")
+    )
     seen = [hooks.seen[i] for i in ids if i in request.app[TASKS].by_id]
     hooks.requests += 1
     hooks.under_way += 1
@@ -89,9 +97,14 @@ async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
             task.under_way -= 1
 
 
-async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]) -> web.StreamResponse:
+async def misbehave(
+    request: web.Request, handler: Handler, rule: dict[str, Any]
+) -> web.StreamResponse:
     """One answer that is not as it should be: `mode` is a status, or one of the words below."""
-    mode, headers = str(rule["mode"]), {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
+    mode, headers = (
+        str(rule["mode"]),
+        {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {},
+    )
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():
         return answer(f"told to answer {mode}", int(mode), **headers)
@@ -101,7 +114,10 @@ async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]
         transport = request.transport
         if transport is None:
             raise ConnectionResetError
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n" + b'{"status": "ru'
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+            + b'{"status": "ru'
+        )
         transport.write({"reset": b"", "garbage": b"good day\r\n\r\n", "close": head}[mode])
         transport.close()
         return web.Response()
@@ -112,7 +128,9 @@ async def misbehave(request: web.Request, handler: Handler, rule: dict[str, Any]
             await response.write(b" " * 65536)
         return response
     if mode == "bomb":
-        return web.Response(body=bomb(), content_type="application/json", headers={"Content-Encoding": "gzip"})
+        return web.Response(
+            body=bomb(), content_type="application/json", headers={"Content-Encoding": "gzip"}
+        )
     bodies = {
         "html": b"<html>It works!</html>",
         "nan": b'{"status": "running", "percent": NaN, "stage": "not a number"}',
@@ -166,8 +184,13 @@ async def seen(request: web.Request) -> web.Response:
 
 async def stats(request: web.Request) -> web.Response:
     """GET /_test/stats."""
-    hooks, names = request.app[HOOKS], ("starts", "polls", "requests", "under_way", "most_under_way")
-    return answer({"tasks": len(request.app[TASKS].by_id)} | {name: getattr(hooks, name) for name in names})
+    hooks, names = (
+        request.app[HOOKS],
+        ("starts", "polls", "requests", "under_way", "most_under_way"),
+    )
+    return answer(
+        {"tasks": len(request.app[TASKS].by_id)} | {name: getattr(hooks, name) for name in names}
+    )
 
 
 def install(app: web.Application) -> None:

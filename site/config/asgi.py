@@ -9,6 +9,6 @@ django_application = get_asgi_application()  # before the imports below: it load
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  (needs the apps)
 
-from consumers.routing import websocket_application  # noqa: E402  (needs the apps)
+from progrock.consumers.routing import websocket_application  # noqa: E402  (needs the apps)
 
 application = ProtocolTypeRouter({"http": django_application, "websocket": websocket_application})

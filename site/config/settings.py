@@ -43,13 +43,15 @@ if not SECRET_KEY:
             "SECRET_KEY is not set: put 50 random characters into the environment, or DEBUG=1 while you develop"
         )
     SECRET_KEY = "progrock-development-only-not-a-secret-at-all-000000"
-ALLOWED_HOSTS = [host for host in os.environ.get("ALLOWED_HOSTS", "").replace(",", " ").split() if host]
+ALLOWED_HOSTS = [
+    host for host in os.environ.get("ALLOWED_HOSTS", "").replace(",", " ").split() if host
+]
 if DEBUG and not ALLOWED_HOSTS:
     ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
-# `consumers` brings the runworker, so it stands before `channels`; daphne (for development) makes runserver serve WebSockets.
+# `progrock` stands before `channels`, because both have a `runworker` and the first one counts.
+# daphne (for development) makes runserver serve WebSockets.
 INSTALLED_APPS = [
-    "consumers",
     "progrock",
     "channels",
     "django.contrib.admin",
@@ -124,7 +126,12 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
-CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "progrock.broker.channel_layer.ChannelLayer",
+        "CONFIG": {"host": AMQP_URL},
+    }
+}
 
 PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" / "backends.toml")
 PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
@@ -159,7 +166,9 @@ CONTENT_SECURITY_POLICY = {
 if not DEBUG:
     secure = flag("PROGROCK_HTTPS", True)
     SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = secure
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("PROGROCK_BEHIND_PROXY", False) else None
+    SECURE_PROXY_SSL_HEADER = (
+        ("HTTP_X_FORWARDED_PROTO", "https") if flag("PROGROCK_BEHIND_PROXY", False) else None
+    )
     SECURE_HSTS_SECONDS = 365 * 86400 if secure else 0
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = secure
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
@@ -171,8 +180,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {
-        name: {"level": os.environ.get("PROGROCK_LOG_LEVEL", "INFO").upper()}
-        for name in ("progrock", "consumers", "broker")
-    },
+    "loggers": {"progrock": {"level": os.environ.get("PROGROCK_LOG_LEVEL", "INFO").upper()}},
 }

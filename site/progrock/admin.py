@@ -15,7 +15,16 @@ from progrock.models import Job
 class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in the stubs
     """The ledger, read only but for the cancel action."""
 
-    list_display = ("short_id", "backend", "state", "bar", "message", "audience", "created_at", "ended_at")
+    list_display = (
+        "short_id",
+        "backend",
+        "state",
+        "bar",
+        "message",
+        "audience",
+        "created_at",
+        "ended_at",
+    )
     list_filter = ("state", "backend", "cancel_requested", "created_at")
     search_fields = ("id", "audience", "handle", "request", "message", "error")
     date_hierarchy = "created_at"
@@ -33,7 +42,11 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         """A progress bar, without a value while the backend cannot tell."""
         label = f"{job.backend} {str(job.pk)[:8]}"
         if job.progress is None:
-            return "–" if not job.active else format_html('<progress max="100" aria-label="{}"></progress>', label)
+            return (
+                "–"
+                if not job.active
+                else format_html('<progress max="100" aria-label="{}"></progress>', label)
+            )
         return format_html(
             '<progress max="100" value="{}" aria-label="{}"></progress> {}&nbsp;%',
             job.progress,
@@ -45,7 +58,9 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         """Ask for the cancellation of those that are active."""
         asked = sum(api.cancel(job) for job in queryset)
-        self.message_user(request, f"Cancellation asked for {asked} of {queryset.count()} jobs.", messages.SUCCESS)
+        self.message_user(
+            request, f"Cancellation asked for {asked} of {queryset.count()} jobs.", messages.SUCCESS
+        )
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Who may change jobs may cancel them."""

@@ -10,11 +10,11 @@ import orjson
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from broker import blocking
-from broker.errors import BrokerError
-from broker.tasks import Task, shard_of
 from progrock import conf, ledger, wire
 from progrock.audiences import audiences_of_request, feed_of
+from progrock.broker import blocking
+from progrock.broker.errors import BrokerError
+from progrock.broker.tasks import Task, shard_of
 from progrock.models import ACTIVE, Job, State
 from progrock.wire import Refused
 
@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 MAX_PARAMS = 65_536
 
 
-def start(backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None) -> Job:
+def start(
+    backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None
+) -> Job:
     """Start a job and return it, queued. Its poll task is published when the transaction commits.
 
     `audience` says who may see it: a string such as "user:7" or "team:blue", a user, or an HttpRequest (then its first
@@ -51,7 +53,9 @@ async def astart(
     backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None
 ) -> Job:
     """`start`, from asynchronous code."""
-    job: Job = await database_sync_to_async(start)(backend, params, audience=audience, request=request)
+    job: Job = await database_sync_to_async(start)(
+        backend, params, audience=audience, request=request
+    )
     return job
 
 
@@ -66,7 +70,9 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     options = conf.backends().get(backend) if isinstance(backend, str) else None
     if options is None:
         names = ", ".join(conf.backends())
-        raise Refused("unknown_backend", f"There is no backend {str(backend)[:40]!r}; there is: {names}.")
+        raise Refused(
+            "unknown_backend", f"There is no backend {str(backend)[:40]!r}; there is: {names}."
+        )
     if params is None:
         params = {}
     if not isinstance(params, dict):
@@ -79,7 +85,9 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         raise Refused("bad_params", f"params of {len(text)} bytes; at most {MAX_PARAMS} are taken.")
     if b"\\u0000" in text:
         raise Refused("bad_params", "params must not hold the character U+0000.")
-    if request is not None and not (isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()):
+    if request is not None and not (
+        isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
+    ):
         raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
     now = datetime.now(UTC)
     key = uuid.uuid4()
@@ -95,11 +103,16 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     )
     try:
         with transaction.atomic():
-            if request is not None and (known := Job.objects.filter(audience=audience, request=request).first()):
+            if request is not None and (
+                known := Job.objects.filter(audience=audience, request=request).first()
+            ):
                 return known, False
             active = Job.objects.filter(audience=audience, state__in=ACTIVE).count()
             if active >= conf.max_active_jobs():
-                raise Refused("too_many_jobs", f"{active} of your jobs are active; wait for one to end, or cancel one.")
+                raise Refused(
+                    "too_many_jobs",
+                    f"{active} of your jobs are active; wait for one to end, or cancel one.",
+                )
             job.save(force_insert=True)
     except IntegrityError:  # the same request, at the same time
         return Job.objects.get(audience=audience, request=request), False
@@ -132,7 +145,13 @@ def _publish(job: str) -> None:
             shard = shard_of(job, conf.backends()[row.backend].shards)
             if row.state != State.STARTING:  # an open intent is only flagged
                 tasks = [Task(job=job, turn=row.turn, due=row.due_at)]
-        change = [row.audience, row.id, row.version, not row.active, wire.encode(wire.update_frame(row))]
+        change = [
+            row.audience,
+            row.id,
+            row.version,
+            not row.active,
+            wire.encode(wire.update_frame(row)),
+        ]
         message = {"type": "job.changed", "changes": [change]}
         blocking.publish_and_tell(url, row.backend, shard, tasks, feed_of(row.audience), message)
     except (BrokerError, KeyError) as error:

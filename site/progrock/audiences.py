@@ -11,9 +11,9 @@ from django.contrib.auth.signals import user_logged_out
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from broker import blocking
-from broker.errors import BrokerError
 from progrock import conf
+from progrock.broker import blocking
+from progrock.broker.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,10 @@ def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
     if not key:
         return
     try:
-        blocking.group_send(conf.amqp_url(), SESSIONS, {"type": "session.ended", "session": session_mark(key)})
+        blocking.group_send(
+            conf.amqp_url(), SESSIONS, {"type": "session.ended", "session": session_mark(key)}
+        )
     except BrokerError as error:
-        logger.warning("sockets of a session that logged out stay open until they reconnect: %s", error)
+        logger.warning(
+            "sockets of a session that logged out stay open until they reconnect: %s", error
+        )

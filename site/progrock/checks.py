@@ -29,20 +29,30 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         import_string(conf.audiences_path())
     except ImportError as error:
         found.append(
-            Error(f"PROGROCK_AUDIENCES: {error}", hint="Name a function audiences(scope).", id="progrock.E002")
+            Error(
+                f"PROGROCK_AUDIENCES: {error}",
+                hint="Name a function audiences(scope).",
+                id="progrock.E002",
+            )
         )
     if conf.feeds() < 1:
-        found.append(Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003"))
+        found.append(
+            Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003")
+        )
     layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
-    if layer != "broker.channel_layer.ChannelLayer":
-        hint = 'CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}'
+    if layer != "progrock.broker.channel_layer.ChannelLayer":
+        hint = 'CHANNEL_LAYERS = {"default": {"BACKEND": "progrock.broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}'
         found.append(Error(f"the default channel layer is {layer}", hint=hint, id="progrock.E004"))
     apps = list(settings.INSTALLED_APPS)
-    if "channels" in apps and "consumers" in apps and apps.index("channels") < apps.index("consumers"):
+    if (
+        "channels" in apps
+        and "progrock" in apps
+        and apps.index("channels") < apps.index("progrock")
+    ):
         found.append(
             Warning(
-                "`channels` stands before `consumers` in INSTALLED_APPS: `manage.py runworker` is Channels' own",
-                hint="Put `consumers` first.",
+                "`channels` stands before `progrock` in INSTALLED_APPS: `manage.py runworker` is Channels' own",
+                hint="Put `progrock` first.",
                 id="progrock.W001",
             )
         )

@@ -30,7 +30,9 @@ def backends() -> dict[str, Options]:
     """The backends of `PROGROCK_BACKENDS` in the order of the file; read once a process. Raises ConfigError."""
     path = getattr(settings, "PROGROCK_BACKENDS", None)
     if not path:
-        raise ImproperlyConfigured("PROGROCK_BACKENDS is not set: name the TOML file that describes your backends")
+        raise ImproperlyConfigured(
+            "PROGROCK_BACKENDS is not set: name the TOML file that describes your backends"
+        )
     path = str(path)
     if path not in _loaded:
         _loaded[path] = load(Path(path))

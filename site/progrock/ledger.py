@@ -114,14 +114,18 @@ def commit(updates: Sequence[Update], now: float) -> dict[str, Won]:
     The cancel flag is never written. Where it came up since the row was read (`cancel_seen` is false), the next step is due now.
     """
     seen, hidden = [u for u in updates if u.visible], [u for u in updates if not u.visible]
-    with transaction.atomic() if seen and hidden else nullcontext():  # one statement is a transaction by itself
+    with (
+        transaction.atomic() if seen and hidden else nullcontext()
+    ):  # one statement is a transaction by itself
         return _step(hidden, now, visible=False) | _step(seen, now, visible=True)
 
 
 def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, Won]:
     if not updates:
         return {}
-    dues = {due: (_text(due), _slot(due)) for due in {u.due_at for u in updates}}  # a batch's steps mostly share theirs
+    dues = {
+        due: (_text(due), _slot(due)) for due in {u.due_at for u in updates}
+    }  # a batch's steps mostly share theirs
     some = dict(zip(_keys(u.id for u in updates), updates, strict=True))
     rows = [
         [
@@ -152,7 +156,13 @@ def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, 
     won: dict[str, Won] = {}
     for job, version, cancel, ended in found:
         u = some[job]
-        won[u.id] = Won(u.turn + 1, version, now if cancel and not u.cancel_seen else u.due_at, bool(cancel), ended)
+        won[u.id] = Won(
+            u.turn + 1,
+            version,
+            now if cancel and not u.cancel_seen else u.due_at,
+            bool(cancel),
+            ended,
+        )
     return won
 
 
@@ -196,14 +206,22 @@ def request_cancel(job: str, now: float) -> Row | None:
 
 
 def sweep(
-    backend: str, shard: int, shards: int, *, before: float, grace: float, now: float, most: int = 1000
+    backend: str,
+    shard: int,
+    shards: int,
+    *,
+    before: float,
+    grace: float,
+    now: float,
+    most: int = 1000,
 ) -> list[tuple[str, int]]:
     """Claim the jobs of one queue that were due more than a grace before `before`; returns (id, turn) of each one claimed.
 
     The grace doubles with each sweep in vain, up to 64 times. A claim moves `due_at` to now, so of two sweepers one gets it.
     """
     cutoffs = " OR ".join(
-        f"(sweeps {'=' if n < 6 else '>='} {n} AND due_at < {_when(before - grace * 2**n)})" for n in range(7)
+        f"(sweeps {'=' if n < 6 else '>='} {n} AND due_at < {_when(before - grace * 2**n)})"
+        for n in range(7)
     )
     found = _execute(
         f"""UPDATE {_TABLE} SET due_at = n_now, due_slot = n_slot, sweeps = sweeps + 1 FROM v WHERE id IN (
@@ -329,12 +347,15 @@ def _values(names: Sequence[str]) -> str:
     """The head of a statement: its one JSON parameter, an array of arrays, as the table `v` with these columns."""
     if _postgresql():
         columns = ", ".join(
-            f"NULLIF(e->{i}, 'null'::jsonb)" if name == "n_result" else f"(e->>{i})::{_TYPES.get(name, 'text')}"
+            f"NULLIF(e->{i}, 'null'::jsonb)"
+            if name == "n_result"
+            else f"(e->>{i})::{_TYPES.get(name, 'text')}"
             for i, name in enumerate(names)
         )
         return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM jsonb_array_elements(%s::jsonb) e) "
     columns = ", ".join(
-        f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}" for i, name in enumerate(names)
+        f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}"
+        for i, name in enumerate(names)
     )
     return f"WITH v({', '.join(names)}) AS (SELECT {columns} FROM json_each(%s)) "
 
@@ -348,7 +369,9 @@ def _execute(
         return list(cursor.fetchall())
 
 
-def _select(result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]) -> dict[str, Row]:
+def _select(
+    result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]
+) -> dict[str, Row]:
     """Jobs by id; `result` is the expression for theirs."""
     found = _execute(
         f"""SELECT CAST(id AS text), {_json("params")}, cancel_requested, result IS NOT NULL, {result}, audience, backend, request,

@@ -27,19 +27,31 @@ class Job(models.Model):
     """One long run on a backend. Workers write it through `progrock.ledger` only, never by `save()`."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    audience = models.CharField(max_length=200, help_text="Who may see the job, e.g. user:7 or visitor:…")
+    audience = models.CharField(
+        max_length=200, help_text="Who may see the job, e.g. user:7 or visitor:…"
+    )
     backend = models.CharField(max_length=40)
-    bucket = models.PositiveIntegerField(editable=False, help_text="0–65535, from the id; modulo the shards: the queue")
+    bucket = models.PositiveIntegerField(
+        editable=False, help_text="0–65535, from the id; modulo the shards: the queue"
+    )
     params = models.JSONField(default=dict, blank=True)
-    request = models.CharField(max_length=100, null=True, blank=True, help_text="The client's own id for its start")
-    handle = models.CharField(max_length=500, default="", blank=True, help_text="The backend's id for the job")
+    request = models.CharField(
+        max_length=100, null=True, blank=True, help_text="The client's own id for its start"
+    )
+    handle = models.CharField(
+        max_length=500, default="", blank=True, help_text="The backend's id for the job"
+    )
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
-    progress = models.FloatField(null=True, blank=True, help_text="0–100; empty: the backend cannot tell")
+    progress = models.FloatField(
+        null=True, blank=True, help_text="0–100; empty: the backend cannot tell"
+    )
     message = models.CharField(max_length=500, default="", blank=True)
     result = models.JSONField(null=True, blank=True)
     error = models.TextField(default="", blank=True)
     version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
-    turn = models.PositiveIntegerField(default=1, help_text="+1 at each step; a poll task of another turn is stale")
+    turn = models.PositiveIntegerField(
+        default=1, help_text="+1 at each step; a poll task of another turn is stale"
+    )
     due_at = models.DateTimeField(help_text="When the next step is due")
     due_slot = models.IntegerField(
         null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
@@ -50,16 +62,22 @@ class Job(models.Model):
     sweeps = models.PositiveIntegerField(default=0, help_text="Sweeps in vain, in a row")
     deadline_at = models.DateTimeField()
     created_at = models.DateTimeField(db_default=Now())
-    changed_at = models.DateTimeField(db_default=Now(), help_text="The database's clock at the last visible change")
+    changed_at = models.DateTimeField(
+        db_default=Now(), help_text="The database's clock at the last visible change"
+    )
     ended_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering: ClassVar = ["-created_at"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["audience", "request"], name="progrock_one_job_a_request"),
+            models.UniqueConstraint(
+                fields=["audience", "request"], name="progrock_one_job_a_request"
+            ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False)),
+            models.Index(
+                fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False)
+            ),
             models.Index(fields=["audience", "-created_at"], name="progrock_audience"),
             models.Index(fields=["changed_at"], name="progrock_changed"),
         ]

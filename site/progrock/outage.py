@@ -13,4 +13,6 @@ class DatabaseAway(MiddlewareMixin):
         if not isinstance(exception, OperationalError | InterfaceError):
             return None
         sentence = "The database is away; try again in a moment.\n"
-        return HttpResponse(sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"})
+        return HttpResponse(
+            sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"}
+        )

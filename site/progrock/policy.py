@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from broker.lanes import round_delay
 from progrock.backends.base import Handle, Options, Status, check_handle, percent
 from progrock.backends.errors import BackendError
+from progrock.broker.lanes import round_delay
 
 LONGEST_BACKOFF = 60.0
 LONGEST_MESSAGE = 500
@@ -43,7 +43,9 @@ class Decision(NamedTuple):
     delay: float | None = None
 
 
-def decide_start(job: Job, outcome: str | BackendError, *, now: float, options: Options, draw: float) -> Decision:
+def decide_start(
+    job: Job, outcome: str | BackendError, *, now: float, options: Options, draw: float
+) -> Decision:
     """After a start: the handle, or what went wrong. `draw` is uniform in [0, 1).
 
     A start that surely never arrived goes back to the queue. One that may have arrived is repeated with the same key
@@ -67,7 +69,9 @@ def decide_start(job: Job, outcome: str | BackendError, *, now: float, options: 
     return running if now < job.deadline_at else _expired(job, options)._replace(handle=handle)
 
 
-def decide_poll(job: Job, outcome: Status | BackendError, *, now: float, options: Options, draw: float) -> Decision:
+def decide_poll(
+    job: Job, outcome: Status | BackendError, *, now: float, options: Options, draw: float
+) -> Decision:
     """After a poll: where the job stands, or why nobody knows. The backend's word counts even when it comes late."""
     if isinstance(outcome, BackendError):
         if outcome.final:
@@ -77,20 +81,33 @@ def decide_poll(job: Job, outcome: Status | BackendError, *, now: float, options
             if in_a_row >= FORGOTTEN_LIMIT:
                 return _ended(job, "failed", "the backend no longer knows this job")
             again = _again(job, outcome, "running", now=now, options=options, draw=draw)
-            return again if again.delay is None else again._replace(message=FORGOTTEN, attempts=in_a_row)
+            return (
+                again
+                if again.delay is None
+                else again._replace(message=FORGOTTEN, attempts=in_a_row)
+            )
         return _again(job, outcome, "running", now=now, options=options, draw=draw)
     progress, message = percent(outcome.progress), _text(outcome.message, LONGEST_MESSAGE)
     if outcome.state == "running":
         if now >= job.deadline_at:
             return _expired(job, options)
         delay = _until(job, max(options.interval, outcome.retry_after or 0.0), now)
-        return Decision(state="running", handle=job.handle, progress=progress, message=message, delay=delay)
+        return Decision(
+            state="running", handle=job.handle, progress=progress, message=message, delay=delay
+        )
     if outcome.state == "succeeded":
         try:
             result = _storable(outcome.result)
         except TypeError as error:
-            return _ended(job, "failed", f"the job succeeded, but its result cannot be kept: {error}", message=message)
-        return Decision(state="succeeded", handle=job.handle, progress=100.0, message=message, result=result)
+            return _ended(
+                job,
+                "failed",
+                f"the job succeeded, but its result cannot be kept: {error}",
+                message=message,
+            )
+        return Decision(
+            state="succeeded", handle=job.handle, progress=100.0, message=message, result=result
+        )
     error_text = _text(outcome.error, LONGEST_ERROR)
     if outcome.state not in ("failed", "cancelled"):
         raise ValueError(f"a backend's class answered with the state {outcome.state!r}")
@@ -111,22 +128,37 @@ def decide_cancel(
     if isinstance(outcome, Status):
         if outcome.state != "running":
             return decide_poll(job, outcome, now=now, options=options, draw=draw)
-        refused = BackendError("the backend refused to cancel the job", retry_after=outcome.retry_after)
+        refused = BackendError(
+            "the backend refused to cancel the job", retry_after=outcome.retry_after
+        )
         again = _again(job, refused, "running", now=now, options=options, draw=draw)
         if again.delay is None:
             return again
-        return again._replace(progress=percent(outcome.progress), message=f"{refused.sentence}, trying again")
-    return _again(job, outcome, "running", now=now, options=options, draw=draw, doing="cancelling, ")
+        return again._replace(
+            progress=percent(outcome.progress), message=f"{refused.sentence}, trying again"
+        )
+    return _again(
+        job, outcome, "running", now=now, options=options, draw=draw, doing="cancelling, "
+    )
 
 
 def _again(
-    job: Job, error: BackendError, state: str, *, now: float, options: Options, draw: float, doing: str = ""
+    job: Job,
+    error: BackendError,
+    state: str,
+    *,
+    now: float,
+    options: Options,
+    draw: float,
+    doing: str = "",
 ) -> Decision:
     """Once more, after a backoff with full jitter, rounded to what two lanes hold, or after Retry-After, exactly."""
     if now >= job.deadline_at:
         return _expired(job, options, f"; at last {error.sentence}")
     attempts = job.attempts + 1
-    ceiling = min(max(LONGEST_BACKOFF, options.interval), options.interval * 2.0 ** min(attempts, 30))
+    ceiling = min(
+        max(LONGEST_BACKOFF, options.interval), options.interval * 2.0 ** min(attempts, 30)
+    )
     delay = round_delay(max(0.1, options.interval / 10, draw * ceiling))
     if error.retry_after is not None and error.retry_after > delay:
         delay = error.retry_after
@@ -145,7 +177,9 @@ def _until(job: Job, delay: float, now: float) -> float:
     return max(0.0, min(delay, job.deadline_at - now))
 
 
-def _ended(job: Job, state: str, error: str, *, message: str = "", progress: float | None = None) -> Decision:
+def _ended(
+    job: Job, state: str, error: str, *, message: str = "", progress: float | None = None
+) -> Decision:
     known = job.progress if progress is None else progress
     return Decision(
         state=state,
@@ -170,12 +204,19 @@ def _duration(seconds: float) -> str:
 
 def _text(text: object, longest: int) -> str:
     """Cut to what the ledger holds, without the NUL that PostgreSQL refuses."""
-    return ("" if text is None else str(text)).encode("utf-8", "replace").decode().replace("\0", "")[:longest]
+    return (
+        ("" if text is None else str(text))
+        .encode("utf-8", "replace")
+        .decode()
+        .replace("\0", "")[:longest]
+    )
 
 
 def _storable(result: object) -> Any:
     """The result as JSON can hold it, without the NUL that PostgreSQL refuses. Raises TypeError."""
     if result is None:
         return None
-    dumped = orjson.dumps([[[[result]]]])  # its depth is limited, and the ledger puts something around it
+    dumped = orjson.dumps(
+        [[[[result]]]]
+    )  # its depth is limited, and the ledger puts something around it
     return orjson.loads(_NUL.sub(rb"\1", dumped))[0][0][0][0] if rb"\u0000" in dumped else result

@@ -31,7 +31,9 @@ def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """A job in the form of the wire's frame, its whole result included; 404 for whoever may not see it."""
     row = ledger.load([str(job_id)], large=True).get(str(job_id))
     if row is None or row.audience not in audiences_of_request(request):
-        return JsonResponse(wire.error_frame("unknown_job", "There is no such job, or it is not yours."), status=404)
+        return JsonResponse(
+            wire.error_frame("unknown_job", "There is no such job, or it is not yours."), status=404
+        )
     return HttpResponse(wire.encode(wire.job_frame(row)), content_type="application/json")
 
 

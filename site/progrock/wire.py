@@ -48,7 +48,9 @@ def job_frame(row: Row) -> dict[str, Any]:
 
 def _time(text: str) -> str:
     """The database's text of a time as ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return (
+        datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    )
 
 
 def _url(job: str) -> str | None:

@@ -24,10 +24,16 @@ from tests.bench.stand import private_broker
 def main() -> None:
     """Run the scenarios that were asked for, as often as asked for."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} (all)")
+    parser.add_argument(
+        "scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} (all)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="the table has the medians (3)")
-    parser.add_argument("--seconds", type=float, default=10, help="of each span that is measured (10)")
-    parser.add_argument("--quick", action="store_true", help="fewer jobs and sockets, shorter waits: to try it out")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="of each span that is measured (10)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer jobs and sockets, shorter waits: to try it out"
+    )
     parser.add_argument(
         "--at",
         type=_sizes,
@@ -46,7 +52,9 @@ def main() -> None:
         parser.error(f"no sizes for {', '.join(empty)}; only push has a part without them")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     found: dict[str, list[Line]] = {}
-    with tempfile.TemporaryDirectory(prefix="progrock-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="progrock-bench-", ignore_cleanup_errors=True
+    ) as folder:
         broker = private_broker(Path(folder) / "rabbitmq")
         try:
             about = machine(broker.api("GET", "overview")["rabbitmq_version"])
@@ -55,7 +63,10 @@ def main() -> None:
             for turn in range(options.repeats):
                 for name in options.scenarios or SCENARIOS:
                     load = os.getloadavg()[0]
-                    print(f"{name}, {turn + 1} of {options.repeats} (load before: {load:.1f})", flush=True)
+                    print(
+                        f"{name}, {turn + 1} of {options.repeats} (load before: {load:.1f})",
+                        flush=True,
+                    )
                     for line in SCENARIOS[name](stand):
                         found.setdefault(f"{name}: {line.what}", []).append(
                             replace(line, detail={**line.detail, "load": load})
@@ -68,7 +79,10 @@ def main() -> None:
     if options.json:
         figures = {name: [asdict(line) for line in each] for name, each in found.items()}
         options.json.write_text(
-            json.dumps({**about, "medians": [asdict(line) for line in lines], "all": figures}, indent=1) + "\n"
+            json.dumps(
+                {**about, "medians": [asdict(line) for line in lines], "all": figures}, indent=1
+            )
+            + "\n"
         )
     if options.svg:
         options.svg.write_text(chart(lines, about["machine"]))
@@ -91,7 +105,10 @@ def table(lines: list[Line]) -> list[str]:
     """The table as Markdown: value, goal, and the ratio to the best peer of the group."""
     rows = ["| what | measured | goal | to the best peer |", "| --- | --- | --- | --- |"]
     for line in lines:
-        best = max((peer.value for peer in lines if peer.peer and peer.group and peer.group == line.group), default=0.0)
+        best = max(
+            (peer.value for peer in lines if peer.peer and peer.group and peer.group == line.group),
+            default=0.0,
+        )
         ratio = f"{line.value / best:.1f} ×" if best and not line.peer else ""
         goal = f"{'≤' if line.less else '≥'} {line.goal:,g}" if line.goal else ""
         value = f"{line.value:,.0f}" if line.value >= 100 else f"{line.value:.2f}"
@@ -101,10 +118,23 @@ def table(lines: list[Line]) -> list[str]:
 
 def machine(rabbitmq: str) -> dict[str, str]:
     """Where this ran, and with what."""
-    names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in _read("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
     postgres = sorted(path.name for path in Path("/usr/lib/postgresql").glob("*"))
     memory = psutil.virtual_memory().total / 2**30
-    packages = ("django", "channels", "channels-rabbitmq", "aio-pika", "aiohttp", "uvicorn", "celery", "requests")
+    packages = (
+        "django",
+        "channels",
+        "channels-rabbitmq",
+        "aio-pika",
+        "aiohttp",
+        "uvicorn",
+        "celery",
+        "requests",
+    )
     programs = {
         "Python": platform.python_version(),
         "RabbitMQ": rabbitmq,

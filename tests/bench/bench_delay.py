@@ -17,11 +17,11 @@ from statistics import median, quantiles
 from typing import Any
 from uuid import uuid4
 
-from broker import publisher, subscriber
-from broker.holding import Holding
-from broker.tasks import Task, shard_of
-from broker.topology import Topology, declare
 from deploy.rabbitmq_node import Node, free_port
+from progrock.broker import publisher, subscriber
+from progrock.broker.holding import Holding
+from progrock.broker.tasks import Task, shard_of
+from progrock.broker.topology import Topology, declare
 
 BACKEND = "bench-delay"
 BANDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -32,7 +32,9 @@ class _Counting(publisher.Publisher):
 
     messages = 0
 
-    async def _send(self, exchange: str, routing_key: str, body: bytes, about: dict[str, object]) -> None:
+    async def _send(
+        self, exchange: str, routing_key: str, body: bytes, about: dict[str, object]
+    ) -> None:
         type(self).messages += 1
         await super()._send(exchange, routing_key, body, about)
 
@@ -60,7 +62,9 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
 
     loops: list[Callable[[str], Coroutine[Any, Any, None]]] = [holding.hold, serve]
     running = [asyncio.create_task(consumer.run())]
-    running += [asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops]
+    running += [
+        asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops
+    ]
     sender.start()
     worker.start()
     while not (consumer.connected and sender.connected and worker.connected):
@@ -87,13 +91,17 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
 
 def report(came: list[tuple[float, float]], seconds: float) -> int:
     """Prints the table; returns how many came early."""
-    print(f"{'delay (s)':>12} {'tasks':>7} {'median':>8} {'p99':>8} {'max':>8} {'early':>6}   (late, in ms)")
+    print(
+        f"{'delay (s)':>12} {'tasks':>7} {'median':>8} {'p99':>8} {'max':>8} {'early':>6}   (late, in ms)"
+    )
 
     def line(name: str, late: list[float]) -> None:
         if late:
             p99 = quantiles(late, n=100, method="inclusive")[-1] if len(late) > 1 else late[0]
             figures = (f"{1000 * value:8.2f}" for value in (median(late), p99, max(late)))
-            print(f"{name:>12} {len(late):7} {' '.join(figures)} {sum(value < 0 for value in late):6}")
+            print(
+                f"{name:>12} {len(late):7} {' '.join(figures)} {sum(value < 0 for value in late):6}"
+            )
 
     for low, high in zip(BANDS, (*BANDS[1:], float("inf")), strict=True):
         line(f"{low:g}-{high:g}", [late for delay, late in came if low <= delay < high])

@@ -30,7 +30,9 @@ async def measure(stack: Stack, backend: DemoBackend, changes: int) -> list[floa
             await asyncio.sleep(random.uniform(0.2, 1.2))
             stage = f"change {n}"
             began = time.monotonic()
-            await asyncio.to_thread(http, "POST", f"{backend.url}/_test/tasks/{handle}", {"stage": stage})
+            await asyncio.to_thread(
+                http, "POST", f"{backend.url}/_test/tasks/{handle}", {"stage": stage}
+            )
             await visitor.until(lambda f, stage=stage: f.get("message") == stage)
             found.append(time.monotonic() - began)
     return found
@@ -58,7 +60,9 @@ def main() -> None:
             backend.stop()
             node.kill()
     cuts = statistics.quantiles(found, n=10)
-    print(f"a change at the backend is on the page after {statistics.median(found) * 1e3:.0f} ms (median),")
+    print(
+        f"a change at the backend is on the page after {statistics.median(found) * 1e3:.0f} ms (median),"
+    )
     print(
         f"{cuts[8] * 1e3:.0f} ms (90th percentile); the poll interval is {INTERVAL * 1e3:.0f} ms; changes={len(found)}"
     )

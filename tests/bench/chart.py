@@ -24,7 +24,9 @@ def chart(lines: Sequence[Line], machine: str) -> str:
         if bars := [line for line in cycles if line.group == group]:
             rows.append(f'<text x="8" y="{y + 18}" class="s">{heading}</text>')
             y += HEADING
-            for line in sorted(bars, key=lambda line: line.peer):  # a name with an ellipsis follows its like
+            for line in sorted(
+                bars, key=lambda line: line.peer
+            ):  # a name with an ellipsis follows its like
                 rows.append(_row(line, y, most))
                 y += BAR
     height = y + 30

@@ -27,10 +27,17 @@ def main() -> None:
     parser.add_argument("--audiences", type=int, default=1000)
     parser.add_argument("--audience", default="bench:{}", help="with the number of the audience")
     parser.add_argument(
-        "--starts", type=float, default=0, help="one by one, queued, so many a second; 0: in bulk, running"
+        "--starts",
+        type=float,
+        default=0,
+        help="one by one, queued, so many a second; 0: in bulk, running",
     )
-    parser.add_argument("--queued", action="store_true", help="in bulk, but still to be started at the backend")
-    parser.add_argument("--at", type=float, default=0, help="all due at this time (seconds since the epoch)")
+    parser.add_argument(
+        "--queued", action="store_true", help="in bulk, but still to be started at the backend"
+    )
+    parser.add_argument(
+        "--at", type=float, default=0, help="all due at this time (seconds since the epoch)"
+    )
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
@@ -43,15 +50,17 @@ async def fill(options: argparse.Namespace) -> None:
     """Insert, then publish: first the row, then its task."""
     from asgiref.sync import sync_to_async
 
-    from broker.publisher import Publisher
-    from broker.tasks import MAX_TASKS, Task
     from progrock import conf
+    from progrock.broker.publisher import Publisher
+    from progrock.broker.tasks import MAX_TASKS, Task
 
     backend = conf.backends()[options.backend]
     jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
     publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
     publisher.start()
-    while not publisher.connected:  # the first publish would wait two seconds for that, and no longer
+    while (
+        not publisher.connected
+    ):  # the first publish would wait two seconds for that, and no longer
         await asyncio.sleep(0.05)
     shards: dict[int, list[int]] = defaultdict(list)
     for n, job in enumerate(jobs):
@@ -61,7 +70,11 @@ async def fill(options: argparse.Namespace) -> None:
         state, dues = "queued", [begun + 3600.0] * len(jobs)
     else:
         state, dues = "queued" if options.queued else "running", [0.0] * len(jobs)
-    parts = [(shard, each[i : i + MAX_TASKS]) for shard, each in shards.items() for i in range(0, len(each), MAX_TASKS)]
+    parts = [
+        (shard, each[i : i + MAX_TASKS])
+        for shard, each in shards.items()
+        for i in range(0, len(each), MAX_TASKS)
+    ]
     random.shuffle(parts)
     chunks: list[tuple[int, list[int]]] = [
         (0, list(range(i, min(i + 500, len(jobs))))) for i in range(0, len(jobs), 500)
@@ -73,13 +86,21 @@ async def fill(options: argparse.Namespace) -> None:
                 dues[n] = due
         await sync_to_async(insert)(
             [
-                row(jobs[n], options.audience.format(n % options.audiences), options.backend, state, dues[n])
+                row(
+                    jobs[n],
+                    options.audience.format(n % options.audiences),
+                    options.backend,
+                    state,
+                    dues[n],
+                )
                 for n in part
             ]
         )
         if not options.starts:
             tasks = [Task(jobs[n], 1, due) for n in part]
-            await publisher.publish(options.backend, shard, tasks, delay=max(0.0, due - time.time()))
+            await publisher.publish(
+                options.backend, shard, tasks, delay=max(0.0, due - time.time())
+            )
     if options.starts:
         begun = time.time()
         async with asyncio.TaskGroup() as group:
@@ -96,7 +117,19 @@ def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[
     now = datetime.now(UTC)
     when = datetime.fromtimestamp(due, UTC)
     deadline = datetime.fromtimestamp(due + 100_000, UTC)
-    ready = (job, audience, backend, int(job[-4:], 16), PARAMS, job if state == "running" else "", state, "", "", 1, 1)
+    ready = (
+        job,
+        audience,
+        backend,
+        int(job[-4:], 16),
+        PARAMS,
+        job if state == "running" else "",
+        state,
+        "",
+        "",
+        1,
+        1,
+    )
     return (*ready, when, int(due // 5), False, 0, 0, 0, deadline, now, now)
 
 

@@ -23,7 +23,9 @@ class Noop:
         if not self.changes:
             return dict.fromkeys([job.id for job in jobs], RUNNING)
         self._polls += 1
-        status = Status(state="running", progress=self._polls % 1000 / 10, message=f"step {self._polls}")
+        status = Status(
+            state="running", progress=self._polls % 1000 / 10, message=f"step {self._polls}"
+        )
         return dict.fromkeys([job.id for job in jobs], status)
 
     async def cancel(self, job: JobView) -> None:

@@ -74,8 +74,12 @@ def main() -> None:
             if KIND == "requests":
                 url = f"{os.environ['DEMO_BACKEND_URL']}/tasks"
                 handle = _session.post(url, json={"seconds": 86400}, timeout=5).json()["id"]
-            countdown = random.uniform(INTERVAL, 2 * INTERVAL)  # native delayed delivery takes no less than a second
-            look.apply_async((time.time() + countdown, handle), countdown=countdown, producer=producer)
+            countdown = random.uniform(
+                INTERVAL, 2 * INTERVAL
+            )  # native delayed delivery takes no less than a second
+            look.apply_async(
+                (time.time() + countdown, handle), countdown=countdown, producer=producer
+            )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ class Stand:
                 up.start_worker()
             time.sleep(2.5)
             yield up
-            if wrong := [line for line in up.logs().splitlines() if "ERROR" in line or "Traceback" in line]:
+            if wrong := [
+                line for line in up.logs().splitlines() if "ERROR" in line or "Traceback" in line
+            ]:
                 print("  the log has errors:", *wrong[:5], sep="\n    ", flush=True)
 
     def broker_memory(self) -> float:
@@ -85,7 +87,9 @@ class Stand:
         time.sleep(6)  # the management API samples every five seconds
         return float(self.broker.api("GET", "nodes")[0]["mem_used"])
 
-    def climb(self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]) -> Span:
+    def climb(
+        self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]
+    ) -> Span:
         """More and more jobs until the polls come too late; returns the best span that held, else the first one.
 
         Each step has a second try: on a shared machine one bad span is no proof.
@@ -118,7 +122,9 @@ def poll_sqlite(stand: Stand) -> list[Line]:
     """(a) cycles a second with the ledger on SQLite, jobs started in bulk."""
     with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
         found = stand.climb(
-            stand.sizes("poll_sqlite", range(15_000, 60_001, 3_000)), lambda n: up.fill(str(n)), up.measure
+            stand.sizes("poll_sqlite", range(15_000, 60_001, 3_000)),
+            lambda n: up.fill(str(n)),
+            up.measure,
         )
     return [_poll_lines("poll cycles, no-op backend, SQLite", found, 20_000, group="poll")]
 
@@ -196,7 +202,10 @@ def delay(stand: Stand) -> list[Line]:
     early = sum(value < 0 for value in late)
     detail = {"tasks": len(late), "early": early}
     middle, p99 = late[len(late) // 2], late[int(len(late) * 0.99)]
-    print(f"  {len(late)} tasks, {middle * 1e3:.1f} ms median, {p99 * 1e3:.1f} p99, {early} early", flush=True)
+    print(
+        f"  {len(late)} tasks, {middle * 1e3:.1f} ms median, {p99 * 1e3:.1f} p99, {early} early",
+        flush=True,
+    )
     return [
         Line(what="lateness, delays of 0.1–5 s, 500/s: median", value=middle * 1e3, unit="ms", goal=4, less=True, detail=detail),
         Line(what="… p99", value=p99 * 1e3, unit="ms", goal=30, less=True, detail=detail),
@@ -205,8 +214,18 @@ def delay(stand: Stand) -> list[Line]:
 
 @contextmanager
 def _sockets(up: Bench, count: int, *args: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "tests.bench.sockets", up.ws_url, "--sockets", str(count), *args]
-    client = subprocess.Popen(command, env=up.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.sockets",
+        up.ws_url,
+        "--sockets",
+        str(count),
+        *args,
+    ]
+    client = subprocess.Popen(
+        command, env=up.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert client.stdout
         print("  " + client.stdout.readline().strip(), flush=True)
@@ -220,21 +239,35 @@ def push(stand: Stand) -> list[Line]:
     """(e) pushes a second, 4 sockets each, from the commit to the frame in the browser's process."""
     lines = []
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
-    thousand = 1_050  # jobs: what is polled each second and up to 70 ms, the draw and the grid, later
+    thousand = (
+        1_050  # jobs: what is polled each second and up to 70 ms, the draw and the grid, later
+    )
     for rate in (thousand, *(stand.sizes("push", (4_300, 5_500, 7_000)))):
-        with stand.stack(NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}) as up:
+        with stand.stack(
+            NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}
+        ) as up:
             up.start_web()
             audiences = 50
             # as browsers do, one by one, where the question is how long a change takes; in bulk where it is how many there can be
-            up.fill(str(rate), "--audiences", str(audiences), *(("--starts", "200") if rate == thousand else ()))
-            with _sockets(up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)) as client:
+            up.fill(
+                str(rate),
+                "--audiences",
+                str(audiences),
+                *(("--starts", "200") if rate == thousand else ()),
+            )
+            with _sockets(
+                up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)
+            ) as client:
                 time.sleep(3)
                 before = {role: cpu_seconds(pids) for role, pids in up.roles.items()}
                 said, _ = client.communicate("go\n", timeout=120)
                 found = json.loads(said.splitlines()[-1])
                 pushes = found["frames"] / 4
                 total = max(1.0, pushes * stand.options.seconds)
-                cpu = {role: (cpu_seconds(pids) - before[role]) / total * 1e6 for role, pids in up.roles.items()}
+                cpu = {
+                    role: (cpu_seconds(pids) - before[role]) / total * 1e6
+                    for role, pids in up.roles.items()
+                }
             costs = " ".join(f"{role} {cost:.0f}" for role, cost in cpu.items())
             print(
                 f"  {pushes:.0f} pushes/s, {found['median'] * 1e3:.1f} ms median, {found['p99'] * 1e3:.1f} p99  [us a push: {costs}]",
@@ -252,7 +285,15 @@ def push(stand: Stand) -> list[Line]:
             held = found["p99"] <= 0.05
             if held or len(lines) == 2:
                 unit = "pushes/s" if held else f"pushes/s, p99 {found['p99'] * 1e3:.0f} ms"
-                lines[2:] = [Line(what="pushes, 4 sockets each", value=pushes, unit=unit, goal=4_000, detail=detail)]
+                lines[2:] = [
+                    Line(
+                        what="pushes, 4 sockets each",
+                        value=pushes,
+                        unit=unit,
+                        goal=4_000,
+                        detail=detail,
+                    )
+                ]
             if not held:
                 break
     return lines
@@ -271,7 +312,15 @@ def sockets(stand: Stand) -> list[Line]:
             after = memory([web.pid])
     each = (after - before) / count / 1024
     print(f"  {count} sockets: {before / 2**20:.0f} -> {after / 2**20:.0f} MiB", flush=True)
-    return [Line(what=f"memory a socket, {count:,} in one web process", value=each, unit="KB", goal=40, less=True)]
+    return [
+        Line(
+            what=f"memory a socket, {count:,} in one web process",
+            value=each,
+            unit="KB",
+            goal=40,
+            less=True,
+        )
+    ]
 
 
 def waiting(stand: Stand) -> list[Line]:
@@ -344,19 +393,32 @@ def overload(stand: Stand) -> list[Line]:
         begin = memory([first])
         alone = up.measure(2 * stand.options.seconds)
         end, longest = memory([first]), up.longest_wait()
-        mib = {name: value / 2**20 for name, value in (("calm", calm), ("begin", begin), ("end", end))}
+        mib = {
+            name: value / 2**20 for name, value in (("calm", calm), ("begin", begin), ("end", end))
+        }
         said = ", ".join(f"{value:.1f} MiB {name}" for name, value in mib.items())
-        print(f"  {have:6} jobs, one worker {alone}; {longest * 1e3:.0f} ms the longest wait; {said}", flush=True)
+        print(
+            f"  {have:6} jobs, one worker {alone}; {longest * 1e3:.0f} ms the longest wait; {said}",
+            flush=True,
+        )
         begun = time.time()
         second = up.start_worker()
         took = _takes_part(up, second, begun)
         both = up.measure(stand.options.seconds)
         came, own = _since(up, second, begun)
         print(f"  two workers {both}; {own:.0f}/s by the second since its first poll", flush=True)
-        print(f"  its first poll after {came:.1f} s, {FAIR:.0%} of the cycles after {took:.1f} s", flush=True)
+        print(
+            f"  its first poll after {came:.1f} s, {FAIR:.0%} of the cycles after {took:.1f} s",
+            flush=True,
+        )
     shown = "" if alone.median >= OVERLOADED else ", one worker was enough"
     about = {"jobs": have, "alone": alone.json()}
-    sharing = {"first poll": came, "from its first poll": took - came, "second": own, "both": both.json()}
+    sharing = {
+        "first poll": came,
+        "from its first poll": took - came,
+        "second": own,
+        "both": both.json(),
+    }
     return [
         Line(what="growth of a worker while it has too much to do", value=mib["end"] - mib["begin"], unit=f"MiB{shown}", goal=5,
              less=True, detail=about | mib),
@@ -377,7 +439,9 @@ def _takes_part(up: Bench, worker: Process, begun: float) -> float:
     while (took := time.time() - 0.6 - begun) < LIMIT:  # by then it is written down
         if record.exists():
             window = begun + took - 1, begun + took
-            own, every = (span(each, *window, {}) for each in ([record], up.directory.glob("*.record")))
+            own, every = (
+                span(each, *window, {}) for each in ([record], up.directory.glob("*.record"))
+            )
             if own.rate >= FAIR * every.rate > 0:
                 return took
         time.sleep(0.1)
@@ -397,26 +461,53 @@ def _since(up: Bench, worker: Process, begun: float) -> tuple[float, float]:
 def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) -> Span:
     folder = stand.folder(f"celery-{kind}")
     folder.mkdir()
-    env = os.environ | {"AMQP_URL": stand.broker.new_vhost("celery"), "BENCH_PEER": kind, "BENCH_RECORDS": str(folder)}
+    env = os.environ | {
+        "AMQP_URL": stand.broker.new_vhost("celery"),
+        "BENCH_PEER": kind,
+        "BENCH_RECORDS": str(folder),
+    }
     backend = DemoBackend(folder) if kind == "requests" else None
     workers: list[Process] = []
     try:
         if backend:
             env["DEMO_BACKEND_URL"] = backend.start().url
-        command = [sys.executable, "-m", "celery", "-A", "tests.bench.peers", "worker", "-l", "ERROR", *pool]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tests.bench.peers",
+            "worker",
+            "-l",
+            "ERROR",
+            *pool,
+        ]
         command += ["--without-gossip", "--without-mingle"]
         for n in range(2):
-            worker = Process(f"celery{n}", [*command, "-n", f"bench{n}@localhost"], log=folder / f"{n}.log", env=env)
+            worker = Process(
+                f"celery{n}",
+                [*command, "-n", f"bench{n}@localhost"],
+                log=folder / f"{n}.log",
+                env=env,
+            )
             workers.append(worker.start())
         time.sleep(6)
         assert stand.broker.node
         assert stand.broker.node.process
-        roles = {"worker": [each.pid for each in workers], "broker": [stand.broker.node.process.pid]}
+        roles = {
+            "worker": [each.pid for each in workers],
+            "broker": [stand.broker.node.process.pid],
+        }
         if backend:
             roles["backend"] = [backend.process.pid]
 
         def add(count: int) -> None:
-            subprocess.run([sys.executable, "-m", "tests.bench.peers", str(count)], env=env, cwd=ROOT, check=True)
+            subprocess.run(
+                [sys.executable, "-m", "tests.bench.peers", str(count)],
+                env=env,
+                cwd=ROOT,
+                check=True,
+            )
 
         def measure(seconds: float) -> Span:
             begun, before = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
@@ -436,22 +527,51 @@ def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) 
 
 def celery_eta(stand: Stand) -> list[Line]:
     """Celery, countdown held in the workers' memory."""
-    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], stand.sizes("celery_eta", range(500, 4_001, 250)))
-    return [_poll_lines("Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll")]
+    found = _celery(
+        stand,
+        "eta",
+        ["-P", "prefork", "-c", "1"],
+        stand.sizes("celery_eta", range(500, 4_001, 250)),
+    )
+    return [
+        _poll_lines(
+            "Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll"
+        )
+    ]
 
 
 def celery_native(stand: Stand) -> list[Line]:
     """Celery's native delayed delivery on quorum queues."""
-    found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], stand.sizes("celery_native", range(100, 1_001, 100)))
-    return [_poll_lines("Celery, native delayed delivery, no ledger", found, None, peer=True, group="poll")]
+    found = _celery(
+        stand,
+        "native",
+        ["-P", "prefork", "-c", "1"],
+        stand.sizes("celery_native", range(100, 1_001, 100)),
+    )
+    return [
+        _poll_lines(
+            "Celery, native delayed delivery, no ledger", found, None, peer=True, group="poll"
+        )
+    ]
 
 
 def celery_requests(stand: Stand) -> list[Line]:
     """Celery with one GET a job by requests."""
     found = _celery(
-        stand, "requests", ["-P", "threads", "-c", "8"], stand.sizes("celery_requests", range(150, 3_001, 150))
+        stand,
+        "requests",
+        ["-P", "threads", "-c", "8"],
+        stand.sizes("celery_requests", range(150, 3_001, 150)),
     )
-    return [_poll_lines("Celery with requests, one request a job, no ledger", found, None, peer=True, group="http")]
+    return [
+        _poll_lines(
+            "Celery with requests, one request a job, no ledger",
+            found,
+            None,
+            peer=True,
+            group="http",
+        )
+    ]
 
 
 SCENARIOS: dict[str, Callable[[Stand], list[Line]]] = {

@@ -36,7 +36,12 @@ class Socket(asyncio.Protocol):
         """Ask for the upgrade."""
         self.transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = [f"GET {self.path} HTTP/1.1", f"Host: {self.host}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines = [
+            f"GET {self.path} HTTP/1.1",
+            f"Host: {self.host}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+        ]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
         self.transport.write("\r\n".join(lines).encode())
 
@@ -96,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--sockets", type=int, required=True)
-    parser.add_argument("--each", type=int, default=0, help="sockets of one audience; 0: a session of its own each")
+    parser.add_argument(
+        "--each", type=int, default=0, help="sockets of one audience; 0: a session of its own each"
+    )
     parser.add_argument("--seconds", type=float, default=10)
     import uvloop
 

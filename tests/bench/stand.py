@@ -82,8 +82,16 @@ class Bench(Stack):
     ) -> None:
         directory.mkdir(parents=True)
         (directory / "backends.toml").write_text(tables)
-        own = {"PROGROCK_BACKENDS": str(directory / "backends.toml"), "PROGROCK_LOG_LEVEL": "WARNING"}
-        own |= {"DEBUG": "0", "PROGROCK_HTTPS": "0", "ALLOWED_HOSTS": "127.0.0.1", "PROGROCK_ANONYMOUS": "1"}
+        own = {
+            "PROGROCK_BACKENDS": str(directory / "backends.toml"),
+            "PROGROCK_LOG_LEVEL": "WARNING",
+        }
+        own |= {
+            "DEBUG": "0",
+            "PROGROCK_HTTPS": "0",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "PROGROCK_ANONYMOUS": "1",
+        }
         super().__init__(directory, broker, database_url=database_url, env=own | dict(env or {}))
         assert broker.node
         assert broker.node.process
@@ -96,7 +104,9 @@ class Bench(Stack):
         """Start one more `runworker`, with its stop-watch."""
         name = f"worker{next(self._numbers)}"
         own = {"BENCH_RECORD": str(self.directory / f"{name}.record"), **(env or {})}
-        worker = self._process(name, [sys.executable, "-m", "tests.bench.worker", *queues], own).start()
+        worker = self._process(
+            name, [sys.executable, "-m", "tests.bench.worker", *queues], own
+        ).start()
         self.roles.setdefault("worker", []).append(worker.pid)
         return worker
 
@@ -110,7 +120,13 @@ class Bench(Stack):
         """Run `tests.bench.fill`."""
         command = [sys.executable, "-m", "tests.bench.fill", *args]
         done = subprocess.run(
-            command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"fill {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
@@ -137,7 +153,10 @@ class Bench(Stack):
         ended, after = time.time(), {role: cpu_seconds(pids) for role, pids in self.roles.items()}
         time.sleep(0.6)  # until the workers have written it down
         return span(
-            self.directory.glob("*.record"), begun, ended, {role: after[role] - before[role] for role in before}
+            self.directory.glob("*.record"),
+            begun,
+            ended,
+            {role: after[role] - before[role] for role in before},
         )
 
 

@@ -20,9 +20,9 @@ def main() -> None:
     """Run the command, with each backend's `poll` wrapped; a note a message is all that it costs."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
-    from broker.holding import Due
-    from consumers.management.commands import runworker
-    from consumers.poller import Poller
+    from progrock.broker.holding import Due
+    from progrock.consumers.poller import Poller
+    from progrock.management.commands import runworker
 
     parts_of_round: ContextVar[Sequence[Due]] = ContextVar("parts_of_round")
     record = Path(os.environ["BENCH_RECORD"]).open("ab", buffering=1 << 20)  # noqa: SIM115  closed by the process's end
@@ -33,7 +33,11 @@ def main() -> None:
             nonlocal flushed
             now = time.time()
             for part in parts_of_round.get():
-                record.write(RECORD.pack(now, now - part.tasks[0].due, now - part.tasks[-1].due, len(part.tasks)))
+                record.write(
+                    RECORD.pack(
+                        now, now - part.tasks[0].due, now - part.tasks[-1].due, len(part.tasks)
+                    )
+                )
             if now - flushed > FLUSH:
                 flushed = now
                 record.flush()

@@ -35,7 +35,9 @@ async def chromium() -> AsyncIterator[Browser]:
                 executable_path=shutil.which("chromium"), args=ARGS, timeout=2 * PATIENCE * 1000
             )
         except Error as error:
-            pytest.skip(f"Chromium is not installed: `make test` installs it ({error.message.splitlines()[0]})")
+            pytest.skip(
+                f"Chromium is not installed: `make test` installs it ({error.message.splitlines()[0]})"
+            )
         yield browser
         await browser.close()
 
@@ -45,7 +47,9 @@ def site(stack: Callable[..., Stack]) -> Stack:
     """A whole ProgRock with a user `ada` (password `ada`)."""
     running = stack()
     running.manage(
-        "shell", "-c", "from django.contrib.auth.models import User; User.objects.create_user('ada', '', 'ada')"
+        "shell",
+        "-c",
+        "from django.contrib.auth.models import User; User.objects.create_user('ada', '', 'ada')",
     )
     return running
 
@@ -59,11 +63,16 @@ async def new_page(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[P
     def watch(page: Page) -> None:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
-            "console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None
+            "console",
+            lambda said: (
+                complaints.append(said.text) if "Content Security Policy" in said.text else None
+            ),
         )
 
     async def make(**options: Any) -> Page:
-        context = await chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context = await chromium.new_context(
+            **{"viewport": {"width": 1200, "height": 900}, **options}
+        )
         context.set_default_timeout(PATIENCE * 1000)
         context.on("page", watch)
         contexts.append(context)

@@ -24,13 +24,17 @@ class JobsPage:
         """Wait until the snapshot has come."""
         await expect(self.connection).to_have_text("Connection: Live")
 
-    async def fill(self, backend: str = "render", seconds: float = 3, outcome: str = "succeed") -> None:
+    async def fill(
+        self, backend: str = "render", seconds: float = 3, outcome: str = "succeed"
+    ) -> None:
         """Fill in the form."""
         await self.page.get_by_label("Backend").select_option(backend)
         await self.page.get_by_label("Length in seconds").fill(str(seconds))
         await self.page.get_by_label("What should happen").select_option(outcome)
 
-    async def start(self, backend: str = "render", seconds: float = 3, outcome: str = "succeed") -> Locator:
+    async def start(
+        self, backend: str = "render", seconds: float = 3, outcome: str = "succeed"
+    ) -> Locator:
         """Start a job and return its card."""
         await self.fill(backend, seconds, outcome)
         count = await self.cards.count()

@@ -71,7 +71,9 @@ async def test_by_keyboard_alone(visitor: Visitor) -> None:
         await keyboard.press("Tab")
     await expect(focused).to_have_text("Start")
     await keyboard.press("Tab")
-    await expect(focused).to_have_accessible_name(f"Cancel {await part(card, 'name').text_content()}")
+    await expect(focused).to_have_accessible_name(
+        f"Cancel {await part(card, 'name').text_content()}"
+    )
     await keyboard.press("Space")
     await ends(card, "cancelled")
     await expect(card).to_be_focused()
@@ -100,9 +102,17 @@ async def test_bars_are_labelled_by_their_job_and_are_no_live_region(visitor: Vi
     await expect(jobs.page.get_by_role("progressbar", name=name or "", exact=True)).to_have_count(1)
     await expect(jobs.page.get_by_role("group", name=name or "", exact=True)).to_have_count(1)
     assert (
-        await jobs.page.locator("job-progress").locator("[aria-live], [role=status], [role=alert], output").count() == 0
+        await jobs.page.locator("job-progress")
+        .locator("[aria-live], [role=status], [role=alert], output")
+        .count()
+        == 0
     )
-    assert await jobs.page.locator(":is([aria-live], [role=status], [role=alert], output) job-progress").count() == 0
+    assert (
+        await jobs.page.locator(
+            ":is([aria-live], [role=status], [role=alert], output) job-progress"
+        ).count()
+        == 0
+    )
 
 
 async def test_one_polite_region_speaks_of_states_and_quarters_and_at_most_once_in_five_seconds(

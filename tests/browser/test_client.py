@@ -35,7 +35,14 @@ def frame(version: int = 1, **fields: Any) -> dict[str, Any]:
     state = fields.get("state", "running")
     complete = state not in ("queued", "starting", "running")
     created = "2026-01-02T03:04:05Z"
-    base = {"type": "job", "job": JOB, "request": None, "backend": "render", "version": version, "state": state}
+    base = {
+        "type": "job",
+        "job": JOB,
+        "request": None,
+        "backend": "render",
+        "version": version,
+        "state": state,
+    }
     more = {
         "progress": None,
         "complete": complete,
@@ -82,7 +89,9 @@ def server() -> Server:
 
 
 @pytest.fixture
-def embed(new_page: Callable[..., Awaitable[Page]], server: Server) -> Callable[..., Awaitable[Page]]:
+def embed(
+    new_page: Callable[..., Awaitable[Page]], server: Server
+) -> Callable[..., Awaitable[Page]]:
     """A page at host.test with this body, under a strict CSP; `answers`: what is served at other paths."""
 
     async def make(body: str = "", **answers: dict[str, Any]) -> Page:
@@ -131,10 +140,17 @@ async def hears(page: Page, type_: str, count: int = 1) -> list[Any]:
     return found
 
 
-async def test_a_start_resolves_with_the_first_frame_of_its_request(client: Page, server: Server) -> None:
+async def test_a_start_resolves_with_the_first_frame_of_its_request(
+    client: Page, server: Server
+) -> None:
     await client.evaluate(START, {"backend": "render", "params": {"seconds": 3}})
     message = await server.message()
-    assert message == {"action": "start", "backend": "render", "params": {"seconds": 3}, "request": message["request"]}
+    assert message == {
+        "action": "start",
+        "backend": "render",
+        "params": {"seconds": 3},
+        "request": message["request"],
+    }
     assert re.fullmatch("[0-9a-f]{32}", message["request"])
     server.send(frame(job="another", request="other"))
     server.send(frame(request=message["request"]))
@@ -144,9 +160,13 @@ async def test_a_start_resolves_with_the_first_frame_of_its_request(client: Page
 async def test_a_start_rejects_with_the_servers_code(client: Page, server: Server) -> None:
     await client.evaluate(START, {})
     request = (await server.message())["request"]
-    server.send({"type": "error", "code": "too_many_jobs", "message": "Too many.", "request": request})
+    server.send(
+        {"type": "error", "code": "too_many_jobs", "message": "Too many.", "request": request}
+    )
     await expect(client).to_have_title("ProgressError too_many_jobs")
-    server.send({"type": "error", "code": "unknown_job", "message": "No such job.", "request": None})
+    server.send(
+        {"type": "error", "code": "unknown_job", "message": "No such job.", "request": None}
+    )
     assert [error["code"] for error in await hears(client, "error")] == ["unknown_job"]
 
 
@@ -155,7 +175,9 @@ async def test_params_that_no_frame_can_hold_are_refused_here(client: Page) -> N
     await expect(client).to_have_title("ProgressError too_large")
 
 
-async def test_an_unanswered_start_is_sent_again_with_the_same_request(client: Page, server: Server) -> None:
+async def test_an_unanswered_start_is_sent_again_with_the_same_request(
+    client: Page, server: Server
+) -> None:
     await client.evaluate(START, {"request": "mine"})
     first = await server.message()
     await server.socket.close(code=1012)
@@ -169,7 +191,9 @@ async def test_an_unanswered_start_is_sent_again_with_the_same_request(client: P
     assert server.messages.empty()
 
 
-async def test_a_cancel_while_offline_is_sent_once_the_connection_is_back(client: Page, server: Server) -> None:
+async def test_a_cancel_while_offline_is_sent_once_the_connection_is_back(
+    client: Page, server: Server
+) -> None:
     server.send(frame())
     await hears(client, "job")
     await server.socket.close(code=1012)
@@ -222,11 +246,21 @@ async def test_a_refused_login_is_told_and_ends_the_trying(client: Page, server:
     await client.clock.run_for(30_000)
     refused = await asyncio.wait_for(server.sockets.get(), PATIENCE)
     await client.evaluate(START, {})
-    refused.send(json.dumps({"type": "error", "code": "login_required", "message": "Sign in.", "request": None}))
+    refused.send(
+        json.dumps(
+            {"type": "error", "code": "login_required", "message": "Sign in.", "request": None}
+        )
+    )
     await refused.close(code=4401)
-    assert (await hears(client, "state", 3))[-1] == {"state": "refused", "message": "Sign in.", "before": "offline"}
+    assert (await hears(client, "state", 3))[-1] == {
+        "state": "refused",
+        "message": "Sign in.",
+        "before": "offline",
+    }
     await expect(client).to_have_title("ProgressError login_required")
-    assert await client.evaluate("socket.jobs.size") == 0, "what the visitor may not see any more is still here"
+    assert await client.evaluate("socket.jobs.size") == 0, (
+        "what the visitor may not see any more is still here"
+    )
     await client.clock.run_for(120_000)
     assert server.sockets.empty()
 
@@ -247,7 +281,9 @@ async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
         await hears(client, "state", 2)
     await client.clock.run_for(2_000)
     assert server.sockets.empty()
-    await client.clock.run_for(6_500)  # and never so rare that a page is stale 10 s after a recovery
+    await client.clock.run_for(
+        6_500
+    )  # and never so rare that a page is stale 10 s after a recovery
     await server.connected()
 
 
@@ -258,21 +294,35 @@ def element(page: Page) -> Locator:
     return page.locator("job-progress")
 
 
-async def test_an_element_shows_its_job_on_anybodys_page(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
-    page = await embed(f'<job-progress job="{JOB}"></job-progress><job-progress job="other"></job-progress>')
+async def test_an_element_shows_its_job_on_anybodys_page(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(
+        f'<job-progress job="{JOB}"></job-progress><job-progress job="other"></job-progress>'
+    )
     await server.connected(frame(progress=41.9, message="<b>half</b> way"), frame(job="other"))
     card = element(page).first
     await expect(part(card, "name")).to_have_text("render 3f2a")
     await expect(part(card, "percent")).to_have_text("41 %")
     await expect(part(card, "message")).to_have_text("<b>half</b> way")
-    server.send(frame(2, state="succeeded", progress=100, result={"html": "<img src=x>"}, ended="2026-01-02T04:14:05Z"))
+    server.send(
+        frame(
+            2,
+            state="succeeded",
+            progress=100,
+            result={"html": "<img src=x>"},
+            ended="2026-01-02T04:14:05Z",
+        )
+    )
     await expect(part(card, "result")).to_contain_text("<img src=x>")
     await expect(part(card, "time")).to_contain_text("took 1 h 10 min")
     await expect(part(card, "cancel")).to_be_hidden()
     assert server.sockets.empty(), "two elements, one socket"
 
 
-async def test_the_element_cancels_once(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+async def test_the_element_cancels_once(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
     page = await embed(f'<job-progress job="{JOB}" label="Invoice export"></job-progress>')
     await server.connected(frame())
     await page.get_by_role("button", name="Cancel Invoice export").click()
@@ -297,10 +347,14 @@ async def test_a_backend_that_cannot_cancel_has_no_button(
     await expect(part(element(page), "cancel")).to_be_hidden()
 
 
-async def test_a_large_result_is_a_link(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+async def test_a_large_result_is_a_link(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
     page = await embed(f'<job-progress job="{JOB}"></job-progress>')
     await server.connected(frame(state="succeeded", result=None, result_url=f"/jobs/{JOB}"))
-    await expect(page.get_by_role("link", name="Open the whole result")).to_have_attribute("href", f"/jobs/{JOB}")
+    await expect(page.get_by_role("link", name="Open the whole result")).to_have_attribute(
+        "href", f"/jobs/{JOB}"
+    )
 
 
 async def test_a_failed_job_that_never_knew_its_progress_has_no_bar(
@@ -312,7 +366,9 @@ async def test_a_failed_job_that_never_knew_its_progress_has_no_bar(
     await expect(part(element(page), "progress")).to_be_hidden()
 
 
-async def test_an_element_says_when_it_is_out_of_touch(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+async def test_an_element_says_when_it_is_out_of_touch(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
     page = await embed(f'<job-progress job="{JOB}"></job-progress>')
     await server.connected(frame())
     await expect(part(element(page), "state")).to_have_text("Running")
@@ -329,9 +385,18 @@ async def test_an_element_says_when_it_is_out_of_touch(embed: Callable[..., Awai
 async def test_the_template_tag_shows_a_job_before_any_script_runs(
     embed: Callable[..., Awaitable[Page]], server: Server
 ) -> None:
-    job = Job(id=JOB, backend="render", state="running", progress=41.9, message="Half < way", audience="user:1")
+    job = Job(
+        id=JOB,
+        backend="render",
+        state="running",
+        progress=41.9,
+        message="Half < way",
+        audience="user:1",
+    )
     page = await embed(
-        Template("{% load progrock %}{% job_progress job %}{% job_progress job %}").render(Context({"job": job}))
+        Template("{% load progrock %}{% job_progress job %}{% job_progress job %}").render(
+            Context({"job": job})
+        )
     )
     await expect(page.locator("script")).to_have_count(2)  # the page's own, and one for both tags
     card = element(page).first
@@ -344,21 +409,40 @@ async def test_the_template_tag_shows_a_job_before_any_script_runs(
     await expect(part(card, "percent")).to_have_text("50 %")
     await expect(part(card, "progress")).to_have_count(1)
     assert await bar.evaluate("bar => bar.marked"), "the bar was built anew"
-    order = ["name", "state", "cancel", "progress", "percent", "message", "error", "result", "connection", "time"]
-    assert await card.locator("> *").evaluate_all("parts => parts.map(part => part.dataset.part)") == order
+    order = [
+        "name",
+        "state",
+        "cancel",
+        "progress",
+        "percent",
+        "message",
+        "error",
+        "result",
+        "connection",
+        "time",
+    ]
+    assert (
+        await card.locator("> *").evaluate_all("parts => parts.map(part => part.dataset.part)")
+        == order
+    )
 
 
 async def test_a_job_too_old_for_the_snapshot_is_asked_for(
     embed: Callable[..., Awaitable[Page]], server: Server
 ) -> None:
     tag = Template("{% load progrock %}{% job_progress job label='Invoice <1>' %}")
-    page = await embed(tag.render(Context({"job": JOB})), job=frame(9, state="succeeded", progress=100, result="done"))
+    page = await embed(
+        tag.render(Context({"job": JOB})),
+        job=frame(9, state="succeeded", progress=100, result="done"),
+    )
     await server.connected()
     await expect(part(element(page), "name")).to_have_text("Invoice <1>")
     await expect(part(element(page), "result")).to_contain_text("done")
 
 
-async def test_somebody_elses_job_is_not_available(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+async def test_somebody_elses_job_is_not_available(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
     tag = Template("{% load progrock %}{% job_progress job %}")
     page = await embed(tag.render(Context({"job": JOB})))
     await server.connected()
@@ -366,9 +450,13 @@ async def test_somebody_elses_job_is_not_available(embed: Callable[..., Awaitabl
     await expect(part(element(page), "cancel")).to_be_hidden()
 
 
-async def test_an_element_tells_the_page_of_each_change(embed: Callable[..., Awaitable[Page]], server: Server) -> None:
+async def test_an_element_tells_the_page_of_each_change(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
     page = await embed(f'<job-progress job="{JOB}"></job-progress>')
-    await page.evaluate("document.addEventListener('job', ({ detail }) => { document.title += ' ' + detail.version; })")
+    await page.evaluate(
+        "document.addEventListener('job', ({ detail }) => { document.title += ' ' + detail.version; })"
+    )
     await server.connected(frame())
     server.send(frame(2))
     server.send(frame(2))

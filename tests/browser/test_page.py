@@ -42,9 +42,13 @@ async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None
     await expect(jobs.page.locator("#empty")).to_be_hidden()
 
 
-async def test_jobs_run_side_by_side_and_one_that_cannot_tell_has_no_percentage(visitor: Visitor) -> None:
+async def test_jobs_run_side_by_side_and_one_that_cannot_tell_has_no_percentage(
+    visitor: Visitor,
+) -> None:
     jobs = await visitor()
-    render, transcribe, report = [await jobs.start(backend, 120) for backend in ("render", "transcribe", "report")]
+    render, transcribe, report = [
+        await jobs.start(backend, 120) for backend in ("render", "transcribe", "report")
+    ]
     for card in (render, transcribe, report):
         await expect(card).to_have_attribute("state", "running")
     await expect(part(render, "percent")).to_have_text(re.compile(r"^\d+ %$"))
@@ -58,7 +62,9 @@ async def test_a_failure_shows_its_reason(visitor: Visitor) -> None:
     jobs = await visitor()
     card = await jobs.start(seconds=1, outcome="fail")
     await ends(card, "failed")
-    await expect(part(card, "error")).to_have_text("The renderer ran out of memory while it encoded the film")
+    await expect(part(card, "error")).to_have_text(
+        "The renderer ran out of memory while it encoded the film"
+    )
 
 
 async def test_a_stalled_job_can_be_cancelled(visitor: Visitor) -> None:
@@ -157,7 +163,9 @@ async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, si
         await expect(jobs.connection).to_have_text("Connection: Offline")
         await expect(jobs.page.locator("#notice")).to_contain_text("Your jobs run on")
         await jobs.page.get_by_role("button", name="Start", exact=True).click()
-        await expect(jobs.page.locator("#unsent")).to_have_text("1 job starts as soon as the connection is back.")
+        await expect(jobs.page.locator("#unsent")).to_have_text(
+            "1 job starts as soon as the connection is back."
+        )
     finally:
         await asyncio.to_thread(site.start_web)
     await jobs.is_live()
@@ -172,7 +180,9 @@ async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, si
 
 async def test_what_the_server_refuses_is_told(visitor: Visitor) -> None:
     jobs = await visitor()
-    await jobs.page.get_by_label("Backend").evaluate("select => { select.options[0].value = 'nonsense'; }")
+    await jobs.page.get_by_label("Backend").evaluate(
+        "select => { select.options[0].value = 'nonsense'; }"
+    )
     await jobs.page.get_by_role("button", name="Start", exact=True).click()
     await expect(jobs.problem).to_contain_text("There is no backend 'nonsense'")
     await expect(jobs.cards).to_have_count(0)

@@ -109,7 +109,11 @@ class Run:
         while time.time() < until:
             await asyncio.sleep(1)
             with suppress(Exception):  # busy, perhaps
-                ended = {entry.request for entry in await away(self.world.audit.entries) if entry.state in ENDED}
+                ended = {
+                    entry.request
+                    for entry in await away(self.world.audit.entries)
+                    if entry.state in ENDED
+                }
                 if all(wish.job and wish.request in ended for _, _, wish in self.wishes):
                     return True
         return False
@@ -123,7 +127,11 @@ def wishes(
     for number in range(options.jobs):
         late = number >= options.jobs * 5 / 6
         at = options.seconds + draw.uniform(0, 2) if late else draw.uniform(0, options.seconds)
-        seconds = AFTERMATH + draw.uniform(2.5, 4.5) if late else draw.uniform(options.shortest, options.longest)
+        seconds = (
+            AFTERMATH + draw.uniform(2.5, 4.5)
+            if late
+            else draw.uniform(options.shortest, options.longest)
+        )
         chance = draw.random()
         wish = Wish(
             request=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
@@ -145,7 +153,9 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
 
     me = asyncio.current_task()
     assert me
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # stop what was started
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGTERM, me.cancel
+    )  # stop what was started
     draw = random.Random(options.seed)
     cluster = Cluster(directory, options.amqp, options.node_command)
     postgres = Postgres() if options.database == "postgres" else None
@@ -156,17 +166,28 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         if cluster.node:
             await away(cluster.node.start)
         if postgres:
-            postgres.process.command += ["-c", "synchronous_commit=on"]  # what was acknowledged outlives a kill
+            postgres.process.command += [
+                "-c",
+                "synchronous_commit=on",
+            ]  # what was acknowledged outlives a kill
             await away(postgres.start)
         world = await away(
-            World, directory / "chaos", cluster, gate, postgres, webs=options.webs, workers=options.workers
+            World,
+            directory / "chaos",
+            cluster,
+            gate,
+            postgres,
+            webs=options.webs,
+            workers=options.workers,
         )
         await away(world.begin)
         say(
             f"seed {options.seed}: {cluster.version}, {options.database}, {options.webs} web servers, {options.workers} workers, "
             f"{options.jobs} jobs of {options.shortest:g} to {options.longest:g} s, {options.clients} sockets"
         )
-        visitors = [Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))]
+        visitors = [
+            Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))
+        ]
         ports = [str(port) for port in world.webs]
         clients = [Client(n, visitors[n % len(visitors)], ports) for n in range(options.clients)]
         run = Run(
@@ -177,11 +198,15 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             options.seconds,
             options.fresh,
         )
-        for client in clients:  # the first socket of a visitor gets the session's cookie, the second one brings it
+        for client in (
+            clients
+        ):  # the first socket of a visitor gets the session's cookie, the second one brings it
             background.append(asyncio.create_task(client.run()))
             while not client.connects:
                 await asyncio.sleep(0.01)
-        background += [asyncio.create_task(work()) for work in (run.send_wishes, run.supervise, run.compare)]
+        background += [
+            asyncio.create_task(work()) for work in (run.send_wishes, run.supervise, run.compare)
+        ]
         await asyncio.sleep(2)
         await run.rampage.run(options.seconds)
         say("all is left alone now")
@@ -202,16 +227,24 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             {name for name, kind in KINDS.items() if not kind[2]},
             run.rampage.calm,
         )
-        verdict.stale = run.stale + [f"client {c.number} went back: {job}" for c in clients for job in c.went_back]
+        verdict.stale = run.stale + [
+            f"client {c.number} went back: {job}" for c in clients for job in c.went_back
+        ]
         verdict.fallen = world.fallen
         verdict.faults, verdict.checked = len(run.rampage.faults), run.checked
-        verdict.spared = "RabbitMQ itself was never ended: no --node-command" if cluster.spared else ""
+        verdict.spared = (
+            "RabbitMQ itself was never ended: no --node-command" if cluster.spared else ""
+        )
         tracebacks = world.tracebacks()
-        verdict.tracebacks = [line for line, ours in tracebacks if ours and not any(known in line for known in KNOWN)]
+        verdict.tracebacks = [
+            line for line, ours in tracebacks if ours and not any(known in line for known in KNOWN)
+        ]
         connects = sum(client.connects for client in clients)
         say(f"{connects} connects of {len(clients)} sockets")
         for (line, ours), count in sorted(Counter(tracebacks).items()):
-            say(f"a traceback {'of ours' if ours else 'of a library'} was logged, {count} times: {line}")
+            say(
+                f"a traceback {'of ours' if ours else 'of a library'} was logged, {count} times: {line}"
+            )
         return verdict
     finally:
         for task in background:
@@ -229,7 +262,9 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
 def main() -> None:
     """Run, print the table, and end with 1 where the promise was broken."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=120, help="how long things are broken")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
@@ -240,13 +275,22 @@ def main() -> None:
     parser.add_argument("--webs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument(
-        "--fresh", type=float, default=FRESH, help="seconds after which a screen must show what is in the ledger"
+        "--fresh",
+        type=float,
+        default=FRESH,
+        help="seconds after which a screen must show what is in the ledger",
     )
     parser.add_argument(
-        "--hold", type=float, default=12.0, help="seconds that a fault lasts at most, long freezes excepted"
+        "--hold",
+        type=float,
+        default=12.0,
+        help="seconds that a fault lasts at most, long freezes excepted",
     )
     parser.add_argument(
-        "--limit", type=float, default=180.0, help="seconds beyond the longest job until all must have ended"
+        "--limit",
+        type=float,
+        default=180.0,
+        help="seconds beyond the longest job until all must have ended",
     )
     parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
     parser.add_argument("--node-command", default=os.environ.get("PROGROCK_TEST_NODE_COMMAND", ""))
@@ -256,7 +300,9 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="progrock-chaos-"))
     verdict = asyncio.run(chaos(options, directory))
     print(verdict.table())
-    print(f"seed {options.seed}: {'the promise was kept' if verdict.passed else 'THE PROMISE WAS BROKEN'}")
+    print(
+        f"seed {options.seed}: {'the promise was kept' if verdict.passed else 'THE PROMISE WAS BROKEN'}"
+    )
     if verdict.passed and not options.keep:
         shutil.rmtree(directory, ignore_errors=True)
     else:

@@ -61,7 +61,9 @@ class Audit:
         """Begin the history."""
         if self._url.startswith("sqlite:///"):
             with closing(self._sqlite()) as connection:
-                table = f"CREATE TABLE chaos_history (n integer PRIMARY KEY AUTOINCREMENT, {_COLUMNS});"
+                table = (
+                    f"CREATE TABLE chaos_history (n integer PRIMARY KEY AUTOINCREMENT, {_COLUMNS});"
+                )
                 notes = "".join(_SQLITE_NOTE.format(event=event) for event in ("INSERT", "UPDATE"))
                 connection.executescript(table + notes)
         else:
@@ -70,7 +72,9 @@ class Audit:
 
     def entries(self) -> list[Entry]:
         """All jobs."""
-        rows = self._rows("SELECT id, coalesce(request, ''), backend, state, version, error FROM progrock_job")
+        rows = self._rows(
+            "SELECT id, coalesce(request, ''), backend, state, version, error FROM progrock_job"
+        )
         return [Entry(_dashed(row[0]), *row[1:]) for row in rows]
 
     def history(self) -> dict[str, list[Change]]:
@@ -90,12 +94,17 @@ class Audit:
             return connection.execute(sql).fetchall()
 
     def _sqlite(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
+        return sqlite3.connect(
+            self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None
+        )
 
     def lock(self) -> sqlite3.Connection:
         """SQLite only: nobody else can write until this is closed."""
         connection = sqlite3.connect(
-            self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None, check_same_thread=False
+            self._url.removeprefix("sqlite:///"),
+            timeout=30,
+            isolation_level=None,
+            check_same_thread=False,
         )
         connection.execute("BEGIN IMMEDIATE")
         return connection

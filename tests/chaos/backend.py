@@ -37,7 +37,9 @@ class Kept(Tasks):
         known = key in self.by_key
         task = super().start(params, key)
         if not known:
-            kept = {name: getattr(task, name) for name in ("id", "seconds", "outcome", "steps", "began")}
+            kept = {
+                name: getattr(task, name) for name in ("id", "seconds", "outcome", "steps", "began")
+            }
             self.write({"task": kept, "key": key, "at": time.time()})
         return task
 
@@ -97,7 +99,11 @@ async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     tasks, at, status = request.app[TASKS], time.time(), 0
     assert isinstance(tasks, Kept)
-    ids = [request.match_info["id"]] if "id" in request.match_info else request.query.get("ids", "").split(",")
+    ids = (
+        [request.match_info["id"]]
+        if "id" in request.match_info
+        else request.query.get("ids", "").split(",")
+    )
     line: dict[str, Any] = {
         "method": request.method,
         "ids": ids,

@@ -79,7 +79,9 @@ class Client:
         self._turn += 1
         async with asyncio.timeout(CONNECT):
             socket = await session.ws_connect(
-                f"ws://127.0.0.1:{self.webs[self._turn % len(self.webs)]}/prog/", max_msg_size=0, timeout=_QUICK
+                f"ws://127.0.0.1:{self.webs[self._turn % len(self.webs)]}/prog/",
+                max_msg_size=0,
+                timeout=_QUICK,
             )
         try:
             while True:
@@ -131,7 +133,14 @@ class Client:
     async def _ask(self, wish: Wish) -> None:
         if wish.job is None:
             params = {"seconds": wish.seconds, "outcome": wish.outcome}
-            await self._send({"action": "start", "backend": wish.backend, "params": params, "request": wish.request})
+            await self._send(
+                {
+                    "action": "start",
+                    "backend": wish.backend,
+                    "params": params,
+                    "request": wish.request,
+                }
+            )
 
     async def _cancel(self, job: str) -> None:
         self.visitor.cancelled.add(job)

@@ -27,7 +27,14 @@ class Fault:
 class Rampage:
     """Deals the deck of a world until the time is over. The seed decides what comes; how fast, the machine."""
 
-    def __init__(self, world: World, draw: random.Random, say: Callable[[str], None], *, longest: float = 12.0) -> None:
+    def __init__(
+        self,
+        world: World,
+        draw: random.Random,
+        say: Callable[[str], None],
+        *,
+        longest: float = 12.0,
+    ) -> None:
         self.world, self.draw, self.say, self.longest = world, draw, say, longest
         self.faults: list[Fault] = []
         self._aside: set[asyncio.Task[None]] = set()
@@ -49,7 +56,9 @@ class Rampage:
         """Whether no fault lay upon the world at any moment between."""
         return all(fault.healed < since or fault.began > until for fault in self.faults)
 
-    async def lasting(self, name: str, hold: float, do: Callable[[], object], undo: Callable[[], object]) -> None:
+    async def lasting(
+        self, name: str, hold: float, do: Callable[[], object], undo: Callable[[], object]
+    ) -> None:
         """One fault from beginning to end; `do` and `undo` may block."""
         fault = Fault(name, time.time())
         self.faults.append(fault)
@@ -71,18 +80,37 @@ class Rampage:
 
 
 def _deck(world: World) -> list[Card]:
-    deck: list[Card] = [partial(_kill, role=role) for role in ("worker", "worker", "web", "backend")]
+    deck: list[Card] = [
+        partial(_kill, role=role) for role in ("worker", "worker", "web", "backend")
+    ]
     deck += [partial(_stop, role=role) for role in ("worker", "web")]
     deck += [partial(_freeze, role=role) for role in ("worker", "worker", "web", "backend")]
-    deck += [_freeze_long, _kill_a_worker_in_a_frozen_world, _cut, _stall, _misbehave, _delete_a_queue]
+    deck += [
+        _freeze_long,
+        _kill_a_worker_in_a_frozen_world,
+        _cut,
+        _stall,
+        _misbehave,
+        _delete_a_queue,
+    ]
     if world.postgres:
         deck += [partial(_database, kill=True), partial(_database, kill=False), _freeze_database]
     else:
         deck += [_lock_database]
     if world.cluster.node:
-        deck += [partial(_node, what="kill"), partial(_node, what="stop"), _freeze_node, _replace_node, _memory_alarm]
+        deck += [
+            partial(_node, what="kill"),
+            partial(_node, what="stop"),
+            _freeze_node,
+            _replace_node,
+            _memory_alarm,
+        ]
     elif world.cluster.command:
-        deck += [partial(_node, what="kill"), partial(_node, what="kill"), partial(_node, what="stop")]
+        deck += [
+            partial(_node, what="kill"),
+            partial(_node, what="kill"),
+            partial(_node, what="stop"),
+        ]
     return deck
 
 
@@ -90,14 +118,18 @@ async def _kill(rampage: Rampage, role: str) -> None:
     name, world = rampage.any(role), rampage.world
     if name in world.wanted:
         hold = rampage.hold(6.0)
-        await rampage.lasting(f"{name} killed", hold, partial(world.down, name, kill=True), partial(world.up, name))
+        await rampage.lasting(
+            f"{name} killed", hold, partial(world.down, name, kill=True), partial(world.up, name)
+        )
 
 
 async def _stop(rampage: Rampage, role: str) -> None:
     name, world = rampage.any(role), rampage.world
     if name in world.wanted:
         hold = rampage.hold(3.0)
-        await rampage.lasting(f"{name} stopped", hold, partial(world.down, name, kill=False), partial(world.up, name))
+        await rampage.lasting(
+            f"{name} stopped", hold, partial(world.down, name, kill=False), partial(world.up, name)
+        )
 
 
 async def _freeze(rampage: Rampage, role: str, hold: float = 0.0) -> None:
@@ -114,7 +146,9 @@ async def _freeze(rampage: Rampage, role: str, hold: float = 0.0) -> None:
 
 async def _freeze_long(rampage: Rampage) -> None:
     """A worker that wakes up late, while other things go on: RabbitMQ and the sweeper have given it up by then."""
-    task = asyncio.create_task(_freeze(rampage, "worker", rampage.draw.uniform(2.0, 4.0) * rampage.longest))
+    task = asyncio.create_task(
+        _freeze(rampage, "worker", rampage.draw.uniform(2.0, 4.0) * rampage.longest)
+    )
     rampage._aside.add(task)
     task.add_done_callback(rampage._aside.discard)
 
@@ -160,25 +194,33 @@ async def _misbehave(rampage: Rampage) -> None:
     on = rampage.draw.choice(["start", "poll"])
     do = partial(rampage.world.misbehave, mode=mode, on=on)
     hold = rampage.hold(6.0)
-    await rampage.lasting(f"the backend answers to each {on}: {mode}", hold, do, rampage.world.misbehave)
+    await rampage.lasting(
+        f"the backend answers to each {on}: {mode}", hold, do, rampage.world.misbehave
+    )
 
 
 async def _database(rampage: Rampage, *, kill: bool) -> None:
     world, name = rampage.world, f"the database {'killed' if kill else 'stopped'}"
-    await rampage.lasting(name, rampage.hold(), partial(world.database_down, kill=kill), world.database_up)
+    await rampage.lasting(
+        name, rampage.hold(), partial(world.database_down, kill=kill), world.database_up
+    )
 
 
 async def _freeze_database(rampage: Rampage) -> None:
     pids = rampage.world.database_pids()
     thaw = partial(signal_all, pids, signal.SIGCONT)
-    await rampage.lasting("the database frozen", rampage.hold(), partial(signal_all, pids, signal.SIGSTOP), thaw)
+    await rampage.lasting(
+        "the database frozen", rampage.hold(), partial(signal_all, pids, signal.SIGSTOP), thaw
+    )
 
 
 async def _lock_database(rampage: Rampage) -> None:
     held: list[sqlite3.Connection] = []
     lock = rampage.world.audit.lock
     hold = rampage.hold()
-    await rampage.lasting("the database locked", hold, lambda: held.append(lock()), lambda: held.pop().close())
+    await rampage.lasting(
+        "the database locked", hold, lambda: held.append(lock()), lambda: held.pop().close()
+    )
 
 
 async def _node(rampage: Rampage, what: str) -> None:
@@ -186,13 +228,20 @@ async def _node(rampage: Rampage, what: str) -> None:
     number = rampage.draw.randint(1, len(cluster.urls))
     one = f"node {number} of RabbitMQ" if len(cluster.urls) > 1 else "RabbitMQ"
     name = f"{one} {'killed' if what == 'kill' else 'stopped'}"
-    await rampage.lasting(name, rampage.hold(), partial(cluster.do, what, number), partial(cluster.do, "start", number))
+    await rampage.lasting(
+        name,
+        rampage.hold(),
+        partial(cluster.do, what, number),
+        partial(cluster.do, "start", number),
+    )
 
 
 async def _freeze_node(rampage: Rampage) -> None:
     pids = rampage.world.cluster.pids()
     thaw = partial(signal_all, pids, signal.SIGCONT)
-    await rampage.lasting("RabbitMQ frozen", rampage.hold(), partial(signal_all, pids, signal.SIGSTOP), thaw)
+    await rampage.lasting(
+        "RabbitMQ frozen", rampage.hold(), partial(signal_all, pids, signal.SIGSTOP), thaw
+    )
 
 
 async def _memory_alarm(rampage: Rampage) -> None:
@@ -202,7 +251,10 @@ async def _memory_alarm(rampage: Rampage) -> None:
     limit = node.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
     raise_it = partial(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
     await rampage.lasting(
-        "RabbitMQ's memory alarm", rampage.hold(), raise_it, partial(node.ctl, "set_vm_memory_high_watermark", limit)
+        "RabbitMQ's memory alarm",
+        rampage.hold(),
+        raise_it,
+        partial(node.ctl, "set_vm_memory_high_watermark", limit),
     )
 
 
@@ -211,7 +263,9 @@ async def _delete_a_queue(rampage: Rampage) -> None:
     cluster, number = rampage.world.cluster, rampage.draw.random()
     if names := await away(cluster.queues):
         name = names[int(number * len(names))]
-        await rampage.lasting(f"the queue {name} deleted", 0.0, partial(cluster.delete_queue, name), lambda: None)
+        await rampage.lasting(
+            f"the queue {name} deleted", 0.0, partial(cluster.delete_queue, name), lambda: None
+        )
 
 
 async def _replace_node(rampage: Rampage) -> None:

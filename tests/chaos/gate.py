@@ -53,7 +53,10 @@ class Gate:
             node_reader, other = await self._open()
             self._writers |= {writer, other}
             await asyncio.wait(
-                [asyncio.create_task(self._pass(reader, other)), asyncio.create_task(self._pass(node_reader, writer))],
+                [
+                    asyncio.create_task(self._pass(reader, other)),
+                    asyncio.create_task(self._pass(node_reader, writer)),
+                ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
         except OSError:

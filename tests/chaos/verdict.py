@@ -63,7 +63,10 @@ class Verdict:
     @property
     def unproven(self) -> list[str]:
         """What could not have failed, because it was never looked at."""
-        looked = {"no screens were compared in calm": self.checked, "no poll fell into calm": self.calm_polls}
+        looked = {
+            "no screens were compared in calm": self.checked,
+            "no poll fell into calm": self.calm_polls,
+        }
         return [sentence for sentence, count in looked.items() if not count]
 
     def table(self) -> str:
@@ -112,7 +115,9 @@ def judge(
     for wish in wishes:
         entry = by_request.get(wish.request)
         if entry is None or entry.state not in ENDED:
-            verdict.lost.append(f"{wish.job or 'never acknowledged'}: {entry.state if entry else 'not in the ledger'}")
+            verdict.lost.append(
+                f"{wish.job or 'never acknowledged'}: {entry.state if entry else 'not in the ledger'}"
+            )
             continue
         if wish.job not in (None, entry.job):
             verdict.lost.append(f"{wish.job}: its request belongs to {entry.job}")
@@ -120,16 +125,28 @@ def judge(
         verdict.states[entry.state] = verdict.states.get(entry.state, 0) + 1
         wanted = {"succeed": "succeeded", "fail": "failed"}[wish.outcome]
         excused = (entry.state == "cancelled" and entry.job in cancelled) or (
-            wish.backend in once and entry.state == "failed" and entry.error.startswith("outcome unknown")
+            wish.backend in once
+            and entry.state == "failed"
+            and entry.error.startswith("outcome unknown")
         )
         if entry.state != wanted and not excused:
             verdict.wrong.append(f"{entry.job}: {entry.state} ({entry.error})")
     for entry in entries:
         seen, changes = asked.get(entry.job, Asked()), history.get(entry.job, [])
         if seen.tasks > 1 or (entry.backend in once and seen.posts > 1):
-            verdict.twice.append(f"{entry.job} on {entry.backend}: {seen.tasks} tasks, {seen.posts} requests")
+            verdict.twice.append(
+                f"{entry.job} on {entry.backend}: {seen.tasks} tasks, {seen.posts} requests"
+            )
         verdict.broken += [f"{entry.job}: {fault}" for fault in broken(changes)]
-        _judge_polls(verdict, entry, seen.looks, changes, intervals[entry.backend], entry.job in cancelled, calm)
+        _judge_polls(
+            verdict,
+            entry,
+            seen.looks,
+            changes,
+            intervals[entry.backend],
+            entry.job in cancelled,
+            calm,
+        )
         _judge_stalls(verdict, entry, changes, calm)
     return verdict
 
@@ -150,7 +167,10 @@ def broken(changes: Sequence[Change]) -> list[str]:
 def forked(looks: Sequence[Look], interval: float) -> bool:
     """Whether a run of polls comes so fast that two loops must be alive; failed polls are retried faster, and left out."""
     times = [look.began for look in looks if look.fine]
-    return any(last - first < FORKED * interval / 1.5 for first, last in zip(times, times[FORKED:], strict=False))
+    return any(
+        last - first < FORKED * interval / 1.5
+        for first, last in zip(times, times[FORKED:], strict=False)
+    )
 
 
 def _judge_polls(
@@ -164,16 +184,22 @@ def _judge_polls(
 ) -> None:
     verdict.polls += len(looks)
     if forked(looks, interval):
-        verdict.forked.append(f"{entry.job} on {entry.backend}: a long run of polls at more than 1.5 times their rate")
+        verdict.forked.append(
+            f"{entry.job} on {entry.backend}: a long run of polls at more than 1.5 times their rate"
+        )
     for before, after in pairwise(looks):
         gap = after.began - before.began
         quiet = calm(before.began - AFTERMATH, after.began)
         if quiet and after.began < before.ended:
-            verdict.forked.append(f"{entry.job} on {entry.backend}: polls overlap at {after.began:.2f}")
+            verdict.forked.append(
+                f"{entry.job} on {entry.backend}: polls overlap at {after.began:.2f}"
+            )
         verdict.calm_polls += quiet
         if gap < interval - TOLERANCE and before.fine and not cancelled:
             if quiet:
-                verdict.early.append(f"{entry.job} on {entry.backend}: {gap:.3f} s apart at {after.began:.2f}")
+                verdict.early.append(
+                    f"{entry.job} on {entry.backend}: {gap:.3f} s apart at {after.began:.2f}"
+                )
             else:
                 verdict.repeated += 1
     moments = iter(looks)
@@ -181,8 +207,12 @@ def _judge_polls(
     for change, following in pairwise(changes):
         while look is not None and look.began < following.at:
             # Whoever loaded the row before `change.at` may still ask a moment later: that is a repeat, not an early poll.
-            if change.at + 1.0 < look.began < change.due - TOLERANCE and calm(change.at - 6.0, look.began):
-                verdict.early.append(f"{entry.job} on {entry.backend}: {change.due - look.began:.3f} s before its due")
+            if change.at + 1.0 < look.began < change.due - TOLERANCE and calm(
+                change.at - 6.0, look.began
+            ):
+                verdict.early.append(
+                    f"{entry.job} on {entry.backend}: {change.due - look.began:.3f} s before its due"
+                )
             look = next(moments, None)
 
 

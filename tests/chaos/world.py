@@ -72,7 +72,10 @@ class Cluster:
         self.command = shlex.split(command)
         if not urls:
             self.node = Node(
-                directory / "rabbitmq", amqp_port=claimed_port(), management_port=claimed_port(), name="chaos"
+                directory / "rabbitmq",
+                amqp_port=claimed_port(),
+                management_port=claimed_port(),
+                name="chaos",
             )
             urls = [self.node.amqp_url]
         if len(urls) > 1 and len(Broker.running_at(urls[0]).api("GET", "nodes")) < len(urls):
@@ -81,7 +84,9 @@ class Cluster:
         self.brokers = [Broker.running_at(url) for url in urls]
         if self.node:
             self.brokers = [Broker(self.node.amqp_url, self.node.management_url, self.node)]
-        self.addresses = [(parts.hostname or "127.0.0.1", parts.port or 5672) for parts in map(urlsplit, urls)]
+        self.addresses = [
+            (parts.hostname or "127.0.0.1", parts.port or 5672) for parts in map(urlsplit, urls)
+        ]
         self.vhost_url = ""
 
     @property
@@ -93,7 +98,9 @@ class Cluster:
     def version(self) -> str:
         """RabbitMQ's version, and how many nodes there are."""
         overview = self.any("GET", "overview")
-        many = f", {len(self.urls)} nodes" if len(self.urls) > 1 else ", private" if self.node else ""
+        many = (
+            f", {len(self.urls)} nodes" if len(self.urls) > 1 else ", private" if self.node else ""
+        )
         return f"RabbitMQ {overview['rabbitmq_version']}{many}"
 
     def any(self, method: str, path: str, body: object = None) -> Any:
@@ -107,12 +114,16 @@ class Cluster:
         """The vhost again, after its node was replaced by an empty one."""
         vhost, user = vhost_of(self.vhost_url), urlsplit(self.vhost_url).username or "guest"
         self.any("PUT", f"vhosts/{vhost}", {})
-        self.any("PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
+        self.any(
+            "PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"}
+        )
 
     def queues(self) -> list[str]:
         """The poll queues and lanes that there are."""
         found = [queue["name"] for queue in self.any("GET", f"queues/{vhost_of(self.vhost_url)}")]
-        return sorted(name for name in found if name.startswith(("progrock.poll.", "progrock.delay.")))
+        return sorted(
+            name for name in found if name.startswith(("progrock.poll.", "progrock.delay."))
+        )
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
@@ -123,7 +134,9 @@ class Cluster:
         if self.node:
             {"kill": self.node.kill, "stop": self.node.stop, "start": self.node.start}[what]()
         else:
-            done = subprocess.run([*self.command, what, str(number)], capture_output=True, text=True, timeout=180)
+            done = subprocess.run(
+                [*self.command, what, str(number)], capture_output=True, text=True, timeout=180
+            )
             if done.returncode:
                 raise RuntimeError(f"{what} of node {number} failed: {done.stdout}{done.stderr}")
 
@@ -136,7 +149,14 @@ class World(Stack):
     """All of ProgRock with two web servers, between a gate to RabbitMQ and a backend that remembers."""
 
     def __init__(
-        self, directory: Path, cluster: Cluster, gate: Gate, postgres: Postgres | None, *, webs: int, workers: int
+        self,
+        directory: Path,
+        cluster: Cluster,
+        gate: Gate,
+        postgres: Postgres | None,
+        *,
+        webs: int,
+        workers: int,
     ) -> None:
         self.cluster, self.gate, self.postgres = cluster, gate, postgres
         self.journal = directory / "backend.journal"
@@ -153,13 +173,31 @@ class World(Stack):
         gated = urlsplit(self.amqp_url)._replace(netloc=f"{login}@127.0.0.1:{gate.port}").geturl()
         own = directory / "backends.toml"
         own.write_text("".join(_table(name, self.env["DEMO_BACKEND_URL"]) for name in KINDS))
-        self.env |= {"AMQP_URL": gated, "PROGROCK_BACKENDS": str(own), "PROGROCK_MAX_ACTIVE_JOBS": "1000"}
+        self.env |= {
+            "AMQP_URL": gated,
+            "PROGROCK_BACKENDS": str(own),
+            "PROGROCK_MAX_ACTIVE_JOBS": "1000",
+        }
         self.audit = Audit(self.database_url)
         command = [sys.executable, "-m", "tests.chaos.backend", "--port", str(self.backend_port)]
         self._process("backend", [*command, "--journal", str(self.journal)])
         for number, port in enumerate(self.webs, 1):
-            uvicorn = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(port)]
-            options = ["--ws", "websockets-sansio", "--ws-max-size", "1048576", "--ws-per-message-deflate", "false"]
+            uvicorn = [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "config.asgi:application",
+                "--port",
+                str(port),
+            ]
+            options = [
+                "--ws",
+                "websockets-sansio",
+                "--ws-max-size",
+                "1048576",
+                "--ws-per-message-deflate",
+                "false",
+            ]
             self._process(f"web{number}", [*uvicorn, *options])
         for number in range(1, workers + 1):
             self._process(f"worker{number}", [sys.executable, "manage.py", "runworker"])
@@ -176,7 +214,9 @@ class World(Stack):
 
     def up(self, name: str) -> None:
         """Start a process and wait until it serves; a worker, until it runs."""
-        port = {"backend": self.backend_port} | {f"web{n}": port for n, port in enumerate(self.webs, 1)}
+        port = {"backend": self.backend_port} | {
+            f"web{n}": port for n, port in enumerate(self.webs, 1)
+        }
         page = "/tasks?ids=" if name == "backend" else "/healthz"
         url = f"http://127.0.0.1:{port[name]}{page}" if name in port else ""
         self.processes[name].start(lambda: not url or answers(url), timeout=60)
@@ -207,7 +247,11 @@ class World(Stack):
 
     def database_pids(self) -> list[int]:
         """The processes of PostgreSQL."""
-        return _family(self.postgres.process.pid) if self.postgres and self.postgres.process.alive else []
+        return (
+            _family(self.postgres.process.pid)
+            if self.postgres and self.postgres.process.alive
+            else []
+        )
 
     def database_down(self, *, kill: bool) -> None:
         """End PostgreSQL: at once, or as `pg_ctl stop -m fast` does."""
@@ -255,7 +299,12 @@ class World(Stack):
 def _table(name: str, url: str) -> str:
     interval, many, repeat, shards = KINDS[name]
     return BACKENDS.format(
-        name=name, url=url, interval=interval, shards=shards, repeat=str(repeat).lower(), many=MANY if many else ""
+        name=name,
+        url=url,
+        interval=interval,
+        shards=shards,
+        repeat=str(repeat).lower(),
+        many=MANY if many else "",
     )
 
 

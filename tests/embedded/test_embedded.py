@@ -17,9 +17,7 @@ from deploy.rabbitmq_node import free_port
 from tests.services import PATIENCE, ROOT, DemoBackend, Process, answers
 
 HOST = Path(__file__).parent / "host"
-CONFIG_IS_THE_HOSTS = (
-    "import config.settings as s, progrock, broker; print(s.AUTH_USER_MODEL, progrock.__file__, broker.__file__)"
-)
+CONFIG_IS_THE_HOSTS = "import config.settings as s, progrock, progrock.broker as b; print(s.AUTH_USER_MODEL, progrock.__file__, b.__file__)"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,9 @@ def python(tmp_path_factory: Any) -> Path:
     """The Python of an environment that has the built wheel, and beside it what the lock file installs."""
     folder = tmp_path_factory.mktemp("embedded")
     uv = [sys.executable, "-m", "uv", "--quiet"]
-    subprocess.run([*uv, "build", "--wheel", "--out-dir", folder / "dist", ROOT], check=True, cwd=folder)
+    subprocess.run(
+        [*uv, "build", "--wheel", "--out-dir", folder / "dist", ROOT], check=True, cwd=folder
+    )
     subprocess.run([*uv, "venv", "--python", sys.executable, folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     install = [*uv, "pip", "install", "--compile-bytecode", "--python", python]
@@ -41,7 +41,9 @@ def host(
     python: Path, vhost_url: str, demo_backend: DemoBackend, tmp_path: Path
 ) -> Iterator[tuple[str, dict[str, str], Path]]:
     """The host project, running: its address, its environment, its Python."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PROGROCK_", "DJANGO_", "PYTHON"))}
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PROGROCK_", "DJANGO_", "PYTHON"))
+    }
     env = inherited | {
         "HOST_DATABASE": str(tmp_path / "host.sqlite3"),
         "HOST_RABBITMQ": vhost_url,
@@ -50,7 +52,12 @@ def host(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     told = subprocess.run(
-        [python, "-c", CONFIG_IS_THE_HOSTS], env=env, cwd=HOST, check=True, capture_output=True, text=True
+        [python, "-c", CONFIG_IS_THE_HOSTS],
+        env=env,
+        cwd=HOST,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     user_model, *files = told.split()
     assert user_model == "people.Person", "the wheel brings no config of its own"
@@ -62,11 +69,11 @@ def host(
         ["migrate", "--run-syncdb", "-v0"],
     ):
         subprocess.run([*manage, *command], check=True, env=env, cwd=HOST)
-    make = (
-        "from people.models import Person; [Person.objects.create_user(n, password='pw', team=t) for n, t in {teams}]"
-    )
+    make = "from people.models import Person; [Person.objects.create_user(n, password='pw', team=t) for n, t in {teams}]"
     teams = [("ann", "blue"), ("bob", "blue"), ("eve", "red")]
-    subprocess.run([*manage, "shell", "-c", make.format(teams=teams)], check=True, env=env, cwd=HOST)
+    subprocess.run(
+        [*manage, "shell", "-c", make.format(teams=teams)], check=True, env=env, cwd=HOST
+    )
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     uvicorn = [
@@ -81,7 +88,9 @@ def host(
     ]
     here = ["env", "-C", str(HOST)]  # else the checkout beside it would be found first
     web = Process("host-web", [*here, *uvicorn], log=tmp_path / "web.log", env=env)
-    worker = Process("host-worker", [*here, *manage, "runworker"], log=tmp_path / "worker.log", env=env)
+    worker = Process(
+        "host-worker", [*here, *manage, "runworker"], log=tmp_path / "worker.log", env=env
+    )
     try:
         web.start(lambda: answers(f"{url}/progress/healthz"))
         worker.start()
@@ -92,10 +101,19 @@ def host(
         web.stop()
 
 
-async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str, str], Path]) -> None:
+async def test_a_teams_job_runs_in_the_hosts_own_page(
+    host: tuple[str, dict[str, str], Path],
+) -> None:
     url, env, python = host
-    async with signed_in(url, "ann") as ann, signed_in(url, "bob") as bob, signed_in(url, "eve") as eve:
-        async with bob.ws_connect(f"{url}/prog/") as socket, eve.ws_connect(f"{url}/prog/") as other:
+    async with (
+        signed_in(url, "ann") as ann,
+        signed_in(url, "bob") as bob,
+        signed_in(url, "eve") as eve,
+    ):
+        async with (
+            bob.ws_connect(f"{url}/prog/") as socket,
+            eve.ws_connect(f"{url}/prog/") as other,
+        ):
             assert json.loads((await socket.receive()).data)["type"] == "snapshot"
             assert json.loads((await other.receive()).data)["type"] == "snapshot"
             async with ann.get(f"{url}/printing/") as answer:
@@ -120,7 +138,13 @@ async def test_a_teams_job_runs_in_the_hosts_own_page(host: tuple[str, dict[str,
             "succeeded"
             not in (
                 await asyncio.to_thread(
-                    subprocess.run, told, env=env, cwd=HOST, check=True, capture_output=True, text=True
+                    subprocess.run,
+                    told,
+                    env=env,
+                    cwd=HOST,
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
             ).stdout
         ):

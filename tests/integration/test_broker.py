@@ -16,18 +16,18 @@ import carehare
 import pamqp.commands as spec
 import pytest
 
-from broker import blocking, channel_layer
-from broker import publisher as publisher_module
-from broker import subscriber as subscriber_module
-from broker.channel_layer import ChannelLayer
-from broker.connection import connect, shut, vhost_of
-from broker.errors import BrokerUnavailable, PublishFailed
-from broker.holding import Holding
-from broker.management import depths, prune, verify
-from broker.publisher import Publisher
-from broker.subscriber import Delivery, Subscriber
-from broker.tasks import Task, encode, shard_of
-from broker.topology import DEAD, DELAY, POLL, Topology, declare, definitions, poll_queue
+from progrock.broker import blocking, channel_layer
+from progrock.broker import publisher as publisher_module
+from progrock.broker import subscriber as subscriber_module
+from progrock.broker.channel_layer import ChannelLayer
+from progrock.broker.connection import connect, shut, vhost_of
+from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.holding import Holding
+from progrock.broker.management import depths, prune, verify
+from progrock.broker.publisher import Publisher
+from progrock.broker.subscriber import Delivery, Subscriber
+from progrock.broker.tasks import Task, encode, shard_of
+from progrock.broker.topology import DEAD, DELAY, POLL, Topology, declare, definitions, poll_queue
 from tests.services import PATIENCE, Broker
 
 # aiormq (6.9) leaves the socket of a connection that was lost to the garbage collector.
@@ -95,7 +95,9 @@ async def dead_messages(url: str, count: int) -> list[aio_pika.abc.AbstractIncom
         await shut(connection)
 
 
-async def raw_publish(url: str, queue: str, body: bytes, headers: dict[str, Any] | None = None) -> None:
+async def raw_publish(
+    url: str, queue: str, body: bytes, headers: dict[str, Any] | None = None
+) -> None:
     connection = await connect(url, "test")
     try:
         channel = await connection.channel()
@@ -136,7 +138,9 @@ class Line:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        far_reader, far_writer = await asyncio.open_connection(self.target.hostname, self.target.port)
+        far_reader, far_writer = await asyncio.open_connection(
+            self.target.hostname, self.target.port
+        )
         self.writers |= {writer, far_writer}
 
         async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
@@ -188,7 +192,9 @@ async def new_layer(vhost_url: str) -> AsyncIterator[NewLayer]:
 # Lanes
 
 
-async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(vhost_url: str) -> None:
+async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(
+    vhost_url: str,
+) -> None:
     """Mixed delays all at once, on the way that a worker sends them: `Holding` gives each when it is due.
 
     What stood behind the first one would not come at all. How late they are is the benchmark's question.
@@ -201,7 +207,10 @@ async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(vho
         hold = asyncio.create_task(holding.hold(QUEUE))
         await publisher.publish("render", 0, tasks(due=time.time() + HOUR), delay=HOUR)
         some = [tasks(due=time.time() + delay) for delay in delays]
-        sent = [publisher.publish("render", 0, one, delay=delay) for one, delay in zip(some, delays, strict=True)]
+        sent = [
+            publisher.publish("render", 0, one, delay=delay)
+            for one, delay in zip(some, delays, strict=True)
+        ]
         sending = asyncio.gather(*sent)
         async with asyncio.timeout(PATIENCE):
             while len(late) < len(delays):
@@ -229,17 +238,26 @@ async def test_a_message_waits_as_long_as_its_lane_says_whatever_else_waits(vhos
                 for task in delivery.tasks:
                     due = dues.pop(task.job)
                     assert task.due == pytest.approx(due, abs=1e-6)
-                    assert now > due - 0.0015, "early: the expiration is cut to whole milliseconds, so less than 1.5 ms"
+                    assert now > due - 0.0015, (
+                        "early: the expiration is cut to whole milliseconds, so less than 1.5 ms"
+                    )
                 await delivery.ack()
 
 
 async def test_a_hundred_tasks_started_together_travel_in_one_message(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         due = time.time() + 0.5
-        await asyncio.gather(*(publisher.publish("render", 0, tasks(due=due), delay=0.5) for _ in range(100)))
+        await asyncio.gather(
+            *(publisher.publish("render", 0, tasks(due=due), delay=0.5) for _ in range(100))
+        )
         [delivery] = await take(subscriber)
         assert len(delivery.tasks) == 100
-        assert (delivery.backend, delivery.shard, delivery.queue, delivery.deliveries) == ("render", 0, QUEUE, 0)
+        assert (delivery.backend, delivery.shard, delivery.queue, delivery.deliveries) == (
+            "render",
+            0,
+            QUEUE,
+            0,
+        )
         await delivery.ack()
         await publisher.publish("render", 0, tasks(250, due=due), delay=0)
         sizes: list[int] = []
@@ -262,17 +280,23 @@ async def test_a_round_takes_all_waiting_messages_up_to_the_cap(vhost_url: str) 
 # Confirms, returns, and the dead queue
 
 
-async def test_a_missing_lane_is_a_failed_publish_and_says_so(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_a_missing_lane_is_a_failed_publish_and_says_so(
+    rabbitmq: Broker, vhost_url: str
+) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, _):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/progrock.delay.04-1s")
         with pytest.raises(PublishFailed, match=r"progrock\.delay has no queue for 1s\.render\.0"):
             await publisher.publish("render", 0, tasks(), delay=1.0)
         await publisher.publish("render", 0, tasks(), delay=0.5)  # the others live on
         with pytest.raises(PublishFailed, match=r"no queue for 1s\.render\.0"):
-            await asyncio.to_thread(blocking.publish_tasks, vhost_url, "render", 0, tasks(), delay=1.0)
+            await asyncio.to_thread(
+                blocking.publish_tasks, vhost_url, "render", 0, tasks(), delay=1.0
+            )
 
 
-async def test_a_failed_publish_reaches_everybody_whose_tasks_were_gathered(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_a_failed_publish_reaches_everybody_whose_tasks_were_gathered(
+    rabbitmq: Broker, vhost_url: str
+) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, _):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/progrock.delay.04-1s")
         calls = (publisher.publish("render", 0, tasks(3), delay=1.0) for _ in range(3))
@@ -304,7 +328,9 @@ async def test_a_task_without_a_queue_reaches_the_dead_queue(vhost_url: str) -> 
     assert found[0].headers["jobs"] == [task.job for task in lost]
 
 
-async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest_lives(vhost_url: str) -> None:
+async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest_lives(
+    vhost_url: str,
+) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         await raw_publish(vhost_url, QUEUE, b"\x00 not ours")
         await raw_publish(vhost_url, QUEUE, b'{"v": 9, "tasks": []}')
@@ -313,7 +339,9 @@ async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest
         await delivery.ack()
         reasons = {message.body: message.headers for message in await dead_messages(vhost_url, 2)}
         assert "not JSON" in str(reasons[b"\x00 not ours"]["reason"])
-        assert reasons[b'{"v": 9, "tasks": []}']["reason"] == "unknown version 9: this worker reads 1"
+        assert (
+            reasons[b'{"v": 9, "tasks": []}']["reason"] == "unknown version 9: this worker reads 1"
+        )
         assert reasons[b"\x00 not ours"]["queue"] == QUEUE
         assert subscriber.connected
         await until(lambda: subscriber._inboxes[QUEUE].unacked == 0)
@@ -322,7 +350,9 @@ async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest
 async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         never = tasks(due=1e12)  # after the last year that a date knows
-        calls = [publisher.publish("render", 0, some, delay=0) for some in (tasks(), never, tasks())]
+        calls = [
+            publisher.publish("render", 0, some, delay=0) for some in (tasks(), never, tasks())
+        ]
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(each) for each in results] == [PublishFailed] * 3
         assert str(results[0]).startswith("ValueError: year ")
@@ -410,7 +440,9 @@ async def test_stop_taking_leaves_the_rest_to_others_and_still_acks(vhost_url: s
         assert taken.tasks[0].job not in {delivery.tasks[0].job for delivery in rest}
 
 
-async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(vhost_url: str) -> None:
+async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
+    vhost_url: str,
+) -> None:
     async with running(vhost_url, [QUEUE], prefetch=2) as (publisher, subscriber):
         assert subscriber.watermark(QUEUE) is None
         old = time.time() - 100
@@ -418,7 +450,9 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(vh
         [first] = await take(subscriber)
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         begun = int(time.time())
-        await publisher.publish("render", 0, tasks(due=time.time() + 50), delay=0)  # on a long way: not due yet
+        await publisher.publish(
+            "render", 0, tasks(due=time.time() + 50), delay=0
+        )  # on a long way: not due yet
         [second] = await take(subscriber)
         mark = subscriber.watermark(QUEUE)
         assert mark is not None
@@ -430,8 +464,13 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(vh
         assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time()
 
 
-async def test_a_cancelled_consumer_is_noticed_and_renewed(rabbitmq: Broker, vhost_url: str) -> None:
-    async with running(vhost_url, [QUEUE, poll_queue("report", 0)], declare=TOPOLOGY) as (publisher, subscriber):
+async def test_a_cancelled_consumer_is_noticed_and_renewed(
+    rabbitmq: Broker, vhost_url: str
+) -> None:
+    async with running(vhost_url, [QUEUE, poll_queue("report", 0)], declare=TOPOLOGY) as (
+        publisher,
+        subscriber,
+    ):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
         await until(lambda: not subscriber._inboxes[QUEUE].alive)
         await until(lambda: subscriber._inboxes[QUEUE].alive)
@@ -440,7 +479,9 @@ async def test_a_cancelled_consumer_is_noticed_and_renewed(rabbitmq: Broker, vho
         await delivery.ack()
 
 
-async def test_channels_that_rabbitmq_closes_are_opened_again(rabbitmq: Broker, vhost_url: str) -> None:
+async def test_channels_that_rabbitmq_closes_are_opened_again(
+    rabbitmq: Broker, vhost_url: str
+) -> None:
     async with running(vhost_url, [QUEUE], declare=TOPOLOGY) as (publisher, subscriber):
         some = tasks()
         await publisher.publish("render", 0, some, delay=0)
@@ -505,7 +546,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         each.levelname
         for each in caplog.records
-        if each.name == "broker.subscriber" and "cannot consume" in each.getMessage()
+        if each.name == "progrock.broker.subscriber" and "cannot consume" in each.getMessage()
     ]
 
 
@@ -552,7 +593,10 @@ async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
 ) -> None:
     """RabbitMQ 3.10 loses one that was declared within the second before a crash: it stays, and answers nobody."""
     monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
-    async with running(line.url, [QUEUE]) as (_, subscriber), slow_consumes(line, subscriber) as attempts:
+    async with (
+        running(line.url, [QUEUE]) as (_, subscriber),
+        slow_consumes(line, subscriber) as attempts,
+    ):
         await until(lambda: complaints(caplog) == ["WARNING", "ERROR"])
         seen = attempts()
         await until(lambda: attempts() > seen + 2)
@@ -581,7 +625,9 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
         [delivery] = await take(subscriber)
         await delivery.ack()
         assert not subscriber._inboxes[slow].alive
-        await until(lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE)  # its lost tasks can be swept
+        await until(
+            lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE
+        )  # its lost tasks can be swept
         assert subscriber.idle(slow) is None
         subscriber.restart("once more")
         await until(lambda: not subscriber.connected)
@@ -618,7 +664,9 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(
     if rabbitmq.node is None:
         pytest.skip("this RabbitMQ is not ours to restart")
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        await asyncio.sleep(2)  # RabbitMQ 3.10 loses a queue that was declared within the second before a crash
+        await asyncio.sleep(
+            2
+        )  # RabbitMQ 3.10 loses a queue that was declared within the second before a crash
         layer = new_layer()
         channel = await layer.new_channel()
         await layer.group_add("feed", channel)
@@ -642,7 +690,9 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(
         assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "job.changed"}
 
 
-async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url: str, new_layer: NewLayer) -> None:
+async def test_connections_and_consumers_bear_names(
+    rabbitmq: Broker, vhost_url: str, new_layer: NewLayer
+) -> None:
     async with running(vhost_url, [QUEUE]):
         await new_layer().group_send("feed", {"type": "x"})
 
@@ -655,7 +705,11 @@ async def test_connections_and_consumers_bear_names(rabbitmq: Broker, vhost_url:
             found = rabbitmq.api("GET", f"consumers/{vhost_of(vhost_url)}")
             return [each["consumer_tag"].partition(" @")[0] for each in found]
 
-        await poll(lambda: names() == {"progrock test", "progrock test publisher", "progrock channel layer"})
+        await poll(
+            lambda: (
+                names() == {"progrock test", "progrock test publisher", "progrock channel layer"}
+            )
+        )
         await poll(lambda: tags() == ["progrock test render.0"])
 
 
@@ -704,7 +758,9 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
         for _ in range(2):
             async with asyncio.timeout(PATIENCE):
                 await subscriber.stop_taking()
-        assert sorted(cancelled) == sorted(inbox.tag for inbox in subscriber._inboxes.values()), "each once"
+        assert sorted(cancelled) == sorted(inbox.tag for inbox in subscriber._inboxes.values()), (
+            "each once"
+        )
 
 
 async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_sleep(
@@ -718,10 +774,14 @@ async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_slee
         inbox.last -= 60  # a round that takes a minute
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         await slow.ack()
-        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "the silence begins with the ack"
+        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), (
+            "the silence begins with the ack"
+        )
         inbox.last -= 60
         now = time.time()
-        assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), "silent, and nothing under way"
+        assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), (
+            "silent, and nothing under way"
+        )
         time.sleep(subscriber_module.OVERSLEPT + 0.5)  # the whole process stands still
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         await until(lambda: subscriber.idle(QUEUE) is not None)
@@ -742,13 +802,17 @@ async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str)
                 await delivery.ack()
         assert {task.job for task in got} == {task.job for task in many}
         due = time.time() + 0.5
-        await asyncio.to_thread(blocking.publish_tasks, vhost_url, "render", 0, tasks(due=due), delay=0.5)
+        await asyncio.to_thread(
+            blocking.publish_tasks, vhost_url, "render", 0, tasks(due=due), delay=0.5
+        )
         [delivery] = await take(subscriber)
         assert time.time() > due - 0.0015
         await delivery.ack()
 
 
-@pytest.mark.parametrize("url", ["localhost:5672", "http://localhost/", "amqp://localhost:here/", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:5672", "http://localhost/", "amqp://localhost:here/", ""]
+)
 async def test_a_wrong_address_says_what_was_wanted(url: str) -> None:
     for call in (
         lambda: connect(url, "test"),
@@ -787,14 +851,18 @@ async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
         parameters.socket_timeout = parameters.stack_timeout = PATIENCE
         return connection(parameters)
 
-    monkeypatch.setattr(blocking.pika, "BlockingConnection", patient)  # it is the confirm that does not come
+    monkeypatch.setattr(
+        blocking.pika, "BlockingConnection", patient
+    )  # it is the confirm that does not come
     monkeypatch.setattr(blocking, "TIMEOUT", 1.0)
     about = (line.url, "render", 0, tasks(), "feed", {"type": "x"})
     with pytest.raises(BrokerUnavailable, match="no answer in time"):
         await asyncio.wait_for(asyncio.to_thread(blocking.publish_and_tell, *about), PATIENCE)
 
 
-async def test_a_task_and_its_push_take_one_connection(vhost_url: str, line: Line, layer: ChannelLayer) -> None:
+async def test_a_task_and_its_push_take_one_connection(
+    vhost_url: str, line: Line, layer: ChannelLayer
+) -> None:
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
     async with running(vhost_url, [QUEUE]) as (_, subscriber):
@@ -828,7 +896,9 @@ async def test_the_synchronous_edge_reaches_groups(vhost_url: str, layer: Channe
     message = {"type": "job.changed", "changes": [{"job": "1", "progress": 42.5, "ended": None}]}
     await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.0", message)
     assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == message
-    await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.1", message)  # nobody there: fine
+    await asyncio.to_thread(
+        blocking.group_send, vhost_url, "progrock.feed.1", message
+    )  # nobody there: fine
 
 
 async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelLayer) -> None:
@@ -840,7 +910,9 @@ async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelL
     assert layer.epoch == 1
 
 
-async def test_groups_of_one_process_reach_another(layer: ChannelLayer, new_layer: NewLayer) -> None:
+async def test_groups_of_one_process_reach_another(
+    layer: ChannelLayer, new_layer: NewLayer
+) -> None:
     sender = await up(new_layer())
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
@@ -860,7 +932,9 @@ async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
     idle, channel = await full.new_channel(), await layer.new_channel()
     await full.group_add("feed", idle)
     sender = await up(new_layer())
-    sent = [await sender.group_send("feed", {"type": "x", "n": n}) for n in range(8)]  # nobody receives them
+    sent = [
+        await sender.group_send("feed", {"type": "x", "n": n}) for n in range(8)
+    ]  # nobody receives them
     assert (sent[0], sent[-1]) == (True, False)
     assert not sender.stalled
     await layer.group_add("other", channel)
@@ -885,13 +959,18 @@ async def test_a_process_that_only_sends_has_no_queue_until_it_receives(
     assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "two"}
 
 
-async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(line: Line, layer: ChannelLayer) -> None:
+async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(
+    line: Line, layer: ChannelLayer
+) -> None:
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
     assert layer.epoch == 1
     await line.cut()
     await until(lambda: not layer.connected)
-    calls: list[Awaitable[Any]] = [layer.group_add("other", channel), layer.group_discard("feed", channel)]
+    calls: list[Awaitable[Any]] = [
+        layer.group_add("other", channel),
+        layer.group_discard("feed", channel),
+    ]
     waiting = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(0.1)
     for call in waiting:
@@ -907,7 +986,9 @@ async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(line: Lin
     assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "found"}
 
 
-async def test_callers_cancelled_while_rabbitmq_answers_do_not_end_the_connection(layer: ChannelLayer) -> None:
+async def test_callers_cancelled_while_rabbitmq_answers_do_not_end_the_connection(
+    layer: ChannelLayer,
+) -> None:
     channel = await layer.new_channel()
     await layer.group_add("feed", channel)
     for number in range(20):
@@ -966,14 +1047,19 @@ async def test_a_push_never_raises(layer: ChannelLayer, monkeypatch: pytest.Monk
     assert await (await up(layer)).group_send("feed", {"type": "x"})
 
     def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")  # uvloop's
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport>; the handler is closed"
+        )  # uvloop's
 
     monkeypatch.setattr(layer._carehare_connection.result()._protocol, "publish", fail)
     assert not await layer.group_send("feed", {"type": "x"})
 
 
 async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
-    line: Line, layer: ChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    line: Line,
+    layer: ChannelLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     assert await (await up(layer)).group_send("feed", {"type": "x"})
@@ -991,7 +1077,9 @@ async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
     line.flows.set()
     await until(lambda: not layer.stalled)
     assert await layer.group_send("feed", {"type": "x"})
-    ours = [record.levelname for record in caplog.records if record.name.startswith("broker.")]
+    ours = [
+        record.levelname for record in caplog.records if record.name.startswith("progrock.broker.")
+    ]
     assert ours == ["INFO", "WARNING", "INFO"]
     assert layer.epoch == 1
 
@@ -1044,7 +1132,10 @@ async def test_verify_says_found_wanted_and_left_over(rabbitmq: Broker, vhost_ur
     assert await verify(api, vhost, TOPOLOGY) == []
     await declare(vhost_url, TOPOLOGY)  # again: nothing to do
     rabbitmq.api("DELETE", f"queues/{vhost}/{QUEUE}")
-    wrong = {"durable": True, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-max-length": 9}}
+    wrong = {
+        "durable": True,
+        "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-max-length": 9},
+    }
     rabbitmq.api("PUT", f"queues/{vhost}/{QUEUE}", wrong)
     found = await verify(api, vhost, Topology({"render": 2}))
     assert f"queue {QUEUE}: found x-delivery-limit 5, wanted 1000" in found
@@ -1121,7 +1212,9 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
 
         def as_user(user: str, password: str) -> str:
             place = parts.netloc.rpartition("@")[2]
-            return parts._replace(netloc=f"{quote(names[user])}:{quote(password, safe='')}@{place}").geturl()
+            return parts._replace(
+                netloc=f"{quote(names[user])}:{quote(password, safe='')}@{place}"
+            ).geturl()
 
         web_url, worker_url = as_user("web", "w p:/@"), as_user("worker", "b")
         web, worker = await up(new_layer(web_url)), await up(new_layer(worker_url))
@@ -1139,7 +1232,9 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
             with pytest.raises(BrokerUnavailable, match="declare"):
                 await declare(url, Topology({"more": 1}))
         with pytest.raises(PublishFailed):
-            await asyncio.to_thread(blocking.publish_tasks, web_url, "render", 0, tasks(), delay=1.0)
+            await asyncio.to_thread(
+                blocking.publish_tasks, web_url, "render", 0, tasks(), delay=1.0
+            )
     finally:
         for name in names.values():
             rabbitmq.api("DELETE", f"users/{quote(name)}")

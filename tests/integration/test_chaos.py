@@ -10,7 +10,9 @@ from deploy.rabbitmq_node import installed
 from tests.services import ROOT, Postgres
 
 
-@pytest.mark.skipif(not Postgres.installed(), reason="PostgreSQL is not installed: `make test` installs it")
+@pytest.mark.skipif(
+    not Postgres.installed(), reason="PostgreSQL is not installed: `make test` installs it"
+)
 @pytest.mark.skipif(
     not installed() and not os.environ.get("PROGROCK_TEST_AMQP_URL"),
     reason="RabbitMQ is not installed: `make test` installs it",
@@ -34,5 +36,7 @@ def test_nothing_is_lost_forked_early_or_stale() -> None:
     ]
     # the seed: a worker killed twice, once in a frozen world, the database killed, RabbitMQ's memory alarm
     command = [sys.executable, "-m", "tests.chaos", "--seed", "2930", *size]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-4000:]

@@ -9,16 +9,18 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from broker import dead, tasks, topology
-from broker.dead import Letter
-from broker.errors import BrokerUnavailable
-from broker.publisher import Publisher
-from broker.tasks import Task
-from broker.topology import DEAD, POLL, Topology
+from progrock.broker import dead, tasks, topology
+from progrock.broker.dead import Letter
+from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import Task
+from progrock.broker.topology import DEAD, POLL, Topology
 from tests.services import MANAGE, PATIENCE, ROOT
 
 TOPOLOGY = Topology({"render": 2})
-JOBS = [f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)]  # the last digit is even in shard 0
+JOBS = [
+    f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)
+]  # the last digit is even in shard 0
 
 
 def every(letter: Letter) -> bool:
@@ -41,7 +43,9 @@ async def send(channel: AbstractChannel, key: str, body: bytes, **about: object)
 async def waits(channel: AbstractChannel, queue: str, count: int) -> None:
     """Until so many messages are in a queue."""
     async with asyncio.timeout(PATIENCE):
-        while (await channel.declare_queue(queue, passive=True)).declaration_result.message_count != count:
+        while (
+            await channel.declare_queue(queue, passive=True)
+        ).declaration_result.message_count != count:
             await asyncio.sleep(0.02)
 
 
@@ -49,7 +53,9 @@ def due(*jobs: str, turn: int = 3) -> bytes:
     return tasks.encode([Task(job, turn, time.time()) for job in jobs])
 
 
-async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: AbstractChannel, vhost_url: str) -> None:
+async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
+    channel: AbstractChannel, vhost_url: str
+) -> None:
     begun = int(time.time())
     publisher = Publisher(vhost_url, "test")
     about = {"queue": "progrock.poll.render.1", "key": "1s.render.1"}
@@ -68,12 +74,21 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: Abs
     letters, _ = await dead.read(vhost_url, every, 100)
     told = {letter.reason: letter for letter in letters}
     own = told.pop("not JSON: of a worker's own words")
-    assert (own.queue, own.key, own.jobs, own.body) == ("progrock.poll.render.1", "1s.render.1", [], b"rubbish")
+    assert (own.queue, own.key, own.jobs, own.body) == (
+        "progrock.poll.render.1",
+        "1s.render.1",
+        [],
+        b"rubbish",
+    )
     unrouted = told.pop("no queue for now.nobody.0")
     assert (unrouted.queue, unrouted.jobs) == ("progrock.poll.nobody.0", [JOBS[1], JOBS[2]])
     [(reason, rejected)] = told.items()
     assert "rejected" in reason
-    assert (rejected.queue, rejected.key, rejected.jobs) == ("progrock.poll.render.0", "now.render.0", [JOBS[0]])
+    assert (rejected.queue, rejected.key, rejected.jobs) == (
+        "progrock.poll.render.0",
+        "now.render.0",
+        [JOBS[0]],
+    )
     for letter in (own, rejected):
         assert letter.time
         assert begun <= letter.time.timestamp() <= time.time()
@@ -81,7 +96,9 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(channel: Abs
     assert {letter.id for letter in again} == {letter.id for letter in letters}, "an id stays"
 
 
-@pytest.mark.parametrize("forged", ["abc", ["abc"], [{"queue": "progrock.poll.render.0", "time": "now"}]])
+@pytest.mark.parametrize(
+    "forged", ["abc", ["abc"], [{"queue": "progrock.poll.render.0", "time": "now"}]]
+)
 async def test_a_forged_x_death_is_told_like_any_letter(
     channel: AbstractChannel, vhost_url: str, forged: object
 ) -> None:
@@ -91,7 +108,9 @@ async def test_a_forged_x_death_is_told_like_any_letter(
     assert (letter.jobs, letter.time) == ([JOBS[0]], None)
 
 
-async def test_a_message_that_was_delivered_too_often_says_so(channel: AbstractChannel, vhost_url: str) -> None:
+async def test_a_message_that_was_delivered_too_often_says_so(
+    channel: AbstractChannel, vhost_url: str
+) -> None:
     await send(channel, "now.render.0", due(JOBS[0]))
     queue = await channel.get_queue("progrock.poll.render.0")
     for _ in range(1001):
@@ -167,7 +186,10 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
     assert code == 0
     assert f"jobs             {JOBS[1]}" in text
     assert '"turn":3' in text
-    assert await command("replay") == (1, "CommandError: replay what? Wanted the ids of letters, or --all\n")
+    assert await command("replay") == (
+        1,
+        "CommandError: replay what? Wanted the ids of letters, or --all\n",
+    )
     assert "replayed 1" in (await command("replay", wanted))[1]
     code, text = await command("replay", "--all")
     assert "stays: not JSON" in text

@@ -67,7 +67,10 @@ def run_a_job(env: dict[str, str]) -> list[float]:
     """What a client of 2017 does, which knows only start, progress and complete; returns the progress it was told."""
     port, seen = env["DEMO_WEB_PORT"], []
     with connect(
-        f"ws://127.0.0.1:{port}/prog/", origin=f"http://127.0.0.1:{port}", proxy=None, open_timeout=PATIENCE
+        f"ws://127.0.0.1:{port}/prog/",
+        origin=f"http://127.0.0.1:{port}",
+        proxy=None,
+        open_timeout=PATIENCE,
     ) as socket_:
         socket_.send('{"action": "start"}')
         while True:
@@ -87,7 +90,9 @@ def names(env: dict[str, str]) -> list[str]:
     return found
 
 
-def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(demo: Process, demo_env: dict[str, str]) -> None:
+def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(
+    demo: Process, demo_env: dict[str, str]
+) -> None:
     assert "<html" in http("GET", f"http://127.0.0.1:{demo_env['DEMO_WEB_PORT']}/")
     assert "password" in demo.output()
     seen = run_a_job(demo_env)
@@ -112,7 +117,9 @@ def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(demo: Proces
     until(lambda: of_demo(demo_env) == [])
 
 
-def test_a_supervisor_that_is_killed_takes_its_programs_with_it(demo: Process, demo_env: dict[str, str]) -> None:
+def test_a_supervisor_that_is_killed_takes_its_programs_with_it(
+    demo: Process, demo_env: dict[str, str]
+) -> None:
     os.kill(demo.pid, signal.SIGKILL)
     until(lambda: of_demo(demo_env) == [])
 
@@ -122,17 +129,29 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(demo_env: dict[str
         taken.bind(("127.0.0.1", int(demo_env["DEMO_WEB_PORT"])))
         taken.listen()
         done = subprocess.run(
-            DEMO, env=demo_env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+            DEMO,
+            env=demo_env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    for part in (f"port {demo_env['DEMO_WEB_PORT']} is taken by ", f"(process {os.getpid()})", "DEMO_WEB_PORT="):
+    for part in (
+        f"port {demo_env['DEMO_WEB_PORT']} is taken by ",
+        f"(process {os.getpid()})",
+        "DEMO_WEB_PORT=",
+    ):
         assert part in line
     assert not Path(demo_env["DEMO_DIRECTORY"]).exists()
 
 
 def test_a_port_that_is_none_is_named(demo_env: dict[str, str]) -> None:
     env = demo_env | {"DEMO_AMQP_PORT": "rabbit"}
-    done = subprocess.run(DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == "demo: DEMO_AMQP_PORT='rabbit': wanted a port, such as 5680\n"

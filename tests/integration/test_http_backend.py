@@ -48,15 +48,22 @@ class Demo:
         self.url, self.folder, self.session = url, folder, session
         self.built: list[HttpBackend] = []
 
-    def backend(self, *, many: str = "", timeout: float = PATIENCE / 2, more: str = "", url: str = "") -> HttpBackend:
+    def backend(
+        self, *, many: str = "", timeout: float = PATIENCE / 2, more: str = "", url: str = ""
+    ) -> HttpBackend:
         path = self.folder / "backends.toml"
-        path.write_text(TABLE.format(url=url or self.url, many=many, timeout=timeout, more=more), encoding="utf-8")
+        path.write_text(
+            TABLE.format(url=url or self.url, many=many, timeout=timeout, more=more),
+            encoding="utf-8",
+        )
         backend: Any = build(load(path)["render"])
         self.built.append(backend)
         return backend  # type: ignore[no-any-return]  # build() gives the protocol; here it is always this class
 
     async def behave(self, mode: str, **rule: Any) -> None:
-        async with self.session.post(f"{self.url}/_test/behave", json={"mode": mode, **rule}) as answer:
+        async with self.session.post(
+            f"{self.url}/_test/behave", json={"mode": mode, **rule}
+        ) as answer:
             answer.raise_for_status()
 
     async def set(self, handle: str, **values: Any) -> None:
@@ -90,7 +97,10 @@ def job(handle: str = "", **params: Any) -> JobView:
 async def started(backend: HttpBackend, count: int = 1, **params: Any) -> list[JobView]:
     new = [job(**(params or LONG)) for _ in range(count)]
     handles = await asyncio.gather(*map(backend.start, new))
-    return [JobView(id=view.id, handle=handle, params={}) for view, handle in zip(new, handles, strict=True)]
+    return [
+        JobView(id=view.id, handle=handle, params={})
+        for view, handle in zip(new, handles, strict=True)
+    ]
 
 
 async def poll_one(backend: HttpBackend, view: JobView) -> Status | BackendError:
@@ -118,7 +128,10 @@ async def test_a_failed_job_brings_the_backends_own_words(demo: Demo) -> None:
     await asyncio.sleep(0.06)
     status = await poll_one(backend, view)
     assert isinstance(status, Status)
-    assert (status.state, status.error) == ("failed", "The renderer ran out of memory while it encoded the film")
+    assert (status.state, status.error) == (
+        "failed",
+        "The renderer ran out of memory while it encoded the film",
+    )
 
 
 async def test_the_same_job_started_twice_is_started_once(demo: Demo) -> None:
@@ -127,7 +140,9 @@ async def test_the_same_job_started_twice_is_started_once(demo: Demo) -> None:
 
 
 async def test_a_start_that_the_backend_refuses_is_final_and_tells_why(demo: Demo) -> None:
-    with pytest.raises(BackendError, match=r"^the backend answered 422: seconds must be a number") as raised:
+    with pytest.raises(
+        BackendError, match=r"^the backend answered 422: seconds must be a number"
+    ) as raised:
         await demo.backend().start(job(seconds="many"))
     assert raised.value.final
 
@@ -182,7 +197,9 @@ SENTENCE = {
 
 
 @pytest.mark.parametrize("mode", SENTENCE)
-async def test_each_misbehaviour_has_its_sentence_and_harms_no_other_job(demo: Demo, mode: str) -> None:
+async def test_each_misbehaviour_has_its_sentence_and_harms_no_other_job(
+    demo: Demo, mode: str
+) -> None:
     backend = demo.backend(timeout=HANG if mode == "hang" else PATIENCE / 2)
     views = await started(demo.backend(), 20)
     await demo.behave(mode, task=views[3].handle)
@@ -192,7 +209,9 @@ async def test_each_misbehaviour_has_its_sentence_and_harms_no_other_job(demo: D
     bad = found.pop(views[3].id)
     assert isinstance(bad, BackendError)
     assert (bad.sentence, bad.final, bad.forgotten) == (SENTENCE[mode], False, mode == "404")
-    assert [status.state for status in found.values() if isinstance(status, Status)] == ["running"] * 19
+    assert [status.state for status in found.values() if isinstance(status, Status)] == [
+        "running"
+    ] * 19
 
 
 @pytest.mark.parametrize("mode", ["500", "huge", "html", "hang", "400"])
@@ -203,7 +222,9 @@ async def test_a_misbehaviour_toward_many_at_once_is_told_of_each(demo: Demo, mo
     found = await backend.poll(views)
     assert len(found) == 60
     expected = SENTENCE.get(mode, "the backend answered 400: told to answer 400")
-    assert {error.sentence for error in found.values() if isinstance(error, BackendError)} == {expected}
+    assert {error.sentence for error in found.values() if isinstance(error, BackendError)} == {
+        expected
+    }
 
 
 async def test_many_jobs_are_asked_about_in_few_requests(demo: Demo) -> None:
@@ -241,7 +262,9 @@ async def test_progress_that_is_no_number_is_unknown(demo: Demo, mode: str) -> N
     ("percent", "scale", "shown"),
     [(42, 100, 42.0), ("42.5", 100, 42.5), (0.25, 1, 25.0), (-5, 100, 0.0), (9, 1, 100.0)],
 )
-async def test_progress_is_brought_to_a_scale_of_100(demo: Demo, percent: Any, scale: float, shown: float) -> None:
+async def test_progress_is_brought_to_a_scale_of_100(
+    demo: Demo, percent: Any, scale: float, shown: float
+) -> None:
     backend = demo.backend(more=f"progress_scale = {scale}")
     [view] = await started(backend)
     await demo.set(view.handle, percent=percent, status="RUNNING", stage={"frame": 3})
@@ -261,7 +284,11 @@ async def test_retry_after_comes_with_any_answer_and_in_both_forms(demo: Demo) -
     backend = demo.backend()
     [view] = await started(backend)
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    for mode, text, least, most in [("ok", "13", 13, 13), ("503", "14", 14, 14), ("html", date, 90 - PATIENCE, 90)]:
+    for mode, text, least, most in [
+        ("ok", "13", 13, 13),
+        ("503", "14", 14, 14),
+        ("html", date, 90 - PATIENCE, 90),
+    ]:
         await demo.behave(mode, task=view.handle, retry_after=text, count=1)
         wait = (await poll_one(backend, view)).retry_after
         assert wait is not None
@@ -345,8 +372,12 @@ async def test_a_refused_cancel_tells_where_the_job_stands(demo: Demo) -> None:
     assert (status.state, status.progress) == ("succeeded", 100.0)
 
 
-@pytest.mark.parametrize(("mode", "sentence"), [("503", "answered 503"), ("hang", "did not answer within 0.5 s")])
-async def test_a_cancel_that_did_not_get_through_raises(demo: Demo, mode: str, sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "sentence"), [("503", "answered 503"), ("hang", "did not answer within 0.5 s")]
+)
+async def test_a_cancel_that_did_not_get_through_raises(
+    demo: Demo, mode: str, sentence: str
+) -> None:
     backend = demo.backend(timeout=0.5 if mode == "hang" else 10.0)
     [view] = await started(demo.backend())
     await demo.behave(mode, on="cancel")
@@ -354,7 +385,9 @@ async def test_a_cancel_that_did_not_get_through_raises(demo: Demo, mode: str, s
         await backend.cancel(view)
 
 
-async def test_a_backend_that_is_not_there_is_told_and_surely_got_nothing(demo: Demo, unused: int) -> None:
+async def test_a_backend_that_is_not_there_is_told_and_surely_got_nothing(
+    demo: Demo, unused: int
+) -> None:
     backend = demo.backend(url=f"http://127.0.0.1:{unused}")
     with pytest.raises(BackendError, match=r"^connection refused$") as raised:
         await backend.start(job())
@@ -383,7 +416,10 @@ async def recorder(body: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
                 asked.append(head)
                 if b"Content-Length: 2\r\n" in head:
                     await reader.readexactly(2)
-                writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: %d\r\n\r\n" % len(body)
+                    + body
+                )
         except asyncio.IncompleteReadError:
             writer.close()
 
@@ -400,7 +436,10 @@ NESTED = b"[" * 500 + b"]" * 500
 TOO_DEEP = {
     "unended": (b"[" * 100_000, NOT_JSON),
     "ended": (b"[" * 50_000 + b"]" * 50_000, NOT_JSON),
-    "for the reader of NaN": (b'{"percent": NaN, "status": "running", "id": %b}' % NESTED, NOT_JSON),
+    "for the reader of NaN": (
+        b'{"percent": NaN, "status": "running", "id": %b}' % NESTED,
+        NOT_JSON,
+    ),
     "for a text": (b'{"status": "running", "stage": %b}' % NESTED, UNEXPECTED),
 }
 
@@ -418,10 +457,14 @@ async def test_an_answer_that_is_nested_too_deep_has_its_sentence(demo: Demo, de
     assert (error.sentence, error.final) == (sentence, False)
 
 
-async def test_what_is_sent_is_exactly_what_was_configured(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_sent_is_exactly_what_was_configured(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with recorder(b'{"status": "running", "id": 7}') as (url, asked):
-        backend = demo.backend(url=url, many=MANY, more='headers = { Authorization = "Bearer s3cret" }')
+        backend = demo.backend(
+            url=url, many=MANY, more='headers = { Authorization = "Bearer s3cret" }'
+        )
         view = job()
         assert await backend.start(view) == "7"
         await backend.poll([job("a/b?c#d%2F é,{handle}")])
@@ -433,7 +476,9 @@ async def test_what_is_sent_is_exactly_what_was_configured(demo: Demo, monkeypat
         "GET /v1/tasks/a%2Fb%3Fc%23d%252F%20%C3%A9%2C%7Bhandle%7D HTTP/1.1",
         "GET /v1/tasks?ids=a%2Fb,c%26d HTTP/1.1",
     ]
-    assert all(b"Authorization: Bearer s3cret\r\n" in head and b"Cookie" not in head for head in asked)
+    assert all(
+        b"Authorization: Bearer s3cret\r\n" in head and b"Cookie" not in head for head in asked
+    )
     assert f"Idempotency-Key: {view.id}\r\n".encode() in asked[0]
 
 

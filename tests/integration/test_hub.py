@@ -15,10 +15,10 @@ from channels.db import database_sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
-from broker.channel_layer import ChannelLayer
-from consumers import hub as module
-from consumers.hub import Hub
-from consumers.sockets import Member, Outbox
+from progrock.broker.channel_layer import ChannelLayer
+from progrock.consumers import hub as module
+from progrock.consumers.hub import Hub
+from progrock.consumers.sockets import Member, Outbox
 from progrock.models import Job
 from tests.services import PATIENCE, Postgres
 
@@ -103,7 +103,9 @@ def make(audience: str, **changes: Any) -> str:
     return str(key)
 
 
-async def test_a_repair_asks_the_same_of_the_ledger_for_one_socket_and_for_two_thousand(hub: Hub) -> None:
+async def test_a_repair_asks_the_same_of_the_ledger_for_one_socket_and_for_two_thousand(
+    hub: Hub,
+) -> None:
     asked: Counter[int] = Counter()
 
     def count(execute: Any, sql: str, *more: Any) -> Any:
@@ -140,7 +142,9 @@ async def test_the_page_is_told_while_jobs_wait_for_workers(hub: Hub) -> None:
     told = await socket.next("status")
     assert told["live"] is False
     assert "more work" in told["message"]
-    await database_sync_to_async(Job.objects.filter(pk=ours).update)(state="starting")  # its worker is at it
+    await database_sync_to_async(Job.objects.filter(pk=ours).update)(
+        state="starting"
+    )  # its worker is at it
     await database_sync_to_async(make)("user:2", due_at=past)  # nobody of this process waits for it
     await database_sync_to_async(make)("user:1", due_at=past, backend="gone")  # no worker will come
     hub._lost.set()

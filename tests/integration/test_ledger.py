@@ -15,12 +15,12 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
-from broker.tasks import Task
-from consumers import poller
-from consumers.database import Ledger
-from consumers.poller import Poller
 from progrock import ledger, wire
 from progrock.backends import Options
+from progrock.broker.tasks import Task
+from progrock.consumers import poller
+from progrock.consumers.database import Ledger
+from progrock.consumers.poller import Poller
 from progrock.ledger import Row, Update
 from progrock.models import Job
 from tests.services import PATIENCE
@@ -80,13 +80,26 @@ def update(row: Row, **changes: Any) -> Update:
 
 def test_a_row_comes_back_as_it_was_written() -> None:
     due = 1_800_000_000.125
-    row = make(due_at=datetime.fromtimestamp(due, UTC), request="r-1", progress=1.5, message="ünïcode ' \" %s")
+    row = make(
+        due_at=datetime.fromtimestamp(due, UTC),
+        request="r-1",
+        progress=1.5,
+        message="ünïcode ' \" %s",
+    )
     assert (row.due_at, row.request, row.progress) == (due, "r-1", 1.5)
     assert json.loads(row.params) == {"a": [1, "ü"]}
     assert row.message == "ünïcode ' \" %s"
     assert wire.job_frame(row)["created"].endswith("Z")
-    assert abs(datetime.fromisoformat(wire.job_frame(row)["created"]).timestamp() - time.time()) < 60
-    assert (row.version, row.turn, row.active, row.ended, row.cancel_requested) == (1, 3, True, None, False)
+    assert (
+        abs(datetime.fromisoformat(wire.job_frame(row)["created"]).timestamp() - time.time()) < 60
+    )
+    assert (row.version, row.turn, row.active, row.ended, row.cancel_requested) == (
+        1,
+        3,
+        True,
+        None,
+        False,
+    )
     assert ledger.load([str(uuid.uuid4())]) == {}
 
 
@@ -105,7 +118,9 @@ def test_of_two_steps_of_one_turn_one_wins() -> None:
 def test_a_batch_is_won_row_by_row() -> None:
     rows = [make() for _ in range(100)]
     lost = {row.id for row in rows[::3]}
-    won = ledger.commit([update(row, turn=row.turn - (row.id in lost)) for row in rows], time.time())
+    won = ledger.commit(
+        [update(row, turn=row.turn - (row.id in lost)) for row in rows], time.time()
+    )
     assert won.keys() == {row.id for row in rows} - lost
 
 
@@ -125,7 +140,11 @@ def test_a_commit_whose_answer_was_lost_is_known_again() -> None:
     found = ledger.committed(updates, now)
     assert found.keys() == won.keys()
     for job, each in won.items():
-        assert (found[job].turn, found[job].version, found[job].ended) == (each.turn, each.version, each.ended)
+        assert (found[job].turn, found[job].version, found[job].ended) == (
+            each.turn,
+            each.version,
+            each.ended,
+        )
         assert abs(found[job].due_at - each.due_at) < 1e-5
 
 
@@ -145,13 +164,22 @@ def test_an_invisible_step_counts_the_turn_and_not_the_version() -> None:
     assert (won[row.id].turn, won[row.id].version) == (4, 1)
 
 
-@pytest.mark.parametrize("result", [None, {"url": "x", "n": [1.5, None, True]}, "text", 0, False, []])
+@pytest.mark.parametrize(
+    "result", [None, {"url": "x", "n": [1.5, None, True]}, "text", 0, False, []]
+)
 def test_an_end_keeps_its_result_and_takes_no_further_step(result: object) -> None:
     row = make()
-    won = ledger.commit([update(row, state="succeeded", progress=100.0, result=result)], time.time())
+    won = ledger.commit(
+        [update(row, state="succeeded", progress=100.0, result=result)], time.time()
+    )
     assert won[row.id].ended is not None
     now = ledger.load([row.id], results=True)[row.id]
-    assert (now.state, now.result, now.active, now.has_result) == ("succeeded", result, False, result is not None)
+    assert (now.state, now.result, now.active, now.has_result) == (
+        "succeeded",
+        result,
+        False,
+        result is not None,
+    )
     assert ledger.commit([update(now)], time.time()) == {}
     assert ledger.request_cancel(row.id, time.time()) is None
 
@@ -160,7 +188,12 @@ def test_a_cancel_in_the_middle_of_a_round_makes_the_next_step_due_now() -> None
     row = make()
     asked = ledger.request_cancel(row.id, time.time())
     assert asked is not None
-    assert (asked.state, asked.turn, asked.version, asked.cancel_requested) == ("running", 3, 2, True)
+    assert (asked.state, asked.turn, asked.version, asked.cancel_requested) == (
+        "running",
+        3,
+        2,
+        True,
+    )
     now = time.time()
     won = ledger.commit([update(row, due_at=now + 60)], now)
     assert won[row.id].cancel_requested
@@ -183,7 +216,12 @@ def test_an_open_intent_is_only_flagged() -> None:
     row = make(state="starting", handle="")
     asked = ledger.request_cancel(row.id, time.time())
     assert asked is not None
-    assert (asked.state, asked.turn, asked.due_at, asked.cancel_requested) == ("starting", 3, row.due_at, True)
+    assert (asked.state, asked.turn, asked.due_at, asked.cancel_requested) == (
+        "starting",
+        3,
+        row.due_at,
+        True,
+    )
 
 
 def test_crashes_are_counted_for_one_job_and_a_commit_sets_them_back() -> None:
@@ -206,9 +244,17 @@ def test_a_sweep_claims_what_is_overdue_and_overtaken_once() -> None:
     make(due_at=at(30), state="succeeded")
     make(due_at=at(30), backend="other")
     shards = {int(row.id[-4:], 16) % 2 for row in (lost, recent)}
-    claimed = [c for shard in shards for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)]
+    claimed = [
+        c
+        for shard in shards
+        for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)
+    ]
     assert claimed == [(lost.id, lost.turn)]
-    again = [c for shard in shards for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)]
+    again = [
+        c
+        for shard in shards
+        for c in ledger.sweep("render", shard, 2, before=now, grace=10, now=now)
+    ]
     assert again == []
 
 
@@ -275,7 +321,10 @@ def test_a_snapshot_has_all_active_jobs_and_the_latest_ended_ones_of_these_audie
 
 
 def test_a_snapshot_leaves_large_results_out() -> None:
-    small, large = make(state="succeeded", result="x" * 100), make(state="succeeded", result="x" * 20_000)
+    small, large = (
+        make(state="succeeded", result="x" * 100),
+        make(state="succeeded", result="x" * 20_000),
+    )
     found = {row.id: row for row in ledger.snapshot(["user:1"])}
     assert (found[small.id].result, found[small.id].has_result) == ("x" * 100, True)
     assert (found[large.id].result, found[large.id].has_result) == (None, True)
@@ -295,9 +344,14 @@ def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
 def test_old_ended_jobs_are_forgotten() -> None:
     make(state="succeeded", ended_at=at(3 * 86400), changed_at=at(3 * 86400))
     young = {"ended_at": at(86400), "changed_at": at(86400)}
-    kept = [make(state="succeeded", **young), make(created_at=at(9 * 86400), changed_at=at(9 * 86400))]
+    kept = [
+        make(state="succeeded", **young),
+        make(created_at=at(9 * 86400), changed_at=at(9 * 86400)),
+    ]
     assert ledger.forget(2) == 1
-    assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {row.id for row in kept}
+    assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {
+        row.id for row in kept
+    }
 
 
 def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
@@ -327,7 +381,9 @@ def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
         ("render", {"a": "nul \x00"}, None, "bad_params"),
     ],
 )
-def test_a_start_of_a_wrong_shape_is_refused(backend: Any, params: Any, request_id: Any, code: str) -> None:
+def test_a_start_of_a_wrong_shape_is_refused(
+    backend: Any, params: Any, request_id: Any, code: str
+) -> None:
     from progrock import api
 
     with pytest.raises(api.Refused) as refused:
@@ -371,7 +427,11 @@ async def test_a_worker_waits_for_a_migration(
         await worker._run(migrate)
     async with asyncio.timeout(PATIENCE):
         assert await waiting == []
-    away, back = [record.getMessage() for record in caplog.records if record.name == "consumers.database"]
+    away, back = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "progrock.consumers.database"
+    ]
     assert away.startswith("the ledger is away, rounds wait for it: ")
     assert missing in away
     assert "\n" not in away
@@ -395,7 +455,9 @@ class Sweeper:
             raise self.failures.pop()
         return time.time()
 
-    async def publish(self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float) -> None:
+    async def publish(
+        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float
+    ) -> None:
         for task in tasks:
             self.swept.put_nowait(task.job)
 

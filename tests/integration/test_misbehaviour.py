@@ -11,7 +11,7 @@ import aiohttp
 import psutil
 import pytest
 
-from consumers.rounds import MOST_CRASHES
+from progrock.consumers.rounds import MOST_CRASHES
 from progrock.policy import LONGEST_MESSAGE
 from tests.fragile import POLLS, STARTS, STATUSES
 from tests.services import PATIENCE, DemoBackend, Stack, http
@@ -53,10 +53,14 @@ RETRYING = "backend unreachable, retrying ("
 
 
 @pytest.fixture(scope="module")
-def running(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def running(
+    stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """One worker for a good backend and one that will be told to misbehave."""
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
-    backends.write_text(TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1) + CARELESS)
+    backends.write_text(
+        TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1) + CARELESS
+    )
     with stack(workers=1, backends=backends) as up:
         yield up
 
@@ -104,7 +108,9 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     running: Stack, visitor: Visitor, demo_backend: DemoBackend
 ) -> None:
     jobs = {mode: (await visitor.start("bad", seconds=600))["job"] for mode in TOLD}
-    while not set(jobs.values()) <= {f["job"] for f in visitor.frames if f.get("state") == "running"}:
+    while not set(jobs.values()) <= {
+        f["job"] for f in visitor.frames if f.get("state") == "running"
+    }:
         await visitor.until(lambda f: f.get("state") == "running")
     handle = await asyncio.to_thread(handles, running)
     worker = psutil.Process(running.workers()[0].pid)
@@ -122,10 +128,16 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
             seen[frame["job"]] = frame
     assert seen[jobs["nan"]]["progress"] is None
     assert {frame["state"] for frame in seen.values()} == {"running"}
-    assert worker.memory_info().rss - before < 60_000_000, "answers of 100 MB are not read to their end"
+    assert worker.memory_info().rss - before < 60_000_000, (
+        "answers of 100 MB are not read to their end"
+    )
     http("DELETE", f"{demo_backend.url}/_test/behave")
     for job in jobs.values():
-        http("POST", f"{demo_backend.url}/_test/tasks/{handle[job]}", {"status": "done", "percent": 100})
+        http(
+            "POST",
+            f"{demo_backend.url}/_test/tasks/{handle[job]}",
+            {"status": "done", "percent": 100},
+        )
     ended = await visitor.ends(set(jobs.values()), 2 * PATIENCE)  # a backoff may have grown
     assert {frame["state"] for frame in ended.values()} == {"succeeded"}
     times = http("GET", f"{demo_backend.url}/_test/tasks/{handle[jobs['429']]}")["times"]
@@ -133,14 +145,18 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     assert longest > 1.95, "Retry-After is honoured"
 
 
-async def test_a_text_type_with_the_right_body_is_no_error(visitor: Visitor, demo_backend: DemoBackend) -> None:
+async def test_a_text_type_with_the_right_body_is_no_error(
+    visitor: Visitor, demo_backend: DemoBackend
+) -> None:
     misbehave(demo_backend, "text", on="poll")
     job = (await visitor.start("good", seconds=1))["job"]
     assert (await visitor.ended(job))["state"] == "succeeded"
     assert not any("retrying" in f["message"] for f in visitor.frames if f.get("job") == job)
 
 
-async def test_a_forgotten_handle_ends_the_job(visitor: Visitor, demo_backend: DemoBackend, running: Stack) -> None:
+async def test_a_forgotten_handle_ends_the_job(
+    visitor: Visitor, demo_backend: DemoBackend, running: Stack
+) -> None:
     job = (await visitor.start("bad", seconds=60))["job"]
     await visitor.until(lambda f: f.get("state") == "running")
     handle = (await asyncio.to_thread(handles, running))[job]
@@ -156,8 +172,14 @@ async def test_a_forgotten_handle_ends_the_job(visitor: Visitor, demo_backend: D
         ("503", "backend unreachable, retrying (the backend answered 503)"),
         ("429", "backend unreachable, retrying (the backend answered 429)"),
         ("hang", "backend unreachable, retrying (the backend did not answer within 1 s)"),
-        ("handleless", "backend unreachable, retrying (the backend answered without a usable handle for the job)"),
-        ("dots", "backend unreachable, retrying (the backend answered without a usable handle for the job)"),
+        (
+            "handleless",
+            "backend unreachable, retrying (the backend answered without a usable handle for the job)",
+        ),
+        (
+            "dots",
+            "backend unreachable, retrying (the backend answered without a usable handle for the job)",
+        ),
     ],
 )
 async def test_a_start_that_goes_wrong_is_told_and_tried_again(
@@ -170,7 +192,9 @@ async def test_a_start_that_goes_wrong_is_told_and_tried_again(
     assert (await visitor.ended(job, 2 * PATIENCE))["state"] == "succeeded"
 
 
-async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(visitor: Visitor) -> None:
+async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(
+    visitor: Visitor,
+) -> None:
     last = await visitor.ended((await visitor.start("bad", seconds="long"))["job"])
     assert last["state"] == "failed"
     assert last["error"] == "the backend answered 422: seconds must be a number from 0.05 to 86400"
@@ -195,26 +219,48 @@ async def test_a_backend_without_end_slows_no_other_backends_jobs(
     bad = [(await visitor.start("bad", seconds=600))["job"] for _ in range(many)]
     last = bad[-1]
     await visitor.until(lambda f: f.get("job") == last and f["state"] == "running")
-    for handle in [h for job, h in (await asyncio.to_thread(handles, running)).items() if job in bad]:
+    for handle in [
+        h for job, h in (await asyncio.to_thread(handles, running)).items() if job in bad
+    ]:
         misbehave(demo_backend, mode, on="poll", task=handle)
     await visitor.until(lambda f: told in f.get("message", ""))
-    assert await gap() < calm + 0.5, "one that waits for the bad backend waits for its timeout of 1 s"
+    assert await gap() < calm + 0.5, (
+        "one that waits for the bad backend waits for its timeout of 1 s"
+    )
     for job in bad:
         await visitor.send({"action": "cancel", "job": job})
     await visitor.ends(set(bad))
 
 
-async def test_a_class_that_answers_nonsense_is_told_of_and_harms_nobody(running: Stack, visitor: Visitor) -> None:
-    nonsense = [("start", name) for name in STARTS] + [("poll", name) for name in [*POLLS, *STATUSES, "hang"]]
+async def test_a_class_that_answers_nonsense_is_told_of_and_harms_nobody(
+    running: Stack, visitor: Visitor
+) -> None:
+    nonsense = [("start", name) for name in STARTS] + [
+        ("poll", name) for name in [*POLLS, *STATUSES, "hang"]
+    ]
     good = (await visitor.start("good", seconds=2))["job"]
-    jobs = {(await visitor.start("careless", **{call: name}))["job"]: (call, name) for call, name in nonsense}
+    jobs = {
+        (await visitor.start("careless", **{call: name}))["job"]: (call, name)
+        for call, name in nonsense
+    }
     ended = await visitor.ends({good, *jobs})
-    assert {(jobs.get(job), frame["state"]) for job, frame in ended.items() if frame["state"] != "succeeded"} == set()
+    assert {
+        (jobs.get(job), frame["state"])
+        for job, frame in ended.items()
+        if frame["state"] != "succeeded"
+    } == set()
     frames = [frame for frame in visitor.frames if frame.get("job") in jobs]
     assert max(len(frame["message"]) for frame in frames) <= LONGEST_MESSAGE
-    silent = {"number for a message", "bytes for a progress", "text for a wait", "NaN for a wait"}  # or left out
+    silent = {
+        "number for a message",
+        "bytes for a progress",
+        "text for a wait",
+        "NaN for a wait",
+    }  # or left out
     told = {frame["job"] for frame in frames if frame["message"].startswith(RETRYING)}
-    assert {kind for job, kind in jobs.items() if job not in told and kind[1] not in silent} == set()
+    assert {
+        kind for job, kind in jobs.items() if job not in told and kind[1] not in silent
+    } == set()
     assert "a round failed" not in running.logs("worker1")
 
 
@@ -252,7 +298,10 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_bat
             finally:
                 keeper.cancel()
         assert ended[killer]["state"] == "failed"
-        assert ended[killer]["error"] == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
+        assert (
+            ended[killer]["error"]
+            == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
+        )
         assert {ended[job]["state"] for job in calm} == {"succeeded"}
         assert MOST_CRASHES - 1 <= crashes <= MOST_CRASHES + 3
 

@@ -22,7 +22,10 @@ def postgres() -> Iterator[Postgres]:
     if not Postgres.installed():
         pytest.skip("PostgreSQL is not installed: `make test` installs it")
     cluster = Postgres()
-    cluster.process.command += ["-c", "synchronous_commit=on"]  # what was acknowledged outlives a kill
+    cluster.process.command += [
+        "-c",
+        "synchronous_commit=on",
+    ]  # what was acknowledged outlives a kill
     try:
         yield cluster.start()
     finally:
@@ -31,11 +34,16 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def up(
-    rabbitmq: Broker, demo_backend: DemoBackend, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+    rabbitmq: Broker,
+    demo_backend: DemoBackend,
+    postgres: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     """A stack whose ledger is there."""
     directory = tmp_path_factory.mktemp("outages")
-    with Stack(directory, rabbitmq, database_url=postgres.new_database(), backend_url=demo_backend.url) as up:
+    with Stack(
+        directory, rabbitmq, database_url=postgres.new_database(), backend_url=demo_backend.url
+    ) as up:
         up.manage("migrate", "--verbosity", "0")
         up.manage("topology", "--declare")
         up.start_worker()
@@ -82,7 +90,9 @@ async def test_everything_goes_on_when_the_database_comes_back(
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
         browse(up, session) as visitor,
     ):
-        await get(session, f"{up.url}/")  # a page with a session, so that the cookie is known to the server
+        await get(
+            session, f"{up.url}/"
+        )  # a page with a session, so that the cookie is known to the server
         jobs = {(await visitor.start(seconds=8))["job"] for _ in range(5)}
         await visitor.until(lambda f: f.get("state") == "running")
         os.kill(postgres.process.pid, how)
@@ -131,7 +141,9 @@ async def test_everything_goes_on_when_the_database_comes_back(
     assert away >= 2
 
 
-async def test_a_database_that_never_answers_holds_nobody_for_ever(up: Stack, postgres: Postgres) -> None:
+async def test_a_database_that_never_answers_holds_nobody_for_ever(
+    up: Stack, postgres: Postgres
+) -> None:
     before = logged(up)
     async with (
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
@@ -145,10 +157,15 @@ async def test_a_database_that_never_answers_holds_nobody_for_ever(up: Stack, po
             process.suspend()
         try:
             for request in ("frozen", "and another"):
-                await visitor.send({"action": "start", "params": {"seconds": 1}, "request": request})
+                await visitor.send(
+                    {"action": "start", "params": {"seconds": 1}, "request": request}
+                )
             async with aiohttp.ClientSession() as other:
                 await refused(up, other)
-            assert [(await visitor.error())["request"] for _ in range(2)] == ["frozen", "and another"]
+            assert [(await visitor.error())["request"] for _ in range(2)] == [
+                "frozen",
+                "and another",
+            ]
             told = [f for f in visitor.frames if f["type"] == "status"]
             assert any(map(told_away, told))
             assert not told[-1]["live"]

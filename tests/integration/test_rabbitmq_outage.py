@@ -14,13 +14,17 @@ from deploy.rabbitmq_node import Node, free_port
 from tests.services import PATIENCE, Broker, DemoBackend, Stack, http
 from tests.visitor import browse
 
-PRIVATE = pytest.mark.skipif(bool(os.environ.get("PROGROCK_TEST_AMQP_URL")), reason="needs a RabbitMQ that it may stop")
+PRIVATE = pytest.mark.skipif(
+    bool(os.environ.get("PROGROCK_TEST_AMQP_URL")), reason="needs a RabbitMQ that it may stop"
+)
 
 
 @pytest.fixture
 def own_rabbitmq(tmp_path: Path) -> Iterator[Broker]:
     """A node that a test may stop, kill and wipe."""
-    node = Node(tmp_path / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="recovery")
+    node = Node(
+        tmp_path / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="recovery"
+    )
     node.start()
     try:
         yield Broker(node.amqp_url, node.management_url, node)
@@ -50,7 +54,9 @@ async def test_everything_goes_on_when_rabbitmq_comes_back(
         jobs = await visitor.starts(5, seconds=8)
         await visitor.until(lambda f: f.get("state") == "running")
         await asyncio.to_thread(node.stop if how == "stop" else node.kill)
-        delayed = await visitor.until(lambda f: f["type"] == "status" and "RabbitMQ" in f["message"])
+        delayed = await visitor.until(
+            lambda f: f["type"] == "status" and "RabbitMQ" in f["message"]
+        )
         assert delayed["live"] is False
         jobs |= await visitor.starts(2, seconds=1)  # the ledger takes them
         assert http("GET", f"{own_stack.url}/healthz")["rabbitmq"] == "unreachable"
@@ -65,8 +71,12 @@ async def test_everything_goes_on_when_rabbitmq_comes_back(
         await visitor.until(lambda f: f["type"] == "status" and f["live"], 2 * PATIENCE)
         assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
     assert demo_backend.seen(own_stack, next(iter(jobs)))["overlaps"] == 0
-    logs = own_stack.logs()  # aiormq's "exception was never retrieved" at a shutdown is its own noise
-    assert not [line for line in logs.splitlines() if " ERROR   " in line and "asyncio" not in line], logs[-4000:]
+    logs = (
+        own_stack.logs()
+    )  # aiormq's "exception was never retrieved" at a shutdown is its own noise
+    assert not [
+        line for line in logs.splitlines() if " ERROR   " in line and "asyncio" not in line
+    ], logs[-4000:]
 
 
 @PRIVATE
@@ -75,23 +85,31 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
     assert node is not None
 
     async def shell(code: str) -> str:
-        return (await asyncio.to_thread(own_stack.manage, "shell", "--verbosity", "0", "-c", code)).stdout.split()[-1]
+        return (
+            await asyncio.to_thread(own_stack.manage, "shell", "--verbosity", "0", "-c", code)
+        ).stdout.split()[-1]
 
     async with browse(own_stack) as visitor:
         [job] = await visitor.starts(1, seconds=8)
-        await visitor.until(lambda f: f.get("state") == "running")  # so the worker's layer is connected
+        await visitor.until(
+            lambda f: f.get("state") == "running"
+        )  # so the worker's layer is connected
         await asyncio.to_thread(node.kill)
         await visitor.until(lambda f: f["type"] == "status" and not f["live"])
         for path in ("/", f"/jobs/{job}"):
             async with visitor.session.get(own_stack.url + path) as answer:
                 assert answer.status == 200
-        started = "import progrock; print(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
+        started = (
+            "import progrock; print(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
+        )
         kept = await shell(started)
         await asyncio.to_thread(node.start)
         await visitor.ends({job}, 120)
         async with asyncio.timeout(120):
             while (
-                await shell(f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)")
+                await shell(
+                    f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)"
+                )
                 != "succeeded"
             ):
                 pass
@@ -102,7 +120,9 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
         assert len(said) >= 2
         for name, lost in said.items():
             assert True in lost, f"{name} said nothing of the outage"
-            assert all(one != other for one, other in pairwise(lost)), f"{name}: not one line for each change of state"
+            assert all(one != other for one, other in pairwise(lost)), (
+                f"{name}: not one line for each change of state"
+            )
 
 
 @PRIVATE

@@ -10,9 +10,9 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from broker import tasks as broker_tasks
-from broker.tasks import Task
-from consumers import hub
+from progrock.broker import tasks as broker_tasks
+from progrock.broker.tasks import Task
+from progrock.consumers import hub
 from tests.services import PATIENCE, ROOT, DemoBackend, Stack, http
 from tests.visitor import browse
 
@@ -33,12 +33,16 @@ async def test_jobs_outlive_a_killed_worker(
         assert [demo_backend.seen(up, job)["overlaps"] for job in list(jobs)[:3]] == [0, 0, 0]
 
 
-async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(stack: Callable[..., Stack]) -> None:
+async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(
+    stack: Callable[..., Stack],
+) -> None:
     with stack(workers=2) as up:
         async with browse(up) as visitor:
             jobs = await visitor.starts(10, seconds=5)
             await visitor.until(lambda f: f.get("state") == "running")
-            async with asyncio.timeout(PATIENCE):  # before that, the signal ends Python while it imports
+            async with asyncio.timeout(
+                PATIENCE
+            ):  # before that, the signal ends Python while it imports
                 while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
                     await asyncio.sleep(0.1)
             assert up.stop_worker() == 0
@@ -51,7 +55,9 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
         up.start_worker("render.0")
         up.start_worker("render.1", "transcribe")
         async with browse(up) as visitor:
-            jobs = await visitor.starts(6, seconds=1) | {(await visitor.start("transcribe", seconds=1))["job"]}
+            jobs = await visitor.starts(6, seconds=1) | {
+                (await visitor.start("transcribe", seconds=1))["job"]
+            }
             assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
         wrong = up.manage("runworker", "nope", check=False)
         assert wrong.returncode == 1
@@ -67,7 +73,9 @@ async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
             up.kill_worker()
             for name in up.broker.queues(up.amqp_url):
                 if name.startswith(("progrock.delay.", "progrock.poll.")):
-                    up.broker.api("DELETE", f"queues/{up.amqp_url.rsplit('/', 1)[1]}/{name}/contents")
+                    up.broker.api(
+                        "DELETE", f"queues/{up.amqp_url.rsplit('/', 1)[1]}/{name}/contents"
+                    )
             up.start_worker()
             assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
 
@@ -78,7 +86,11 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
-            http("POST", f"{demo_backend.url}/_test/behave", {"mode": "slow", "on": "start", "delay": 30})
+            http(
+                "POST",
+                f"{demo_backend.url}/_test/behave",
+                {"mode": "slow", "on": "start", "delay": 30},
+            )
             try:
                 job = (await visitor.start(seconds=1))["job"]
                 await visitor.until(lambda f: f.get("state") == "starting")
@@ -95,13 +107,19 @@ async def test_a_worker_that_was_frozen_in_a_start_and_wakes_late_changes_nothin
     stack: Callable[..., Stack], demo_backend: DemoBackend, tmp_path: Path
 ) -> None:
     backends = tmp_path / "backends.toml"  # a short timeout: the other worker need not wait long
-    backends.write_text((ROOT / "deploy" / "backends.toml").read_text().replace("timeout = 5.0", "timeout = 1.0"))
+    backends.write_text(
+        (ROOT / "deploy" / "backends.toml").read_text().replace("timeout = 5.0", "timeout = 1.0")
+    )
     stats = f"{demo_backend.url}/_test/stats"
     with stack(workers=1, backends=backends) as up:
         frozen = up.workers()[0]
         async with browse(up) as visitor:
             before = http("GET", stats)
-            http("POST", f"{demo_backend.url}/_test/behave", {"mode": "slow", "on": "start", "delay": 0.5, "count": 1})
+            http(
+                "POST",
+                f"{demo_backend.url}/_test/behave",
+                {"mode": "slow", "on": "start", "delay": 0.5, "count": 1},
+            )
             job = (await visitor.start(seconds=1))["job"]
             while http("GET", stats)["starts"] == before["starts"]:
                 await asyncio.sleep(0.01)
@@ -113,7 +131,9 @@ async def test_a_worker_that_was_frozen_in_a_start_and_wakes_late_changes_nothin
                 os.kill(frozen.pid, signal.SIGCONT)
             up.stop_worker(up.workers()[1])
             other = (await visitor.start(seconds=0.1))["job"]
-            assert (await visitor.ended(other, 120))["state"] == "succeeded"  # the one that was frozen is back at work
+            assert (await visitor.ended(other, 120))[
+                "state"
+            ] == "succeeded"  # the one that was frozen is back at work
             assert http("GET", stats)["tasks"] == before["tasks"] + 2
             (end,) = {f["version"] for f in visitor.frames if f.get("job") == job and f["complete"]}
             async with visitor.session.get(f"{up.url}/jobs/{job}") as answer:
@@ -130,10 +150,14 @@ async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> No
             assert end["state"] == "succeeded"
             assert hub.REPAIR <= 5, "promised within 10 s"
         versions = {f["version"] for f in visitor.frames if f.get("job") == job}
-        assert versions < set(range(1, end["version"] + 1)), "the pushes were lost, else this shows nothing"
+        assert versions < set(range(1, end["version"] + 1)), (
+            "the pushes were lost, else this shows nothing"
+        )
 
 
-async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(stack: Callable[..., Stack]) -> None:
+async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(
+    stack: Callable[..., Stack],
+) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             job = (await visitor.start(seconds=8))["job"]
@@ -144,12 +168,20 @@ async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(sta
                 poll = await channel.get_exchange("progrock.poll")
                 stale = Task(job=job, turn=1, due=time.time())
                 unknown = Task(job="00000000-0000-4000-8000-000000000000", turn=1, due=time.time())
-                bodies = [b"rubbish", b'{"v": 99, "tasks": []}', b'{"v": 1, "tasks": [{"job": "x"}]}']
-                bodies.append(broker_tasks.encode([stale, unknown]))  # dropped: there is nothing to do
+                bodies = [
+                    b"rubbish",
+                    b'{"v": 99, "tasks": []}',
+                    b'{"v": 1, "tasks": [{"job": "x"}]}',
+                ]
+                bodies.append(
+                    broker_tasks.encode([stale, unknown])
+                )  # dropped: there is nothing to do
                 for body in bodies:
                     message = aio_pika.Message(body, delivery_mode=2)
                     await poll.publish(message, "now.render.0")
-                    await poll.publish(message, "now.nobody.0")  # no queue: by the alternate exchange
+                    await poll.publish(
+                        message, "now.nobody.0"
+                    )  # no queue: by the alternate exchange
                 dead = await channel.get_queue("progrock.dead")
                 found: list[aio_pika.abc.AbstractIncomingMessage] = []
                 async with asyncio.timeout(PATIENCE):
@@ -177,7 +209,9 @@ async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> No
             assert line.split()[1] == "3"
         vhost = up.amqp_url.rsplit("/", 1)[1]
         up.broker.api("DELETE", f"queues/{vhost}/progrock.delay.11-10min")
-        up.broker.api("PUT", f"queues/{vhost}/progrock.poll.old.0", {"durable": True, "arguments": {}})
+        up.broker.api(
+            "PUT", f"queues/{vhost}/progrock.poll.old.0", {"durable": True, "arguments": {}}
+        )
         wrong = up.manage("topology", "--verify", check=False)
         assert wrong.returncode == 1
         assert "queue progrock.delay.11-10min: wanted, not found" in wrong.stderr
@@ -200,7 +234,13 @@ async def test_the_python_api_starts_and_cancels(stack: Callable[..., Stack]) ->
             )
             job = up.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
             await visitor.until(lambda f: f.get("job") == job and f["state"] == "running")
-            up.manage("shell", "--verbosity", "0", "-c", f"import progrock; assert progrock.cancel('{job}')")
+            up.manage(
+                "shell",
+                "--verbosity",
+                "0",
+                "-c",
+                f"import progrock; assert progrock.cancel('{job}')",
+            )
             assert (await visitor.ended(job))["state"] == "cancelled"
 
 

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed
 
-from broker.topology import DEAD, DELAY, GROUPS, POLL
 from deploy.rabbitmq_node import Node, free_port, installed
+from progrock.broker.topology import DEAD, DELAY, GROUPS, POLL
 from tests import certificates
 from tests.certificates import Certificates
 from tests.services import PATIENCE, ROOT, Broker, DemoBackend, Postgres, Stack
@@ -60,11 +60,15 @@ async def person(up: Stack, name: str) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def post(up: Stack, session: aiohttp.ClientSession, path: str, **fields: str) -> aiohttp.ClientResponse:
+async def post(
+    up: Stack, session: aiohttp.ClientSession, path: str, **fields: str
+) -> aiohttp.ClientResponse:
     """A form, with the token of the cookie."""
     token = next(cookie.value for cookie in session.cookie_jar if cookie.key == "csrftoken")
     data = {"csrfmiddlewaretoken": token, **fields}
-    return await session.post(up.url + path, data=data, headers={"Origin": up.url}, allow_redirects=False)
+    return await session.post(
+        up.url + path, data=data, headers={"Origin": up.url}, allow_redirects=False
+    )
 
 
 async def sign_in(up: Stack, session: aiohttp.ClientSession, name: str) -> None:
@@ -73,7 +77,9 @@ async def sign_in(up: Stack, session: aiohttp.ClientSession, name: str) -> None:
         assert answer.status == 302, await answer.text()
 
 
-async def get(up: Stack, session: aiohttp.ClientSession, path: str, **headers: str) -> tuple[int, str]:
+async def get(
+    up: Stack, session: aiohttp.ClientSession, path: str, **headers: str
+) -> tuple[int, str]:
     async with session.get(up.url + path, headers=headers, allow_redirects=False) as answer:
         return answer.status, await answer.text()
 
@@ -120,7 +126,11 @@ async def test_own_pages_and_programs_get_one(running: Stack, origin: str | None
 async def test_a_form_of_another_site_is_refused(running: Stack) -> None:
     async with client() as session:
         await get(running, session, "/login/")
-        data = {"csrfmiddlewaretoken": cookie(session, "csrftoken") or "", "username": "alice", "password": "alice"}
+        data = {
+            "csrfmiddlewaretoken": cookie(session, "csrftoken") or "",
+            "username": "alice",
+            "password": "alice",
+        }
         headers = {"Origin": "https://evil.example"}
         async with session.post(f"{running.url}/login/", data=data, headers=headers) as answer:
             assert answer.status == 403
@@ -154,7 +164,9 @@ async def test_a_login_changes_the_session_and_a_logout_ends_it_everywhere(runni
             browse(running, phone) as other,
         ):
             first = await one.until(lambda f: f["type"] == "snapshot")
-            assert job in {each["job"] for each in first["jobs"]}, "what this browser started stays in view"
+            assert job in {each["job"] for each in first["jobs"]}, (
+                "what this browser started stays in view"
+            )
             async with await post(running, session, "/logout/") as answer:
                 assert answer.status == 302
             assert (await closed(one), await closed(two)) == (4402, 4402)
@@ -162,7 +174,9 @@ async def test_a_login_changes_the_session_and_a_logout_ends_it_everywhere(runni
         assert (await get(running, session, f"/jobs/{job}"))[0] == 404
         for old in (before, during):
             async with client() as thief:
-                thief.cookie_jar.update_cookies({"sessionid": old or ""}, aiohttp.client.URL(running.url))
+                thief.cookie_jar.update_cookies(
+                    {"sessionid": old or ""}, aiohttp.client.URL(running.url)
+                )
                 assert (await get(running, thief, f"/jobs/{job}"))[0] == 404
                 async with browse(running, thief) as visitor:
                     assert (await visitor.until(lambda f: f["type"] == "snapshot"))["jobs"] == []
@@ -179,7 +193,10 @@ async def test_a_person_who_was_deactivated_gets_no_new_socket(running: Stack) -
         running.manage("shell", "--verbosity", "0", "-c", code)
         assert (await get(running, session, f"/jobs/{job}"))[0] == 404
         async with browse(running, session) as visitor:
-            assert job not in {each["job"] for each in (await visitor.until(lambda f: f["type"] == "snapshot"))["jobs"]}
+            assert job not in {
+                each["job"]
+                for each in (await visitor.until(lambda f: f["type"] == "snapshot"))["jobs"]
+            }
 
 
 # Audiences
@@ -192,7 +209,10 @@ async def test_nobody_sees_or_cancels_the_job_of_another_audience(running: Stack
         job = (await owner.until(lambda f: f.get("request") == request))["job"]
         await owner.until(lambda f: f.get("job") == job and f["state"] == "running")
         for name in ("bob", "clerk", "reader", None):
-            async with person(running, name) if name else client() as session, browse(running, session) as other:
+            async with (
+                person(running, name) if name else client() as session,
+                browse(running, session) as other,
+            ):
                 first = await other.until(lambda f: f["type"] == "snapshot")
                 assert job not in {each["job"] for each in first["jobs"]}
                 for spelling in (job, job.upper(), f"{{{job}}}", job.replace("-", "")):
@@ -233,7 +253,10 @@ async def test_the_admin_needs_the_permission(running: Stack) -> None:
                 for path in (f"{listing}{job}/delete/", f"{listing}add/"):
                     assert (await get(running, session, path))[0] in (302, 403), path
             if name != "operator":
-                assert json.loads((await get(running, alice, f"/jobs/{job}"))[1])["cancelling"] is False, name
+                assert (
+                    json.loads((await get(running, alice, f"/jobs/{job}"))[1])["cancelling"]
+                    is False
+                ), name
         assert (await owner.ended(job))["state"] == "cancelled"
 
 
@@ -273,7 +296,9 @@ async def test_a_flood_of_messages_is_read_slowly_and_holds_up_nobody_else(runni
         begun = time.monotonic()
         for n in range(480):
             await flooding.send({"action": "cancel", "job": str(n)})
-        reading = asyncio.create_task(flooding.until(lambda f: len(flooding.frames) == 481, 2 * PATIENCE))
+        reading = asyncio.create_task(
+            flooding.until(lambda f: len(flooding.frames) == 481, 2 * PATIENCE)
+        )
         await other.start(seconds=1)
         assert not reading.done(), "the flood is still being read while the other was served"
         await reading
@@ -324,18 +349,26 @@ async def test_every_page_has_a_strict_content_policy(running: Stack) -> None:
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.headers["X-Frame-Options"] == "DENY"
                 if answer.content_type == "text/html" and answer.status == 200:
-                    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", text), path
+                    assert not re.search(
+                        r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", text
+                    ), path
 
 
 async def test_in_production_cookies_travel_over_https_alone(stack: Callable[..., Stack]) -> None:
-    production = {"DEBUG": "0", "SECRET_KEY": secrets.token_urlsafe(60), "ALLOWED_HOSTS": "127.0.0.1"}
+    production = {
+        "DEBUG": "0",
+        "SECRET_KEY": secrets.token_urlsafe(60),
+        "ALLOWED_HOSTS": "127.0.0.1",
+    }
     production |= {"PROGROCK_BEHIND_PROXY": "1", "PROGROCK_ANONYMOUS": "1"}
     with stack(workers=0, env=production) as up:
         checked = up.manage("check", "--deploy", "--fail-level", "WARNING")
         assert "no issues" in checked.stdout + checked.stderr
         async with client() as session:
             assert (await get(up, session, "/"))[0] == 301
-            assert (await get(up, session, "/healthz"))[0] == 200, "the balancer asks over plain HTTP"
+            assert (await get(up, session, "/healthz"))[0] == 200, (
+                "the balancer asks over plain HTTP"
+            )
             async with session.get(f"{up.url}/", headers={"X-Forwarded-Proto": "https"}) as answer:
                 assert answer.status == 200
                 assert "max-age=31536000" in answer.headers["Strict-Transport-Security"]
@@ -344,7 +377,9 @@ async def test_in_production_cookies_travel_over_https_alone(stack: Callable[...
                 assert morsel["httponly"]
                 assert morsel["samesite"] == "Lax"
             for path in ("/nothing", f"/jobs/{uuid.uuid4()}"):
-                async with session.get(up.url + path, headers={"X-Forwarded-Proto": "https"}) as answer:
+                async with session.get(
+                    up.url + path, headers={"X-Forwarded-Proto": "https"}
+                ) as answer:
                     assert answer.status == 404
                     assert "urlpatterns" not in await answer.text()
                     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
@@ -370,7 +405,9 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def tls_rabbitmq(ca: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, int]]:
+def tls_rabbitmq(
+    ca: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Broker, int]]:
     """A node that speaks TLS, and its port."""
     if not installed():
         pytest.skip("RabbitMQ is not installed: `make test` installs it")
@@ -378,7 +415,9 @@ def tls_rabbitmq(ca: Certificates, tmp_path_factory: pytest.TempPathFactory) -> 
     conf = [f"listeners.ssl.1 = 127.0.0.1:{port}", f"ssl_options.cacertfile = {ca.authority}"]
     conf += [f"ssl_options.certfile = {ca.certificate}", f"ssl_options.keyfile = {ca.key}"]
     directory = tmp_path_factory.mktemp("tls")
-    node = Node(directory, amqp_port=free_port(), management_port=free_port(), name="tls", conf=conf)
+    node = Node(
+        directory, amqp_port=free_port(), management_port=free_port(), name="tls", conf=conf
+    )
     node.start()
     try:
         yield Broker(node.amqp_url, node.management_url, node), port
@@ -404,7 +443,11 @@ def tls_database(postgres_url: Postgres, ca: Certificates) -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
 
     folder = postgres_url.directory
-    configure(ssl_cert_file=f"{folder / ca.certificate.name}", ssl_key_file=f"{folder / ca.key.name}", ssl="on")
+    configure(
+        ssl_cert_file=f"{folder / ca.certificate.name}",
+        ssl_key_file=f"{folder / ca.key.name}",
+        ssl="on",
+    )
     url = postgres_url.new_database().replace("127.0.0.1", "localhost")
     try:
         yield f"{url}?sslmode=verify-full&sslrootcert={ca.authority}"
@@ -434,14 +477,20 @@ def secured(
     text = (ROOT / "deploy" / "backends.toml").read_text()
     backends.write_text(text.replace("${DEMO_BACKEND_TOKEN:-none}", "${RENDER_TOKEN}"))
     env = {"PROGROCK_BACKENDS": str(backends), "PROGROCK_DECLARE": "0", "SECRET_KEY": SIGNED}
-    with Stack(directory, broker, database_url=tls_database, backend_url=demo_backend.url, env=env) as up:
+    with Stack(
+        directory, broker, database_url=tls_database, backend_url=demo_backend.url, env=env
+    ) as up:
         vhost = up.amqp_url.rsplit("/", 1)[1]
 
         def url(user: str) -> str:
-            return f"amqps://{user}:{PASSWORDS[user]}@localhost:{port}/{vhost}?cafile={ca.authority}"
+            return (
+                f"amqps://{user}:{PASSWORDS[user]}@localhost:{port}/{vhost}?cafile={ca.authority}"
+            )
 
         urls = {user: url(user) for user in PASSWORDS}
-        up.env |= {f"RABBITMQ_{name.upper()}_PASSWORD": password for name, password in PASSWORDS.items()}
+        up.env |= {
+            f"RABBITMQ_{name.upper()}_PASSWORD": password for name, password in PASSWORDS.items()
+        }
         definitions = json.loads(up.manage("topology", "--definitions").stdout)
         for name in PASSWORDS:
             del up.env[f"RABBITMQ_{name.upper()}_PASSWORD"]
@@ -472,7 +521,9 @@ async def test_a_job_runs_with_least_rights_and_over_tls_alone(secured: Secured)
             "import progrock; from progrock.models import Job\n"
             f"print(progrock.start('report', {{'seconds': 1}}, audience=Job.objects.get(pk='{job}').audience).pk)"
         )
-        by_api = (await asyncio.to_thread(up.manage, "shell", "--verbosity", "0", "-c", code)).stdout.split()[-1]
+        by_api = (
+            await asyncio.to_thread(up.manage, "shell", "--verbosity", "0", "-c", code)
+        ).stdout.split()[-1]
         ended = await visitor.ends({job, by_api})
         assert {frame["state"] for frame in ended.values()} == {"succeeded"}
         await visitor.send({"action": "cancel", "job": (await visitor.start(seconds=600))["job"]})
@@ -480,7 +531,10 @@ async def test_a_job_runs_with_least_rights_and_over_tls_alone(secured: Secured)
         broker = up.broker
         vhost = up.amqp_url.rsplit("/", 1)[1]
         async with asyncio.timeout(PATIENCE):  # the management API tells it some seconds later
-            while {(c.get("user"), c.get("ssl")) for c in broker.api("GET", f"vhosts/{vhost}/connections")} != {
+            while {
+                (c.get("user"), c.get("ssl"))
+                for c in broker.api("GET", f"vhosts/{vhost}/connections")
+            } != {
                 ("web", True),
                 ("worker", True),
             }:
@@ -503,7 +557,9 @@ async def test_a_logout_closes_the_sockets_of_its_session(secured: Secured) -> N
 
 
 async def declare(channel: Any) -> None:
-    await channel.declare_queue("progrock.poll.new.0", durable=True, arguments={"x-queue-type": "quorum"})
+    await channel.declare_queue(
+        "progrock.poll.new.0", durable=True, arguments={"x-queue-type": "quorum"}
+    )
 
 
 async def declare_exchange(channel: Any) -> None:
@@ -524,7 +580,11 @@ async def bind_poll(channel: Any) -> None:
 
 def publish(exchange: str, key: str) -> Callable[[Any], Any]:
     async def attempt(channel: Any) -> None:
-        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        to = (
+            await channel.get_exchange(exchange, ensure=False)
+            if exchange
+            else channel.default_exchange
+        )
         await to.publish(aio_pika.Message(b"{}"), key, mandatory=False)
 
     return attempt
@@ -551,12 +611,27 @@ def delete(queue: str) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("user", "attempt"),
     [
-        *(("web", consume(name)) for name in ("progrock.poll.render.0", "progrock.dead", "progrock.delay.04-1s")),
-        *(("web", publish(name, key)) for name, key in ((DELAY, "1s.render.0"), (DEAD, ""), ("", "progrock.dead"))),
-        *(("web", attempt) for attempt in (declare, declare_exchange, bind_poll, delete("progrock.poll.render.0"))),
+        *(
+            ("web", consume(name))
+            for name in ("progrock.poll.render.0", "progrock.dead", "progrock.delay.04-1s")
+        ),
+        *(
+            ("web", publish(name, key))
+            for name, key in ((DELAY, "1s.render.0"), (DEAD, ""), ("", "progrock.dead"))
+        ),
+        *(
+            ("web", attempt)
+            for attempt in (declare, declare_exchange, bind_poll, delete("progrock.poll.render.0"))
+        ),
         *(("worker", consume(name)) for name in ("progrock.dead", "progrock.delay.04-1s")),
-        *(("worker", publish(name, key)) for name, key in (("", "progrock.dead"), ("amq.topic", "x"))),
-        *(("worker", attempt) for attempt in (declare, declare_exchange, bind_group, delete("progrock.dead"))),
+        *(
+            ("worker", publish(name, key))
+            for name, key in (("", "progrock.dead"), ("amq.topic", "x"))
+        ),
+        *(
+            ("worker", attempt)
+            for attempt in (declare, declare_exchange, bind_group, delete("progrock.dead"))
+        ),
     ],
 )
 async def test_what_a_user_has_no_right_to_is_refused(
@@ -582,7 +657,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secured: Secured, comm
             refused = up.manage("migrate", "--check", check=False)
         else:
             up.env |= plain
-            code = "from broker.blocking import group_send; from progrock import conf; group_send(conf.amqp_url(), 'x', {})"
+            code = "from progrock.broker.blocking import group_send; from progrock import conf; group_send(conf.amqp_url(), 'x', {})"
             refused = up.manage("shell", "--verbosity", "0", "-c", code, check=False)
     finally:
         up.env.clear()
@@ -595,7 +670,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secured: Secured, comm
 async def test_no_secret_is_in_a_log_or_in_a_message(secured: Secured) -> None:
     up = secured.up
     wrong = f"wrong-{secrets.token_hex(8)}"
-    bad = {"AMQP_URL": secured.urls["worker"].replace(PASSWORDS["worker"], wrong), "RENDER_TOKEN": TOKEN}
+    bad = {
+        "AMQP_URL": secured.urls["worker"].replace(PASSWORDS["worker"], wrong),
+        "RENDER_TOKEN": TOKEN,
+    }
     worker = up.start_worker(env={**bad, "PROGROCK_LOG_LEVEL": "DEBUG"})
     async with asyncio.timeout(PATIENCE):
         while "login was refused" not in worker.output():
@@ -603,7 +681,8 @@ async def test_no_secret_is_in_a_log_or_in_a_message(secured: Secured) -> None:
     worker.kill()
     hidden = [TOKEN, SIGNED, wrong, *PASSWORDS.values()]
     told = up.logs() + "".join(
-        up.manage(*command, check=False).stderr for command in (["status"], ["topology", "--verify"])
+        up.manage(*command, check=False).stderr
+        for command in (["status"], ["topology", "--verify"])
     )
     bodies = []
     async with await aio_pika.connect(up.broker.url + up.amqp_url.rsplit("/", 1)[1]) as connection:
@@ -636,6 +715,8 @@ def test_the_web_process_needs_no_backends_secret(secured: Secured) -> None:
 def test_a_backends_secret_is_shown_by_no_repr() -> None:
     from progrock.backends import build, load
 
-    options = load(Path(ROOT / "deploy" / "backends.toml"), environ={"DEMO_BACKEND_TOKEN": TOKEN})["render"]
+    options = load(Path(ROOT / "deploy" / "backends.toml"), environ={"DEMO_BACKEND_TOKEN": TOKEN})[
+        "render"
+    ]
     assert TOKEN not in repr(options)
     assert TOKEN not in repr(build(options))

@@ -33,7 +33,7 @@ WORKER = """
 import django, os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 django.setup()
-from consumers import poller
+from progrock.consumers import poller
 poller.REPORT = 1.0
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "runworker"])
@@ -85,7 +85,9 @@ class Overloaded:
 
     def turns(self) -> dict[str, int]:
         """The turn of each job."""
-        ledger = sqlite3.connect(f"file:{self.up.directory}/db.sqlite3?mode=ro", uri=True, timeout=30)
+        ledger = sqlite3.connect(
+            f"file:{self.up.directory}/db.sqlite3?mode=ro", uri=True, timeout=30
+        )
         try:
             return dict(ledger.execute("SELECT id, turn FROM progrock_job"))
         finally:
@@ -100,7 +102,9 @@ class Overloaded:
 
 
 @pytest.fixture(scope="module")
-def overloaded(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Overloaded]:
+def overloaded(
+    stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Overloaded]:
     """One worker that has done as many polls as there are jobs, and is late with the next."""
     folder = tmp_path_factory.mktemp("polls")
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
@@ -115,7 +119,9 @@ def overloaded(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFac
         assert "Traceback" not in up.logs()
 
 
-def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(overloaded: Overloaded) -> None:
+def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(
+    overloaded: Overloaded,
+) -> None:
     (worker,) = overloaded.up.workers()
     begun, before = time.time(), overloaded.turns()
 
@@ -125,7 +131,9 @@ def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(overloade
     overloaded.until("each job has had three turns more", lambda: min(grown()) >= 3)
     taken, ended = grown(), time.time()
     done = sum(jobs for when, jobs in overloaded.polls(worker) if begun <= when <= ended)
-    assert done < 0.6 * JOBS * (ended - begun) / INTERVAL, "it had too much to do, else this shows nothing"
+    assert done < 0.6 * JOBS * (ended - begun) / INTERVAL, (
+        "it had too much to do, else this shows nothing"
+    )
     assert max(taken) <= 2 * min(taken), "nobody is served twice as often as another"
 
 
@@ -157,7 +165,10 @@ def test_a_second_worker_takes_its_part(overloaded: Overloaded) -> None:
     since = overloaded.polls(second)[0][0]
 
     def shares() -> list[int]:
-        return [sum(jobs for when, jobs in overloaded.polls(worker) if when >= since) for worker in (first, second)]
+        return [
+            sum(jobs for when, jobs in overloaded.polls(worker) if when >= since)
+            for worker in (first, second)
+        ]
 
     overloaded.until("each job had its turn twice", lambda: sum(shares()) >= 2 * JOBS)
     counts = shares()

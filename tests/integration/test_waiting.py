@@ -10,9 +10,9 @@ from tests.services import Stack
 
 START = """
 import time, uuid, datetime
-from broker import blocking
+from progrock.broker import blocking
 blocking.TIMEOUT = 120.0  # fifty confirms, one after the other
-from broker.tasks import Task, shard_of
+from progrock.broker.tasks import Task, shard_of
 from progrock import conf
 from progrock.models import Job
 now = datetime.datetime.now(datetime.UTC)
@@ -31,20 +31,29 @@ def test_ten_thousand_waiting_jobs_are_a_hundred_messages_and_no_memory(
     stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
     backends = tmp_path / "backends.toml"
-    backends.write_text('[patient]\nclass = "tests.patient.Patient"\nshards = 2\ndeadline = 86400\n')
+    backends.write_text(
+        '[patient]\nclass = "tests.patient.Patient"\nshards = 2\ndeadline = 86400\n'
+    )
     with stack(workers=1, web=False, backends=backends) as up:
         process = up.workers()[0]
         worker = psutil.Process(process.pid)
         until = time.monotonic() + 60
-        while process.output().count("connected to RabbitMQ") < 2:  # it has imported all that it needs
+        while (
+            process.output().count("connected to RabbitMQ") < 2
+        ):  # it has imported all that it needs
             assert time.monotonic() < until, up.logs()
             time.sleep(0.1)
         before = worker.memory_info().rss
         up.manage("shell", "--verbosity", "0", "-c", START)
         lane = up.amqp_url.rsplit("/", 1)[1] + "/progrock.delay.11-10min"
         until = time.monotonic() + 120
-        waiting: dict[str, int] = {}  # the management API leaves out what it has no count of at the moment
-        while waiting.get("message_bytes", 0) < 10_000 * 90 or not 100 <= waiting.get("messages", 0) <= 200:
+        waiting: dict[
+            str, int
+        ] = {}  # the management API leaves out what it has no count of at the moment
+        while (
+            waiting.get("message_bytes", 0) < 10_000 * 90
+            or not 100 <= waiting.get("messages", 0) <= 200
+        ):
             assert time.monotonic() < until, f"{waiting} wait\n{up.logs()}"
             time.sleep(0.5)
             waiting = up.broker.api("GET", f"queues/{lane}")

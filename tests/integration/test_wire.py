@@ -42,11 +42,23 @@ async def test_a_job_is_watched_from_start_to_result(running: Stack) -> None:
     assert (last["progress"], last["state"]) == (100, "succeeded")
     assert last["result"]
     assert last["ended"]
-    expected = {"type", "job", "request", "backend", "version", "state", "progress", "complete", "message"}
+    expected = {
+        "type",
+        "job",
+        "request",
+        "backend",
+        "version",
+        "state",
+        "progress",
+        "complete",
+        "message",
+    }
     assert last.keys() == expected | {"cancelling", "created", "ended", "result"}
 
 
-async def test_a_client_of_2017_that_knows_start_progress_and_complete_is_served(running: Stack) -> None:
+async def test_a_client_of_2017_that_knows_start_progress_and_complete_is_served(
+    running: Stack,
+) -> None:
     async with browse(running) as browser:
         await browser.send('{"action": "start", "params": {"seconds": 1}}')
         await browser.until(lambda f: f.get("complete"))
@@ -89,7 +101,9 @@ async def test_a_cancelled_job_ends_as_cancelled(running: Stack) -> None:
         assert any(f.get("cancelling") for f in browser.frames)
         await browser.send({"action": "cancel", "job": job["job"]})
         again = await browser.until(lambda f: f.get("job") == job["job"])
-        assert again["version"] == last["version"], "there is nothing to cancel any more, and nothing changed"
+        assert again["version"] == last["version"], (
+            "there is nothing to cancel any more, and nothing changed"
+        )
 
 
 async def test_a_reconnect_shows_what_went_on_meanwhile(running: Stack) -> None:
@@ -107,7 +121,9 @@ async def test_a_reconnect_shows_what_went_on_meanwhile(running: Stack) -> None:
             assert snapshot["jobs"][0]["result"]
 
 
-async def test_two_sockets_of_a_visitor_see_the_same_and_another_visitor_nothing(running: Stack) -> None:
+async def test_two_sockets_of_a_visitor_see_the_same_and_another_visitor_nothing(
+    running: Stack,
+) -> None:
     async with browse(running) as one, browse(running) as stranger:
         await one.until(lambda f: f["type"] == "snapshot")
         await stranger.until(lambda f: f["type"] == "snapshot")
@@ -198,7 +214,9 @@ async def test_a_page_of_another_site_is_refused(running: Stack) -> None:
             pass
 
 
-async def test_a_visitor_without_a_login_is_told_and_closed_with_4401(stack: Callable[..., Stack]) -> None:
+async def test_a_visitor_without_a_login_is_told_and_closed_with_4401(
+    stack: Callable[..., Stack],
+) -> None:
     with stack(workers=0, env={"PROGROCK_ANONYMOUS": "0"}) as up:
         async with browse(up) as browser:
             assert (await browser.error())["code"] == "login_required"

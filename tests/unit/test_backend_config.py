@@ -31,7 +31,9 @@ class Gpu:
 
 def toml(changes: dict[str, str | None], name: str = "render") -> str:
     lines = RIGHT | changes
-    return f"[{name}]\n" + "\n".join(f"{key} = {text}" for key, text in lines.items() if text is not None)
+    return f"[{name}]\n" + "\n".join(
+        f"{key} = {text}" for key, text in lines.items() if text is not None
+    )
 
 
 def write(folder: Path, text: str) -> Path:
@@ -52,7 +54,12 @@ def test_the_shipped_file_is_right_and_in_its_order() -> None:
 
 def test_the_least_table_gets_the_documented_defaults(tmp_path: Path) -> None:
     options = load(write(tmp_path, toml({})))["render"]
-    assert (options.interval, options.timeout, options.deadline, options.shards) == (1.0, 5.0, 3600.0, 2)
+    assert (options.interval, options.timeout, options.deadline, options.shards) == (
+        1.0,
+        5.0,
+        3600.0,
+        2,
+    )
     assert (options.concurrency, options.max_answer, options.repeat) == (8, 1 << 20, True)
     assert (options.cancels, options.has_progress) == (False, False)
     assert options.spec is not None
@@ -91,17 +98,47 @@ def test_repeat_may_be_refused(tmp_path: Path) -> None:
         ({"start": '{ path = "/tasks/{handle}" }'}, "[render] start path", "{handle}", "/tasks"),
         ({"start": '{ path = "tasks" }'}, "[render] start path", "tasks", "/tasks"),
         ({"start": '{ path = "/tasks", method = "GET" }'}, "[render] start method", "GET", "POST"),
-        ({"start": '{ path = "/t", method = "PUT", repeat = false }'}, "[render] start", "PUT", "POST"),
-        ({"start": '{ path = "/t", repeat = "no" }'}, "[render] start repeat", "no", "true or false"),
+        (
+            {"start": '{ path = "/t", method = "PUT", repeat = false }'},
+            "[render] start",
+            "PUT",
+            "POST",
+        ),
+        (
+            {"start": '{ path = "/t", repeat = "no" }'},
+            "[render] start repeat",
+            "no",
+            "true or false",
+        ),
         ({"poll": None}, "[render] poll", "nothing", "poll_many"),
         ({"poll": '{ path = "/tasks/{id}" }'}, "[render] poll path", "{id}", "{handle}"),
         ({"poll": '{ path = "/tasks" }'}, "[render] poll path", "/tasks", "{handle}"),
-        ({"poll_many": '{ path = "/t?i={handles}" }'}, "[render] poll_many items", "nothing", "JMESPath"),
+        (
+            {"poll_many": '{ path = "/t?i={handles}" }'},
+            "[render] poll_many items",
+            "nothing",
+            "JMESPath",
+        ),
         ({"states": None}, "[render] states", "nothing", "words"),
         ({"states": '{ running = ["a"] }'}, "[render] states", "running", "succeeded"),
-        ({"states": '{ running = ["a"], succeeded = ["A"] }'}, "[render] states", "a", "stands twice"),
-        ({"states": '{ running = ["a", "a"], succeeded = ["b"] }'}, "[render] states", "a", "stands twice"),
-        ({"states": '{ running = "a", succeeded = ["b"] }'}, "[render] states running", "'a'", "a list"),
+        (
+            {"states": '{ running = ["a"], succeeded = ["A"] }'},
+            "[render] states",
+            "a",
+            "stands twice",
+        ),
+        (
+            {"states": '{ running = ["a", "a"], succeeded = ["b"] }'},
+            "[render] states",
+            "a",
+            "stands twice",
+        ),
+        (
+            {"states": '{ running = "a", succeeded = ["b"] }'},
+            "[render] states running",
+            "'a'",
+            "a list",
+        ),
         ({"states": '{ runing = ["a"] }'}, "[render] states", "'runing'", "running"),
         ({"headers": '{ "a b" = "c" }'}, "[render] headers", "a b", "HTTP headers"),
         ({"headers": "{ a = 1 }"}, "[render] headers", "1", "HTTP headers"),
@@ -133,7 +170,9 @@ def test_a_file_that_is_missing_empty_or_no_toml_is_told_so(tmp_path: Path) -> N
         load(write(tmp_path, "render = 3"))
 
 
-def test_variables_of_the_address_come_from_the_environment_and_stay_out_of_errors(tmp_path: Path) -> None:
+def test_variables_of_the_address_come_from_the_environment_and_stay_out_of_errors(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path, toml({"url": '"${SCHEME:-https}://${HOST}/v1"'}))
     spec = load(path, {"HOST": "render.example"})["render"].spec
     assert spec is not None
@@ -143,8 +182,12 @@ def test_variables_of_the_address_come_from_the_environment_and_stay_out_of_erro
     assert "hunter2" not in str(raised.value)
 
 
-def test_headers_are_read_from_the_environment_only_when_a_worker_builds_the_backend(tmp_path: Path) -> None:
-    options = load(write(tmp_path, toml({"headers": '{ Authorization = "Bearer ${TOKEN}" }'})), {})["render"]
+def test_headers_are_read_from_the_environment_only_when_a_worker_builds_the_backend(
+    tmp_path: Path,
+) -> None:
+    options = load(write(tmp_path, toml({"headers": '{ Authorization = "Bearer ${TOKEN}" }'})), {})[
+        "render"
+    ]
     assert "TOKEN" not in repr(options)
     with pytest.raises(ConfigError, match="no TOKEN in the environment"):
         build(options, {})
@@ -155,9 +198,16 @@ def test_headers_are_read_from_the_environment_only_when_a_worker_builds_the_bac
 
 
 def test_a_class_gets_the_tables_other_keys(tmp_path: Path) -> None:
-    text = f'[gpu]\nclass = "{__name__}.Gpu"\ninterval = 3\ncancels = false\nzone = "eu"\ncards = 4\n'
+    text = (
+        f'[gpu]\nclass = "{__name__}.Gpu"\ninterval = 3\ncancels = false\nzone = "eu"\ncards = 4\n'
+    )
     options = load(write(tmp_path, text))["gpu"]
-    assert (options.interval, options.cancels, options.has_progress, options.spec) == (3, False, True, None)
+    assert (options.interval, options.cancels, options.has_progress, options.spec) == (
+        3,
+        False,
+        True,
+        None,
+    )
     backend: Any = build(options)
     assert (backend.options, backend.zone, backend.cards) == (options, "eu", 4)
 
@@ -168,7 +218,10 @@ def test_a_class_gets_the_tables_other_keys(tmp_path: Path) -> None:
         ('class = "nowhere.Gpu"', "No module named 'nowhere'"),
         (f'class = "{__name__}.Cpu"', "has no attribute 'Cpu'"),
         (f'class = "{__name__}.Gpu"', "missing a required"),
-        (f'class = "{__name__}.Gpu"\nzone = "eu"\ntimeot = 5', "unexpected keyword argument 'timeot'"),
+        (
+            f'class = "{__name__}.Gpu"\nzone = "eu"\ntimeot = 5',
+            "unexpected keyword argument 'timeot'",
+        ),
         ('class = "Gpu"', "dotted path"),
         ("class = 5", "dotted path"),
     ],
@@ -191,5 +244,7 @@ def test_plain_paths_find_what_jmespath_finds(answer: object, expression: str) -
 
 
 def test_other_expressions_are_jmespaths_own() -> None:
-    assert find("tasks[?id=='b'].status | [0]")({"tasks": [{"id": "b", "status": "done"}]}) == "done"
+    assert (
+        find("tasks[?id=='b'].status | [0]")({"tasks": [{"id": "b", "status": "done"}]}) == "done"
+    )
     assert find("`7`")({}) == 7

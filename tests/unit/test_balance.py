@@ -8,11 +8,11 @@ from collections import deque
 
 import pytest
 
-from broker.lanes import SHORTEST, lane_for, ttl
-from broker.publisher import GRID, Publisher, on_grid
-from broker.tasks import MAX_TASKS
-from consumers.poller import ROUNDS
-from consumers.rounds import SPREAD
+from progrock.broker.lanes import SHORTEST, lane_for, ttl
+from progrock.broker.publisher import GRID, Publisher, on_grid
+from progrock.broker.tasks import MAX_TASKS
+from progrock.consumers.poller import ROUNDS
+from progrock.consumers.rounds import SPREAD
 
 GATHER: float = inspect.signature(Publisher).parameters["gather"].default
 INTERVAL, MINUTES = 1.0, 10

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.topology import Topology, definitions
 from progrock.backends import load
+from progrock.broker.topology import Topology, definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,14 +16,20 @@ def test_the_definitions_are_those_of_the_backends_and_of_the_demo_passwords() -
     """`make topology-definitions` writes them."""
     found = re.findall(r"RABBITMQ_(\w+)_PASSWORD:-([\w-]+)", (ROOT / "compose.yaml").read_text())
     passwords = {user.lower(): password for user, password in found}
-    assert passwords.keys() == {"web", "worker"}, "the operator is a person: no program of ours logs in as one"
+    assert passwords.keys() == {"web", "worker"}, (
+        "the operator is a person: no program of ours logs in as one"
+    )
     passwords["operator"] = "operator-demo"
-    topology = Topology({name: options.shards for name, options in load(ROOT / "deploy" / "backends.toml").items()})
+    topology = Topology(
+        {name: options.shards for name, options in load(ROOT / "deploy" / "backends.toml").items()}
+    )
     written = json.loads((ROOT / "deploy" / "rabbitmq" / "definitions.json").read_text())
     assert written == definitions(topology, passwords)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"]
+)
 def test_a_lock_pins_everything_by_hash_and_names_no_machine(name: str) -> None:
     text = (ROOT / name).read_text()
     entries = re.findall(r"^[a-z].*(?:\n .*)*", text, re.MULTILINE)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from consumers import hub as module
-from consumers import progress
-from consumers.hub import Hub
-from consumers.sockets import Member, Outbox
 from progrock.audiences import feed_of
+from progrock.consumers import hub as module
+from progrock.consumers import progress
+from progrock.consumers.hub import Hub
+from progrock.consumers.sockets import Member, Outbox
 from tests.services import PATIENCE
 
 
@@ -74,7 +74,9 @@ async def hub(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hu
     await asyncio.wait(tasks)
 
 
-async def test_a_second_socket_of_a_feed_waits_for_the_groups_bind_as_well(hub: Hub, layer: Layer) -> None:
+async def test_a_second_socket_of_a_feed_waits_for_the_groups_bind_as_well(
+    hub: Hub, layer: Layer
+) -> None:
     first, second = (asyncio.create_task(hub.join(Seen(hub).member)) for _ in range(2))
     for _ in range(20):  # turns of the loop: all that is ready has run
         await asyncio.sleep(0)
@@ -85,7 +87,9 @@ async def test_a_second_socket_of_a_feed_waits_for_the_groups_bind_as_well(hub: 
     assert layer.groups.count(feed_of("user:1")) == 1
 
 
-async def test_the_page_is_told_while_rabbitmq_takes_messages_and_confirms_none(hub: Hub, layer: Layer) -> None:
+async def test_the_page_is_told_while_rabbitmq_takes_messages_and_confirms_none(
+    hub: Hub, layer: Layer
+) -> None:
     layer.binds.set()
     socket = Seen(hub)
     await socket.member.outbox.open('{"type": "snapshot"}')
@@ -121,7 +125,9 @@ async def test_publishing_again_delays_no_word_of_an_outage(
 
 
 @pytest.mark.parametrize("action", ["_start", "_cancel"])
-async def test_a_task_is_published_whatever_becomes_of_its_push(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_is_published_whatever_becomes_of_its_push(
+    action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = asyncio.Event()
 
     async def database(*args: object) -> Any:
@@ -145,7 +151,9 @@ async def test_a_task_is_published_whatever_becomes_of_its_push(action: str, mon
         task.cancel()
 
 
-async def test_a_failure_does_not_end_the_watch(hub: Hub, layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_does_not_end_the_watch(
+    hub: Hub, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer.binds.set()
     socket = Seen(hub)
     await socket.member.outbox.open('{"type": "snapshot"}')

@@ -4,11 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.lanes import HEAD_START, LANES, LONGEST, SHORTEST, Lane, hops, lane_for, round_delay, ttl
+from progrock.broker.lanes import (
+    HEAD_START,
+    LANES,
+    LONGEST,
+    SHORTEST,
+    Lane,
+    hops,
+    lane_for,
+    round_delay,
+    ttl,
+)
 
 DAYS = 10 * 86400.0
 delays = st.one_of(
-    st.floats(0, 1), st.floats(0, DAYS), st.sampled_from(LANES).map(lambda lane: lane.seconds), st.integers(0, 864000)
+    st.floats(0, 1),
+    st.floats(0, DAYS),
+    st.sampled_from(LANES).map(lambda lane: lane.seconds),
+    st.integers(0, 864000),
 )
 
 
@@ -40,7 +53,9 @@ def test_lanes_sort_by_length_in_the_management_ui() -> None:
         (DAYS, "10min"),
     ],
 )
-def test_a_delay_goes_to_the_longest_lane_that_is_not_longer(delay: float, lane: str | None) -> None:
+def test_a_delay_goes_to_the_longest_lane_that_is_not_longer(
+    delay: float, lane: str | None
+) -> None:
     found = lane_for(delay)
     assert (found.name if found else None) == lane
 
@@ -78,7 +93,9 @@ def test_hops_only_get_shorter(delay: float) -> None:
 
 
 @given(st.sampled_from(LANES), st.floats(-10, DAYS))
-def test_a_message_leaves_its_lane_before_it_is_due_and_never_later_than_the_lane(lane: Lane, left: float) -> None:
+def test_a_message_leaves_its_lane_before_it_is_due_and_never_later_than_the_lane(
+    lane: Lane, left: float
+) -> None:
     seconds = ttl(lane, left)
     assert 0 <= seconds <= lane.seconds
     assert seconds <= max(left, 0)
@@ -86,14 +103,24 @@ def test_a_message_leaves_its_lane_before_it_is_due_and_never_later_than_the_lan
 
 @pytest.mark.parametrize(
     ("lane", "left", "seconds"),
-    [("1s", 1.0, 1.0), ("1s", 0.995, 0.995), ("1s", 1.05, 1.0), ("1s", 1.5, 1.0 - HEAD_START), ("1s", -3.0, 0.0)],
+    [
+        ("1s", 1.0, 1.0),
+        ("1s", 0.995, 0.995),
+        ("1s", 1.05, 1.0),
+        ("1s", 1.5, 1.0 - HEAD_START),
+        ("1s", -3.0, 0.0),
+    ],
 )
 def test_the_time_to_live(lane: str, left: float, seconds: float) -> None:
-    assert ttl(next(each for each in LANES if each.name == lane), left) == pytest.approx(seconds, abs=1e-9)
+    assert ttl(next(each for each in LANES if each.name == lane), left) == pytest.approx(
+        seconds, abs=1e-9
+    )
 
 
 @given(delays, st.floats(0.002, 0.015))
-def test_as_a_hop_really_goes_a_task_is_never_early_and_what_is_left_is_slept_out(delay: float, cost: float) -> None:
+def test_as_a_hop_really_goes_a_task_is_never_early_and_what_is_left_is_slept_out(
+    delay: float, cost: float
+) -> None:
     left, count, most = delay, 0, 3 * len(hops(delay)) + 3
     while lane := lane_for(left):
         spent = ttl(lane, left)
@@ -103,8 +130,13 @@ def test_as_a_hop_really_goes_a_task_is_never_early_and_what_is_left_is_slept_ou
     assert left < SHORTEST
 
 
-@given(st.sampled_from([0.3, 0.7, 1.2, 1.5, 2.5, 4.0, 7.0, 15.0, 35.0, 90.0, 360.0]), st.floats(0.001, 0.015))
-def test_two_lanes_cost_two_messages_also_when_each_hop_takes_some_milliseconds(delay: float, cost: float) -> None:
+@given(
+    st.sampled_from([0.3, 0.7, 1.2, 1.5, 2.5, 4.0, 7.0, 15.0, 35.0, 90.0, 360.0]),
+    st.floats(0.001, 0.015),
+)
+def test_two_lanes_cost_two_messages_also_when_each_hop_takes_some_milliseconds(
+    delay: float, cost: float
+) -> None:
     left, count = delay, 0
     while lane := lane_for(left):
         left, count = left - ttl(lane, left) - cost, count + 1

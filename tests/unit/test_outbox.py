@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from consumers.sockets import Outbox
+from progrock.consumers.sockets import Outbox
 from tests.services import PATIENCE
 
 
@@ -86,7 +86,9 @@ async def test_one_frame_at_a_time_is_on_its_way_to_a_slow_socket() -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("after websocket.close")])
-async def test_a_socket_that_has_gone_takes_nothing_more_and_nobody_else_hears_of_it(error: Exception) -> None:
+async def test_a_socket_that_has_gone_takes_nothing_more_and_nobody_else_hears_of_it(
+    error: Exception,
+) -> None:
     socket, outbox = await opened()
     socket.gone = error
     tasks = asyncio.all_tasks()

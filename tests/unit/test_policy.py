@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.lanes import round_delay
 from progrock.backends import BackendError, Handle, Options, Status
+from progrock.broker.lanes import round_delay
 from progrock.policy import FORGOTTEN, Decision, decide_cancel, decide_poll, decide_start
 
 NOW = 1_800_000_000.0
@@ -35,11 +35,15 @@ def poll(outcome: Status | BackendError, job: Job | None = None, **changes: Any)
 
 def start(outcome: str | BackendError, job: Job | None = None, **changes: Any) -> Decision:
     arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
-    return decide_start(job or Job(state="starting", handle="", progress=None), outcome, **arguments)
+    return decide_start(
+        job or Job(state="starting", handle="", progress=None), outcome, **arguments
+    )
 
 
 def test_a_running_job_is_looked_at_again_after_the_interval() -> None:
-    decision = poll(Status(state="running", progress=42.0, message="Placing lights"), Job(attempts=3))
+    decision = poll(
+        Status(state="running", progress=42.0, message="Placing lights"), Job(attempts=3)
+    )
     assert decision == Decision(
         state="running", handle="h1", progress=42.0, message="Placing lights", attempts=0, delay=1.0
     )
@@ -47,7 +51,14 @@ def test_a_running_job_is_looked_at_again_after_the_interval() -> None:
 
 @pytest.mark.parametrize(
     ("interval", "retry_after", "delay"),
-    [(1.0, None, 1.0), (1.0, 0.3, 1.0), (1.0, 17.3, 17.3), (1.7, None, 1.7), (1.0, 1e9, 3600.0), (1.0, math.nan, 1.0)],
+    [
+        (1.0, None, 1.0),
+        (1.0, 0.3, 1.0),
+        (1.0, 17.3, 17.3),
+        (1.7, None, 1.7),
+        (1.0, 1e9, 3600.0),
+        (1.0, math.nan, 1.0),
+    ],
 )
 def test_retry_after_wins_when_it_is_longer_and_is_kept_exactly(
     interval: float, retry_after: float | None, delay: float
@@ -105,9 +116,19 @@ def test_a_cancellation_that_nobody_asked_for_is_explained() -> None:
 
 @pytest.mark.parametrize(
     ("progress", "shown"),
-    [(None, None), (math.nan, None), (math.inf, None), (-3, 0.0), (250, 100.0), (12.5, 12.5), (True, None)],
+    [
+        (None, None),
+        (math.nan, None),
+        (math.inf, None),
+        (-3, 0.0),
+        (250, 100.0),
+        (12.5, 12.5),
+        (True, None),
+    ],
 )
-def test_progress_is_a_finite_number_from_0_to_100_or_unknown(progress: Any, shown: float | None) -> None:
+def test_progress_is_a_finite_number_from_0_to_100_or_unknown(
+    progress: Any, shown: float | None
+) -> None:
     assert poll(Status(state="running", progress=progress)).progress == shown
 
 
@@ -118,17 +139,29 @@ def test_progress_that_jumps_back_is_shown_as_the_backend_says() -> None:
 def test_an_error_keeps_the_job_running_and_says_so_at_once() -> None:
     decision = poll(BackendError("connection refused", sent=False))
     assert decision.message == "backend unreachable, retrying (connection refused)"
-    assert (decision.state, decision.progress, decision.attempts, decision.delay) == ("running", 40.0, 1, 1.0)
+    assert (decision.state, decision.progress, decision.attempts, decision.delay) == (
+        "running",
+        40.0,
+        1,
+        1.0,
+    )
 
 
 def test_a_recovery_takes_the_backends_message_or_none() -> None:
-    recovered = poll(Status(state="running"), Job(message="backend unreachable, retrying (…)", attempts=4))
+    recovered = poll(
+        Status(state="running"), Job(message="backend unreachable, retrying (…)", attempts=4)
+    )
     assert (recovered.message, recovered.attempts) == ("", 0)
 
 
 def test_backoff_grows_with_the_attempts_up_to_a_minute() -> None:
     delays = [poll(BackendError("x"), Job(attempts=n), draw=0.999).delay for n in range(12)]
-    assert delays[:4] == [2.0, 4.0, 10.0, 20.0]  # 2, 4, 8 and 16 seconds, rounded up to what two lanes hold
+    assert delays[:4] == [
+        2.0,
+        4.0,
+        10.0,
+        20.0,
+    ]  # 2, 4, 8 and 16 seconds, rounded up to what two lanes hold
     assert delays[-1] == 60.0
     slow = Options(name="slow", interval=300.0)
     assert poll(BackendError("x"), draw=0.999, options=slow).delay == 300.0
@@ -136,7 +169,9 @@ def test_backoff_grows_with_the_attempts_up_to_a_minute() -> None:
 
 def test_retry_after_on_an_error_wins_when_it_is_longer() -> None:
     assert poll(BackendError("the backend answered 429", retry_after=33.3)).delay == 33.3
-    assert poll(BackendError("the backend answered 429", retry_after=0.2), draw=0.9).delay == round_delay(1.8)
+    assert poll(
+        BackendError("the backend answered 429", retry_after=0.2), draw=0.9
+    ).delay == round_delay(1.8)
 
 
 @given(
@@ -149,7 +184,10 @@ def test_retry_after_on_an_error_wins_when_it_is_longer() -> None:
 def test_no_delay_is_hasty_or_beyond_the_deadline(
     attempts: int, draw: float, interval: float, left: float, wait: float | None
 ) -> None:
-    job, options = Job(attempts=attempts, deadline_at=NOW + left), Options(name="render", interval=interval)
+    job, options = (
+        Job(attempts=attempts, deadline_at=NOW + left),
+        Options(name="render", interval=interval),
+    )
     delay = poll(BackendError("x", retry_after=wait), job, draw=draw, options=options).delay
     left = job.deadline_at - NOW
     assert delay is not None
@@ -161,13 +199,23 @@ def test_a_forgotten_job_fails_at_the_third_404_in_a_row() -> None:
     gone, job = BackendError("the backend answered 404", forgotten=True), Job()
     for attempt in (1, 2):
         decision = poll(gone, job)
-        assert (decision.state, decision.message, decision.attempts) == ("running", FORGOTTEN, attempt)
+        assert (decision.state, decision.message, decision.attempts) == (
+            "running",
+            FORGOTTEN,
+            attempt,
+        )
         job = Job(message=decision.message, attempts=decision.attempts)
-    assert (poll(gone, job).state, poll(gone, job).error) == ("failed", "the backend no longer knows this job")
+    assert (poll(gone, job).state, poll(gone, job).error) == (
+        "failed",
+        "the backend no longer knows this job",
+    )
 
 
 def test_a_404_after_an_outage_is_the_first_in_its_row() -> None:
-    decision = poll(BackendError("x", forgotten=True), Job(attempts=9, message="backend unreachable, retrying (x)"))
+    decision = poll(
+        BackendError("x", forgotten=True),
+        Job(attempts=9, message="backend unreachable, retrying (x)"),
+    )
     assert (decision.state, decision.attempts) == ("running", 1)
 
 
@@ -186,7 +234,9 @@ def test_a_started_job_is_first_looked_at_after_a_second_at_most() -> None:
 
 @pytest.mark.parametrize("handle", ["", ".", "..", "x" * 501, "a\0b", "a\nb"])
 def test_a_handle_that_cannot_be_used_is_no_start(handle: str) -> None:
-    assert start(handle).message.endswith("(the backend answered without a usable handle for the job)")
+    assert start(handle).message.endswith(
+        "(the backend answered without a usable handle for the job)"
+    )
     assert start(handle).state == "starting"
     assert start(handle, options=Options(name="r", repeat=False)).state == "failed"
 
@@ -194,10 +244,30 @@ def test_a_handle_that_cannot_be_used_is_no_start(handle: str) -> None:
 @pytest.mark.parametrize(
     ("error", "repeat", "state", "text"),
     [
-        (BackendError("the backend answered 503"), True, "starting", "retrying (the backend answered 503)"),
-        (BackendError("connection refused", sent=False), False, "queued", "retrying (connection refused)"),
-        (BackendError("the backend answered 503"), False, "failed", "outcome unknown: the backend answered 503"),
-        (BackendError("the backend answered 422: bad", final=True), True, "failed", "the backend answered 422: bad"),
+        (
+            BackendError("the backend answered 503"),
+            True,
+            "starting",
+            "retrying (the backend answered 503)",
+        ),
+        (
+            BackendError("connection refused", sent=False),
+            False,
+            "queued",
+            "retrying (connection refused)",
+        ),
+        (
+            BackendError("the backend answered 503"),
+            False,
+            "failed",
+            "outcome unknown: the backend answered 503",
+        ),
+        (
+            BackendError("the backend answered 422: bad", final=True),
+            True,
+            "failed",
+            "the backend answered 422: bad",
+        ),
     ],
 )
 def test_a_failed_start_is_repeated_where_it_may_be_and_stays_open_where_it_may_have_arrived(
@@ -215,7 +285,9 @@ def test_a_start_at_the_deadline_expires_but_keeps_its_handle() -> None:
     assert start(BackendError("x"), Job(state="starting", deadline_at=NOW)).state == "expired"
 
 
-def cancel(outcome: Status | BackendError | None, job: Job | None = None, **changes: Any) -> Decision:
+def cancel(
+    outcome: Status | BackendError | None, job: Job | None = None, **changes: Any
+) -> Decision:
     arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
     return decide_cancel(job or Job(cancel_requested=True), outcome, **arguments)
 
@@ -247,7 +319,12 @@ def test_nothing_that_postgresql_refuses_gets_into_the_ledger() -> None:
     assert "\0" not in poll(BackendError("a\0b")).message
 
 
-@given(st.recursive(st.text("\0\\u0a\"'"), lambda inner: st.lists(inner) | st.dictionaries(st.text("\0\\u0"), inner)))
+@given(
+    st.recursive(
+        st.text("\0\\u0a\"'"),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text("\0\\u0"), inner),
+    )
+)
 def test_any_result_loses_its_nuls_and_nothing_else(result: object) -> None:
     def without(value: Any) -> Any:
         if isinstance(value, str):

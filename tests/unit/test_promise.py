@@ -29,23 +29,27 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from broker.errors import PublishFailed
-from broker.tasks import Task
-from broker.topology import poll_queue
-from consumers import poller, rounds
-from consumers.database import Ledger
-from consumers.poller import Poller
-from consumers.rounds import Rounds
 from progrock import ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
+from progrock.broker.errors import PublishFailed
+from progrock.broker.tasks import Task
+from progrock.broker.topology import poll_queue
+from progrock.consumers import poller, rounds
+from progrock.consumers.database import Ledger
+from progrock.consumers.poller import Poller
+from progrock.consumers.rounds import Rounds
 from progrock.ledger import Row
 from progrock.models import ENDED, Job
 
 INTERVAL, TIMEOUT, GRACE = 5.0, 5.0, 10.0
 BACKENDS = {
-    "render": Options(name="render", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, cancels=True),
-    "once": Options(name="once", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, repeat=False),
+    "render": Options(
+        name="render", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, cancels=True
+    ),
+    "once": Options(
+        name="once", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, repeat=False
+    ),
 }
 WORKERS = (0, 1)
 #: What goes well comes more often.
@@ -137,7 +141,10 @@ class Worker:
         }
 
     async def pause(
-        self, where: str, outcomes: Sequence[str] = ("on",), do: Callable[[str], Any] = lambda outcome: outcome
+        self,
+        where: str,
+        outcomes: Sequence[str] = ("on",),
+        do: Callable[[str], Any] = lambda outcome: outcome,
     ) -> Any:
         """Wait until the machine lets this worker on; returns what `do` made of the outcome that it chose, outside the loop."""
         if self.dead:
@@ -238,7 +245,9 @@ class Database(Ledger):
         name = function.func.__name__
 
         def do(outcome: str) -> tuple[str, Any]:
-            return outcome, None if outcome == "away" else self.worker.world.call(self.worker, function)
+            return outcome, None if outcome == "away" else self.worker.world.call(
+                self.worker, function
+            )
 
         outcome, answer = await self.worker.pause(name, ("done", "answer lost", "away"), do)
         await self.worker.pause(f"{name} {outcome}")
@@ -258,7 +267,9 @@ class Backend:
         asked = world.clock
         if asked > world.kept[job.id].intent + TIMEOUT:
             world.broken.append("a start that a sweep may have given to somebody else")
-        outcome = await self.worker.pause("start", ("taken", "answer lost", "never came", "refused"))
+        outcome = await self.worker.pause(
+            "start", ("taken", "answer lost", "never came", "refused")
+        )
         if outcome == "refused":
             raise BackendError(outcome, sent=False)
         if outcome != "never came":
@@ -279,7 +290,9 @@ class Backend:
         runs = world.runs[self.options.name]
         if outcome == "late":
             return {job.id: BackendError("late") for job in jobs}
-        answers: Any = {job.id: Status(state=runs[job.id].state, progress=world.clock % 100) for job in jobs}  # type: ignore[arg-type]  # one of the states
+        answers: Any = {
+            job.id: Status(state=runs[job.id].state, progress=world.clock % 100) for job in jobs
+        }  # type: ignore[arg-type]  # one of the states
         await self.worker.pause("polled")
         return dict(answers)
 
@@ -310,7 +323,11 @@ class Kept:
 class Promise(RuleBasedStateMachine):
     """Everything that may happen to a handful of jobs."""
 
-    @initialize(jobs=st.lists(st.tuples(st.sampled_from(list(BACKENDS)), st.integers(1, 2)), min_size=1, max_size=2))
+    @initialize(
+        jobs=st.lists(
+            st.tuples(st.sampled_from(list(BACKENDS)), st.integers(1, 2)), min_size=1, max_size=2
+        )
+    )
     def prepare(self, jobs: list[tuple[str, int]]) -> None:
         Job.objects.all().delete()
         self.loop = asyncio.new_event_loop()
@@ -326,7 +343,9 @@ class Promise(RuleBasedStateMachine):
         self.kept: dict[str, Kept] = {}
         self.polls: Counter[str] = Counter()
         self.broken: list[str] = []
-        self.shown: set[str] = set()  # the jobs whose end was pushed, so that `job_finished` was sent
+        self.shown: set[str] = (
+            set()
+        )  # the jobs whose end was pushed, so that `job_finished` was sent
         self.excused: set[str] = set()  # those of which nobody owes that
         self.calm = True  # nothing went wrong yet, and nobody was slow
         self.workers = [Worker(self) for _ in WORKERS]
@@ -355,18 +374,26 @@ class Promise(RuleBasedStateMachine):
             for job in answer:
                 row = before[job]
                 wanted = next(update for update in args[0] if update.id == job)
-                if row.turn == wanted.turn + 1:  # the answer to its commit was lost, and it asks again
-                    assert row.state == wanted.state or not wanted.visible, "told to have won, and another did"
+                if (
+                    row.turn == wanted.turn + 1
+                ):  # the answer to its commit was lost, and it asks again
+                    assert row.state == wanted.state or not wanted.visible, (
+                        "told to have won, and another did"
+                    )
                     continue
                 assert row.turn not in self.kept[job].winners, f"two winners of turn {row.turn}"
                 self.kept[job].winners.add(row.turn)
                 if wanted.error.startswith("given up"):
-                    assert self.kept[job].risks >= rounds.MOST_CRASHES, "given up without its crashes"
+                    assert self.kept[job].risks >= rounds.MOST_CRASHES, (
+                        "given up without its crashes"
+                    )
                 elif not wanted.crashes:
                     self.kept[job].risks = 0
                 if wanted.state == "starting":
                     self.kept[job].intent = self.clock
-                    assert row.state != "queued" or not row.cancel_requested, "started though it was to be cancelled"
+                    assert row.state != "queued" or not row.cancel_requested, (
+                        "started though it was to be cancelled"
+                    )
                 if row.state == "running":
                     assert self.clock >= row.due_at - 1e-3, "a step before it was due"
         elif function is ledger.sweep:
@@ -375,8 +402,14 @@ class Promise(RuleBasedStateMachine):
                 assert turn == row.turn
                 self.kept[job].claimed = turn
                 self.kept[job].risks += 1
-                arrived = max((w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers), default=0.0)
-                waits = any(self.valid(message, {job: row}) for message in worker.waiting[poll_queue(row.backend, 0)])
+                arrived = max(
+                    (w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers),
+                    default=0.0,
+                )
+                waits = any(
+                    self.valid(message, {job: row})
+                    for message in worker.waiting[poll_queue(row.backend, 0)]
+                )
                 assert not (waits and arrived < row.due_at + GRACE), "a backlog bred a duplicate"
         elif function is ledger.count_crash and answer:
             self.kept[args[0]].risks += 1
@@ -387,25 +420,39 @@ class Promise(RuleBasedStateMachine):
         for task in tasks:
             row = rows[task.job]
             assert task.turn <= row.turn, "a task was published before its turn was committed"
-            opened = row.state == "starting" and task.turn == row.turn and not BACKENDS[backend].repeat
-            assert not opened or self.kept[row.id].claimed == row.turn, "only a sweep brings a task to an open intent"
+            opened = (
+                row.state == "starting" and task.turn == row.turn and not BACKENDS[backend].repeat
+            )
+            assert not opened or self.kept[row.id].claimed == row.turn, (
+                "only a sweep brings a task to an open intent"
+            )
         self.messages.append(Message(backend, list(tasks)))
 
     def deliverable(self, queue: str) -> list[Message]:
         """What waits in a queue, in its order."""
         found = [
-            m for m in self.messages if m.holder is None and m.due <= self.clock and poll_queue(m.backend, 0) == queue
+            m
+            for m in self.messages
+            if m.holder is None and m.due <= self.clock and poll_queue(m.backend, 0) == queue
         ]
         return sorted(found, key=lambda message: message.due)
 
     @staticmethod
     def valid(message: Message, rows: Mapping[str, Row]) -> list[str]:
         """The jobs for which a message still means something."""
-        return [t.job for t in message.tasks if t.job in rows and rows[t.job].active and rows[t.job].turn == t.turn]
+        return [
+            t.job
+            for t in message.tasks
+            if t.job in rows and rows[t.job].active and rows[t.job].turn == t.turn
+        ]
 
     # What may happen
 
-    @rule(backend=st.sampled_from(list(BACKENDS)), tasks=st.sampled_from([0, 1, 1, 2]), given=st.booleans())
+    @rule(
+        backend=st.sampled_from(list(BACKENDS)),
+        tasks=st.sampled_from([0, 1, 1, 2]),
+        given=st.booleans(),
+    )
     def start(self, backend: str, tasks: int, given: bool) -> None:
         """A visitor starts a job; the web process may die before it publishes the task, or publish it twice."""
         if len(self.jobs) >= 4:
@@ -465,7 +512,11 @@ class Promise(RuleBasedStateMachine):
         return bool(chosen)
 
     @rule(
-        moves=st.lists(st.tuples(st.sampled_from(WORKERS), st.integers(0, 3), CHOICES, WAITS), min_size=1, max_size=12)
+        moves=st.lists(
+            st.tuples(st.sampled_from(WORKERS), st.integers(0, 3), CHOICES, WAITS),
+            min_size=1,
+            max_size=12,
+        )
     )
     def step(self, moves: list[tuple[int, int, int, float]]) -> None:
         """Some of the things that workers wait for happen, with time between them."""
@@ -505,7 +556,9 @@ class Promise(RuleBasedStateMachine):
                 each.cut()
         elif self.messages:  # a message comes twice
             message = self.messages[n % len(self.messages)]
-            self.messages.append(Message(message.backend, message.tasks, message.deliveries + n % 2))
+            self.messages.append(
+                Message(message.backend, message.tasks, message.deliveries + n % 2)
+            )
 
     def crash(self, worker: int) -> None:
         """A worker ends, and another one takes its place."""
@@ -559,11 +612,19 @@ class Promise(RuleBasedStateMachine):
             kept = self.kept[job]
             assert row.version >= kept.version, "a version fell"
             assert row.turn >= kept.turn, "a turn fell"
-            end = (row.state, row.version, row.turn, row.message, row.error, row.ended) if row.state in ENDED else None
+            end = (
+                (row.state, row.version, row.turn, row.message, row.error, row.ended)
+                if row.state in ENDED
+                else None
+            )
             assert kept.end in (None, end), "a change after the end"
-            assert row.state != "cancelled" or kept.cancelled, "cancelled, and nobody had asked for it"
+            assert row.state != "cancelled" or kept.cancelled, (
+                "cancelled, and nobody had asked for it"
+            )
             kept.version, kept.turn, kept.end = row.version, row.turn, end
-            assert not row.active or row.due_at <= self.clock + 2 * TIMEOUT + 60, "due so late that no sweep will come"
+            assert not row.active or row.due_at <= self.clock + 2 * TIMEOUT + 60, (
+                "due so late that no sweep will come"
+            )
         for run in self.runs["once"].values():
             assert run.arrivals <= 1, "started twice where the backend takes no repeat"
 
@@ -597,14 +658,18 @@ class Promise(RuleBasedStateMachine):
             for runs in self.runs.values():
                 if job in runs and runs[job].state == "running":
                     runs[job].state = "succeeded"
-        assert self.quietly(1500, lambda: not any(row.active for row in self.rows().values())), "a job without an end"
+        assert self.quietly(1500, lambda: not any(row.active for row in self.rows().values())), (
+            "a job without an end"
+        )
         for row in self.rows().values():
             run = self.runs[row.backend].get(row.id)
             if row.state == "succeeded":
                 assert run is not None
                 assert run.state == "succeeded"
             elif row.state == "failed" and row.error.startswith("outcome unknown"):
-                assert (row.backend, self.calm) == ("once", False), "an outcome unknown without a reason"
+                assert (row.backend, self.calm) == ("once", False), (
+                    "an outcome unknown without a reason"
+                )
             elif row.state == "failed" and not row.error.startswith("given up"):
                 assert run, f"failed before it was started: {row.error}"
                 assert run.state == "failed", f"failed by nobody's word: {row.error}"
@@ -622,7 +687,9 @@ class Promise(RuleBasedStateMachine):
         end, swept = self.clock + seconds, self.clock
         while self.clock < end and not self.broken:
             self.finish_all()
-            while not self.broken and [w for w in self.workers for name in BACKENDS if self.give(w, name, 1)]:
+            while not self.broken and [
+                w for w in self.workers for name in BACKENDS if self.give(w, name, 1)
+            ]:
                 self.finish_all()
             if until():
                 return True
@@ -632,7 +699,11 @@ class Promise(RuleBasedStateMachine):
                     worker.sweep()
                     self.finish_all()
                 continue
-            dues = [message.due for message in self.messages if message.holder is None and message.due > self.clock]
+            dues = [
+                message.due
+                for message in self.messages
+                if message.holder is None and message.due > self.clock
+            ]
             self.clock = min([*dues, swept + 5.0, end])
         return False
 

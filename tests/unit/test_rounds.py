@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from broker.errors import PublishFailed
-from broker.tasks import Task
-from consumers import rounds as module
-from consumers.rounds import MOST_CRASHES, Rounds
 from progrock import ledger
 from progrock.backends import JobView, Options
+from progrock.broker.errors import PublishFailed
+from progrock.broker.tasks import Task
+from progrock.consumers import rounds as module
+from progrock.consumers.rounds import MOST_CRASHES, Rounds
 from progrock.ledger import Row, Update, Won
 
 
@@ -67,7 +67,9 @@ class Wire:
         self.published: list[Task] = []
         self.pushed: list[list[Any]] = []
 
-    async def publish(self, backend: str, shard: int, tasks: list[Task], *, delay: float, spread: float = 0.0) -> None:
+    async def publish(
+        self, backend: str, shard: int, tasks: list[Task], *, delay: float, spread: float = 0.0
+    ) -> None:
         self.published += tasks
 
     async def group_send(self, group: str, message: dict[str, Any]) -> bool:
@@ -87,7 +89,9 @@ def row(**changes: Any) -> Row:
 
 def part(*rows: Row, behind: int = 0, deliveries: int = 0) -> Any:
     """Due tasks of these jobs, so many turns behind."""
-    return SimpleNamespace(tasks=[Task(row.id, row.turn - behind, row.due_at) for row in rows], deliveries=deliveries)
+    return SimpleNamespace(
+        tasks=[Task(row.id, row.turn - behind, row.due_at) for row in rows], deliveries=deliveries
+    )
 
 
 def rounds(*rows: Row) -> tuple[Rounds, Ledger, Backend, Wire]:
@@ -198,5 +202,8 @@ async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
             await made.work(0, [part(polled)])
         assert [bool(record.exc_info) for record in caplog.records] == [True] * tracebacks
         made._said -= 3601.0
-    assert polled.message == "backend unreachable, retrying (the backend's class failed: NotImplementedError)"
+    assert (
+        polled.message
+        == "backend unreachable, retrying (the backend's class failed: NotImplementedError)"
+    )
     assert book.steps == [[(polled.id, "running")]] * 10

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import BrokenMessage
-from broker.tasks import Task, decode, encode, properties, shard_of
+from progrock.broker.errors import BrokenMessage
+from progrock.broker.tasks import Task, decode, encode, properties, shard_of
 
 JOB = "0191a6c0-5c1e-7000-8000-00000000ff02"
 tasks = st.builds(
@@ -37,11 +37,15 @@ def test_a_person_can_read_the_body() -> None:
 
 def test_keys_of_a_later_release_are_ignored() -> None:
     entry = {"job": JOB, "turn": 1, "due": "2026-01-01T00:00:00+00:00", "why": "new"}
-    assert decode(json.dumps({"v": 1, "tasks": [entry], "from": "the future"}).encode()) == [Task(JOB, 1, 1767225600.0)]
+    assert decode(json.dumps({"v": 1, "tasks": [entry], "from": "the future"}).encode()) == [
+        Task(JOB, 1, 1767225600.0)
+    ]
 
 
 def broken(**change: Any) -> bytes:
-    return json.dumps({"v": 1, "tasks": [{"job": JOB, "turn": 1, "due": "2026-01-01T00:00:00Z"} | change]}).encode()
+    return json.dumps(
+        {"v": 1, "tasks": [{"job": JOB, "turn": 1, "due": "2026-01-01T00:00:00Z"} | change]}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -78,13 +82,25 @@ def test_a_broken_body_says_why(body: bytes, reason: str) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 zones = st.none() | st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
 some_dues = st.datetimes(timezones=zones).map(datetime.isoformat) | st.sampled_from(
-    ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2026-W01-1", "20260101T000000Z"]
+    [
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-23:59",
+        "0001-01-01T00:00:00+23:59",
+        "2026-W01-1",
+        "20260101T000000Z",
+    ]
 )
 entries = json_values | st.fixed_dictionaries(
     {},
@@ -96,7 +112,11 @@ entries = json_values | st.fixed_dictionaries(
 )
 messages = st.fixed_dictionaries(
     {},
-    optional={"v": st.just(1) | json_values, "tasks": st.lists(entries, max_size=3) | json_values, "more": json_values},
+    optional={
+        "v": st.just(1) | json_values,
+        "tasks": st.lists(entries, max_size=3) | json_values,
+        "more": json_values,
+    },
 )
 
 
@@ -111,7 +131,9 @@ def test_any_body_is_tasks_that_can_be_sent_on_or_broken(body: bytes) -> None:
     assert properties(some, 0.0)
 
 
-@pytest.mark.parametrize("due", ["9999-12-31T23:59:59-23:59", "9999-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize(
+    "due", ["9999-12-31T23:59:59-23:59", "9999-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"]
+)
 def test_a_due_that_no_clock_will_reach_is_broken(due: str) -> None:
     with pytest.raises(BrokenMessage, match="due"):
         decode(broken(due=due))
@@ -132,7 +154,15 @@ def test_shards_get_alike() -> None:
 def test_properties_tell_a_person_what_waits() -> None:
     some = [Task(str(UUID(int=number)), 1, 1767225600.5 + number) for number in range(5)]
     about = properties(some, 1767225599.9)
-    assert about["headers"] == {"tasks": 5, "jobs": [task.job for task in some[:3]], "due": "2026-01-01T00:00:00.500Z"}
-    assert (about["type"], about["app_id"], about["content_type"]) == ("progrock.poll", "progrock", "application/json")
+    assert about["headers"] == {
+        "tasks": 5,
+        "jobs": [task.job for task in some[:3]],
+        "due": "2026-01-01T00:00:00.500Z",
+    }
+    assert (about["type"], about["app_id"], about["content_type"]) == (
+        "progrock.poll",
+        "progrock",
+        "application/json",
+    )
     assert about["delivery_mode"] == 2
     assert about["timestamp"] == 1767225599

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from broker.topology import DELAY, POLL, Topology, definitions, describe, parse_poll_queue, poll_queue, route
+from progrock.broker.topology import (
+    DELAY,
+    POLL,
+    Topology,
+    definitions,
+    describe,
+    parse_poll_queue,
+    poll_queue,
+    route,
+)
 
 TOPOLOGY = Topology({"render": 2, "long-report_2": 1})
 
@@ -18,14 +27,22 @@ def test_every_lane_dead_letters_at_least_once_and_has_a_ttl() -> None:
     for lane in lanes:
         assert lane.arguments["x-queue-type"] == "quorum"
         assert lane.arguments["x-dead-letter-strategy"] == "at-least-once"
-        assert lane.arguments["x-overflow"] == "reject-publish"  # without it: at most once, silently
+        assert (
+            lane.arguments["x-overflow"] == "reject-publish"
+        )  # without it: at most once, silently
         assert lane.arguments["x-dead-letter-exchange"] == POLL
         assert lane.arguments["x-message-ttl"] > 0
 
 
 def test_poll_queues_have_a_delivery_limit_and_no_length_limit() -> None:
-    polls = {queue.name: queue for queue in TOPOLOGY.queues if queue.name.startswith("progrock.poll.")}
-    assert list(polls) == ["progrock.poll.render.0", "progrock.poll.render.1", "progrock.poll.long-report_2.0"]
+    polls = {
+        queue.name: queue for queue in TOPOLOGY.queues if queue.name.startswith("progrock.poll.")
+    }
+    assert list(polls) == [
+        "progrock.poll.render.0",
+        "progrock.poll.render.1",
+        "progrock.poll.long-report_2.0",
+    ]
     for queue in polls.values():
         assert queue.arguments == {
             "x-queue-type": "quorum",
@@ -35,7 +52,9 @@ def test_poll_queues_have_a_delivery_limit_and_no_length_limit() -> None:
 
 
 def test_what_the_poll_exchange_cannot_route_goes_to_the_dead_queue() -> None:
-    assert {each.name: each.arguments for each in TOPOLOGY.exchanges}[POLL] == {"alternate-exchange": "progrock.dead"}
+    assert {each.name: each.arguments for each in TOPOLOGY.exchanges}[POLL] == {
+        "alternate-exchange": "progrock.dead"
+    }
 
 
 def test_a_poll_queue_gets_its_shard_from_every_lane_and_at_once() -> None:
@@ -52,7 +71,15 @@ def test_a_poll_queues_name_tells_backend_and_shard(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "render.0", "progrock.poll.render", "progrock.poll..0", "progrock.poll.render.x", "progrock.dead"]
+    "name",
+    [
+        "",
+        "render.0",
+        "progrock.poll.render",
+        "progrock.poll..0",
+        "progrock.poll.render.x",
+        "progrock.dead",
+    ],
 )
 def test_other_names_are_no_poll_queues(name: str) -> None:
     assert parse_poll_queue(name) is None
@@ -68,7 +95,9 @@ def test_other_names_are_no_poll_queues(name: str) -> None:
         (86400.0, 86400.0, (DELAY, "10min.render.1", 599.98)),
     ],
 )
-def test_the_route_of_a_delay(delay: float, left: float, wanted: tuple[str, str, float | None]) -> None:
+def test_the_route_of_a_delay(
+    delay: float, left: float, wanted: tuple[str, str, float | None]
+) -> None:
     assert route("render", 1, delay, left) == wanted
 
 
@@ -109,10 +138,14 @@ def test_web_and_worker_may_do_what_they_do_and_no_more() -> None:
 
 
 def test_definitions_hold_hashes_and_never_a_password() -> None:
-    made = definitions(TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm")
+    made = definitions(
+        TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm"
+    )
     assert "correct horse" not in str(made)
     raw = base64.b64decode(made["users"][0]["password_hash"])
     assert raw[4:] == hashlib.sha256(raw[:4] + b"correct horse").digest()
     assert made["users"][2]["tags"] == ["administrator"]
     assert {each["vhost"] for each in made["queues"]} == {"render farm"}
-    assert made == definitions(TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm")
+    assert made == definitions(
+        TOPOLOGY, {"web": "correct horse", "worker": "b", "operator": "c"}, vhost="render farm"
+    )

@@ -22,7 +22,9 @@ def changes(*rows: tuple[float, int, int, str]) -> list[Change]:
     return [Change(at, turn, version, state, at + 1, False) for at, turn, version, state in rows]
 
 
-GOOD = changes((100, 1, 1, "queued"), (101, 2, 2, "running"), (102, 3, 3, "running"), (103, 4, 4, "succeeded"))
+GOOD = changes(
+    (100, 1, 1, "queued"), (101, 2, 2, "running"), (102, 3, 3, "running"), (103, 4, 4, "succeeded")
+)
 
 
 def verdict(
@@ -36,7 +38,9 @@ def verdict(
     calm: bool = True,
     known: bool = True,
 ) -> Verdict:
-    wish = Wish(request="r", backend=backend, seconds=1, outcome="succeed", cancel_after=None, job=JOB)
+    wish = Wish(
+        request="r", backend=backend, seconds=1, outcome="succeed", cancel_after=None, job=JOB
+    )
     entries = [Entry(JOB, "r", backend, state, 4, error)] if known else []
     seen = seen or Asked(posts=1, tasks=1, looks=looks(101, 102, 103))
     intervals = {"render": 1.0, "once": 1.0}

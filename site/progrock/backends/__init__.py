@@ -4,4 +4,14 @@ from progrock.backends.base import Backend, Handle, JobView, Options, Status
 from progrock.backends.config import build, load
 from progrock.backends.errors import BackendError, ConfigError
 
-__all__ = ["Backend", "BackendError", "ConfigError", "Handle", "JobView", "Options", "Status", "build", "load"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "ConfigError",
+    "Handle",
+    "JobView",
+    "Options",
+    "Status",
+    "build",
+    "load",
+]

@@ -103,7 +103,12 @@ def check_handle(value: object) -> str:
     """The handle as text; it may be text or a whole number. Raises BackendError for one that cannot be used."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or value in ("", ".", "..") or len(value) > LONGEST_HANDLE or not value.isprintable():
+    if (
+        not isinstance(value, str)
+        or value in ("", ".", "..")
+        or len(value) > LONGEST_HANDLE
+        or not value.isprintable()
+    ):
         raise BackendError("the backend answered without a usable handle for the job")
     return value
 

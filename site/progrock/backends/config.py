@@ -65,27 +65,40 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> dict[str,
     """The backends of the file at `path`, by name, in the order of the file. Raises ConfigError."""
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # a TOMLDecodeError and a UnicodeDecodeError are ValueErrors
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a TOMLDecodeError and a UnicodeDecodeError are ValueErrors
         raise ConfigError(
             str(path), found=str(error), wanted="a readable TOML file with a table per backend"
         ) from error
     if not tables:
-        raise ConfigError(str(path), found="nothing", wanted="a table per backend, such as [render]")
-    return {name: _options(f"{path}: [{name}]", name, table, environ) for name, table in tables.items()}
+        raise ConfigError(
+            str(path), found="nothing", wanted="a table per backend, such as [render]"
+        )
+    return {
+        name: _options(f"{path}: [{name}]", name, table, environ) for name, table in tables.items()
+    }
 
 
 def build(options: Options, environ: Mapping[str, str] = os.environ) -> Backend:
     """The backend that these options describe; opens nothing yet. Raises ConfigError, as for a variable missing."""
     if options.spec is None:
-        backend: Backend = _import(f"[{options.name}] class", options.cls or "")(options, **options.arguments)
+        backend: Backend = _import(f"[{options.name}] class", options.cls or "")(
+            options, **options.arguments
+        )
         return backend
-    from progrock.backends.http import HttpBackend  # here, so that processes which poll nothing need not load aiohttp
+    from progrock.backends.http import (
+        HttpBackend,
+    )  # here, so that processes which poll nothing need not load aiohttp
 
     headers = {}
     for key, text in options.spec.headers.items():
         where = f"[{options.name}] headers.{key}"
         headers[key] = _expand(where, environ, text)
-        if not (headers[key].isprintable() and headers[key].isascii()):  # the value is a secret: not shown
+        if not (
+            headers[key].isprintable() and headers[key].isascii()
+        ):  # the value is a secret: not shown
             raise ConfigError(where, found="a line break or the like", wanted="printable ASCII")
     return HttpBackend(options, options.spec, headers)
 
@@ -132,7 +145,11 @@ def _read(where: str, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
             inner, hint = _read(at, found, key.keys) if key.keys else found, ""
             try:
                 values[name] = key.make(inner) if key.right(inner) else ...
-            except (ValueError, TypeError, AttributeError) as error:  # of another type, or refused by what makes it
+            except (
+                ValueError,
+                TypeError,
+                AttributeError,
+            ) as error:  # of another type, or refused by what makes it
                 values[name], hint = ..., f" ({' '.join(str(error).split())})"
             if values[name] is ...:
                 raise ConfigError(at, found=repr(found), wanted=key.wanted + hint)
@@ -149,7 +166,11 @@ def _number(least: float, default: float) -> _Key:
 
 
 def _whole(least: int, most: int, default: int) -> _Key:
-    return _Key(f"a whole number from {least} to {most}", lambda v: type(v) is int and least <= v <= most, default)
+    return _Key(
+        f"a whole number from {least} to {most}",
+        lambda v: type(v) is int and least <= v <= most,
+        default,
+    )
 
 
 def _flag(default: bool) -> _Key:
@@ -158,13 +179,19 @@ def _flag(default: bool) -> _Key:
 
 def _path(*placeholders: str) -> _Key:
     def right(value: Any) -> bool:
-        return bool(re.fullmatch(r"/[!-\"$-~]*", value)) and re.findall(r"\{.*?\}|[{}]", value) == [*placeholders]
+        return bool(re.fullmatch(r"/[!-\"$-~]*", value)) and re.findall(r"\{.*?\}|[{}]", value) == [
+            *placeholders
+        ]
 
     return _Key(f'a path such as "{"/".join(("/tasks", *placeholders))}"', right)
 
 
 def _method(default: str) -> _Key:
-    return _Key("POST, PUT, PATCH or DELETE", lambda value: value in ("POST", "PUT", "PATCH", "DELETE"), default)
+    return _Key(
+        "POST, PUT, PATCH or DELETE",
+        lambda value: value in ("POST", "PUT", "PATCH", "DELETE"),
+        default,
+    )
 
 
 def _find(default: Any = ...) -> _Key:
@@ -183,7 +210,12 @@ def _states(lists: Mapping[str, list[str]]) -> dict[str, str]:
 
 def _is_url(text: str) -> bool:
     parts = urlsplit(text)
-    fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and re.fullmatch(r"[!-~]+", text)
+    fine = (
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and parts.port != 0
+        and re.fullmatch(r"[!-~]+", text)
+    )
     return bool(fine) and not set("?#{}") & set(text)
 
 
@@ -205,11 +237,15 @@ _COMMON = {
     "max_answer": _whole(1024, 1 << 30, 1 << 20),
 }
 _CLASS = _COMMON | {name: _flag(True) for name in ("repeat", "cancels", "has_progress")}
-_CLASS["class"] = _Key('a dotted path such as "myproject.backends.Gpu"', lambda path: "." in path.strip("."))
+_CLASS["class"] = _Key(
+    'a dotted path such as "myproject.backends.Gpu"', lambda path: "." in path.strip(".")
+)
 _START = {"path": _path(), "method": _method("POST"), "repeat": _flag(True)}
 _CANCEL = {"path": _path("{handle}"), "method": _method("DELETE")}
 _MANY = {"path": _path("{handles}"), "items": _find(), "id": _find(), "max": _whole(1, 1000, 50)}
-_WORDS = {state: _Key("a list of the backend's words", _are_words, ()) for state in get_args(JobState)}
+_WORDS = {
+    state: _Key("a list of the backend's words", _are_words, ()) for state in get_args(JobState)
+}
 _MEANINGS = 'the backend\'s words, each once, as { running = ["queued"], succeeded = ["done"] }'
 _HTTP = _COMMON | {
     "url": _Key("an address such as https://render.internal/v1, without ? and #", _is_url),
@@ -219,7 +255,9 @@ _HTTP = _COMMON | {
     "cancel": _Key("", default=None, make=lambda v: Request(**v), keys=_CANCEL),
     "handle": _find(),
     "state": _find(),
-    "states": _Key(_MEANINGS, lambda lists: lists["running"] and lists["succeeded"], make=_states, keys=_WORDS),
+    "states": _Key(
+        _MEANINGS, lambda lists: lists["running"] and lists["succeeded"], make=_states, keys=_WORDS
+    ),
     "progress": _find(None),
     "progress_scale": _number(1e-6, 100.0),
     "message": _find(None),
@@ -231,10 +269,17 @@ _HTTP = _COMMON | {
 
 def _options(where: str, name: str, table: Any, environ: Mapping[str, str]) -> Options:
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
-        raise ConfigError(where, found=repr(name), wanted="a name of a-z, 0-9, _ and -, a letter first, at most 40")
+        raise ConfigError(
+            where,
+            found=repr(name),
+            wanted="a name of a-z, 0-9, _ and -, a letter first, at most 40",
+        )
     if isinstance(table, dict) and "class" in table:
         common = _read(where, {key: value for key, value in table.items() if key in _CLASS}, _CLASS)
-        path, arguments = common.pop("class"), {key: value for key, value in table.items() if key not in _CLASS}
+        path, arguments = (
+            common.pop("class"),
+            {key: value for key, value in table.items() if key not in _CLASS},
+        )
         options = Options(name=name, cls=path, arguments=arguments, **common)
         try:
             inspect.signature(_import(f"{where} class", path)).bind(options, **arguments)
@@ -244,14 +289,22 @@ def _options(where: str, name: str, table: Any, environ: Mapping[str, str]) -> O
         return options
     # Variables go in where the address is read, so that an error shows the text of the file, never a secret.
     expand = partial(_expand, f"{where} url", environ)
-    url = replace(_HTTP["url"], right=lambda v: _is_url(expand(v)), make=lambda v: expand(v).rstrip("/"))
+    url = replace(
+        _HTTP["url"], right=lambda v: _is_url(expand(v)), make=lambda v: expand(v).rstrip("/")
+    )
     values = _read(where, table, _HTTP | {"url": url})
     common = {key: values.pop(key) for key in _COMMON}
     spec = HttpSpec(**values)
     if spec.poll is None and spec.poll_many is None:
-        raise ConfigError(f"{where} poll", found="nothing", wanted='{ path = "/tasks/{handle}" }, or poll_many')
-    if not spec.start.repeat and spec.start.method != "POST":  # aiohttp repeats others when a kept connection is dead
-        raise ConfigError(f"{where} start", found=f"repeat = false with {spec.start.method}", wanted="POST")
+        raise ConfigError(
+            f"{where} poll", found="nothing", wanted='{ path = "/tasks/{handle}" }, or poll_many'
+        )
+    if (
+        not spec.start.repeat and spec.start.method != "POST"
+    ):  # aiohttp repeats others when a kept connection is dead
+        raise ConfigError(
+            f"{where} start", found=f"repeat = false with {spec.start.method}", wanted="POST"
+        )
     common |= {"cancels": spec.cancel is not None, "has_progress": spec.progress is not None}
     return Options(name=name, spec=spec, repeat=spec.start.repeat, **common)
 
@@ -263,7 +316,11 @@ def _expand(where: str, environ: Mapping[str, str], text: str) -> str:
         name, default = match.groups()
         found = environ.get(name) or default
         if found is None:
-            raise ConfigError(where, found=f"no {name} in the environment", wanted=f"{name}, or ${{{name}:-a default}}")
+            raise ConfigError(
+                where,
+                found=f"no {name} in the environment",
+                wanted=f"{name}, or ${{{name}:-a default}}",
+            )
         return found
 
     return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", value, text)
@@ -274,5 +331,7 @@ def _import(where: str, path: str) -> Callable[..., Any]:
     try:
         cls: Callable[..., Any] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(where, found=repr(path), wanted=f"the dotted path of a class ({error})") from error
+        raise ConfigError(
+            where, found=repr(path), wanted=f"the dotted path of a class ({error})"
+        ) from error
     return cls

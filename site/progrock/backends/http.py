@@ -37,7 +37,13 @@ SENTENCES: tuple[tuple[type[Exception], str, bool], ...] = (
     (aiohttp.InvalidURL, "the backend's address is wrong", False),
     (aiohttp.ClientError, "the backend could not be asked", True),
 )
-_PASSING = (408, 409, 423, 425, 429)  # "not now" rather than "no"; 409: the same key is being worked on
+_PASSING = (
+    408,
+    409,
+    423,
+    425,
+    429,
+)  # "not now" rather than "no"; 409: the same key is being worked on
 _NOT_THE_JOBS = (401, 403, 408, 425, 429)  # would be said of any job
 _GONE = (404, 410)
 
@@ -115,7 +121,9 @@ class HttpBackend:
             await self._session.close()
             self._session = None
 
-    async def _poll_all(self, work: Collection[list[JobView]], found: dict[str, Status | BackendError]) -> None:
+    async def _poll_all(
+        self, work: Collection[list[JobView]], found: dict[str, Status | BackendError]
+    ) -> None:
         """Ask about each of `work`, by a few pullers rather than by a task each (less lateness at the same load)."""
         queue, pullers = deque(work), min(self.options.concurrency, len(work))
         if pullers <= 1:
@@ -125,7 +133,9 @@ class HttpBackend:
                 for _ in range(pullers):
                     group.create_task(self._pull(queue, found))
 
-    async def _pull(self, queue: deque[list[JobView]], found: dict[str, Status | BackendError]) -> None:
+    async def _pull(
+        self, queue: deque[list[JobView]], found: dict[str, Status | BackendError]
+    ) -> None:
         single, many = self._spec.poll, self._spec.poll_many
         while queue:
             jobs = queue.popleft()
@@ -135,11 +145,20 @@ class HttpBackend:
                         read = partial(self._statuses, many, jobs)
                         found |= await self._ask("GET", _fill(many.path, jobs), read)
                     elif single:
-                        found[jobs[0].id] = await self._ask("GET", _fill(single.path, jobs), self._status)
+                        found[jobs[0].id] = await self._ask(
+                            "GET", _fill(single.path, jobs), self._status
+                        )
             except BackendError as error:
                 code = error.status or 500
-                if len(jobs) > 1 and single and (code < 300 or 400 <= code < 500) and code not in _NOT_THE_JOBS:
-                    await self._poll_all([[job] for job in jobs], found)  # one of them spoils it: each by itself
+                if (
+                    len(jobs) > 1
+                    and single
+                    and (code < 300 or 400 <= code < 500)
+                    and code not in _NOT_THE_JOBS
+                ):
+                    await self._poll_all(
+                        [[job] for job in jobs], found
+                    )  # one of them spoils it: each by itself
                 else:
                     error.forgotten = len(jobs) == 1 and single is not None and code in _GONE
                     found |= {job.id: error for job in jobs}
@@ -153,7 +172,10 @@ class HttpBackend:
         items = _look(many.items, _json(raw))
         if not isinstance(items, list):
             raise BackendError("the backend answered without a list of jobs")
-        by_handle, found = {_text(_look(many.id, item)): item for item in items}, dict[str, Status | BackendError]()
+        by_handle, found = (
+            {_text(_look(many.id, item)): item for item in items},
+            dict[str, Status | BackendError](),
+        )
         for job in jobs:
             try:
                 if job.handle not in by_handle:
@@ -182,7 +204,9 @@ class HttpBackend:
             retry_after=wait,
         )
 
-    async def _ask(self, method: str, path: str, read: Callable[[bytes, float | None], T], **arguments: Any) -> T:
+    async def _ask(
+        self, method: str, path: str, read: Callable[[bytes, float | None], T], **arguments: Any
+    ) -> T:
         """One request; `read` gets the body of a 2xx answer and its Retry-After. Raises BackendError."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -194,7 +218,9 @@ class HttpBackend:
             )
         url = URL(self._base + path, encoded=True)
         try:
-            async with self._session.request(method, url, allow_redirects=False, **arguments) as answer:
+            async with self._session.request(
+                method, url, allow_redirects=False, **arguments
+            ) as answer:
                 wait = retry_after(answer.headers.get("Retry-After"), time())
                 try:
                     if answer.status >= 300:
@@ -234,14 +260,20 @@ class HttpBackend:
         return BackendError(sentence, status=answer.status)
 
     def _late(self, sent: bool = True) -> BackendError:
-        return BackendError(f"the backend did not answer within {self.options.timeout:g} s", sent=sent)
+        return BackendError(
+            f"the backend did not answer within {self.options.timeout:g} s", sent=sent
+        )
 
 
 def translate(error: aiohttp.ClientError) -> BackendError:
     """aiohttp's error in ProgRock's words."""
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError):
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        error.os_error, ConnectionRefusedError
+    ):
         return BackendError("connection refused", sent=False)
-    sentence, sent = next((sentence, sent) for kind, sentence, sent in SENTENCES if isinstance(error, kind))
+    sentence, sent = next(
+        (sentence, sent) for kind, sentence, sent in SENTENCES if isinstance(error, kind)
+    )
     return BackendError(sentence, sent=sent)
 
 
@@ -278,7 +310,15 @@ def _look(find: Find | None, answer: Any) -> Any:
     """What an expression finds in an answer; None without an expression."""
     try:
         return find and find(answer)
-    except (JMESPathError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
+    except (
+        JMESPathError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
         raise BackendError("the backend's answer has an unexpected form") from e
 
 

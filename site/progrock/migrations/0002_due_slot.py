@@ -7,7 +7,9 @@ HELP = "due_at, coarse, for the sweep's index"
 
 def fill(apps, schema_editor):
     job = apps.get_model("progrock", "Job")
-    active = job.objects.using(schema_editor.connection.alias).filter(state__in=("queued", "starting", "running"))
+    active = job.objects.using(schema_editor.connection.alias).filter(
+        state__in=("queued", "starting", "running")
+    )
     active.update(due_slot=0)
 
 
@@ -22,15 +24,22 @@ def leave_room(apps, schema_editor):
 class Migration(migrations.Migration):
     dependencies = [("progrock", "0001_initial")]
     operations = [
-        migrations.AddField("job", "due_slot", models.IntegerField(null=True, editable=False, help_text=HELP)),
+        migrations.AddField(
+            "job", "due_slot", models.IntegerField(null=True, editable=False, help_text=HELP)
+        ),
         migrations.RunPython(fill, migrations.RunPython.noop),
         # a default of the database: what an older process, or somebody's SQL, inserts meanwhile is swept as well
         migrations.AlterField(
-            "job", "due_slot", models.IntegerField(null=True, db_default=0, editable=False, help_text=HELP)
+            "job",
+            "due_slot",
+            models.IntegerField(null=True, db_default=0, editable=False, help_text=HELP),
         ),
         migrations.RemoveIndex("job", "progrock_due"),
         migrations.AddIndex(
-            "job", models.Index(fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False))
+            "job",
+            models.Index(
+                fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False)
+            ),
         ),
         migrations.RunPython(leave_room, migrations.RunPython.noop),
     ]

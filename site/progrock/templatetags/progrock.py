@@ -25,7 +25,18 @@ def job_progress(context: Context, job: Job | uuid.UUID | str, label: str = "") 
         href = reverse("progrock:job", args=[key])
     except NoReverseMatch:  # a project need not route our pages
         href = ""
-    seen, context.render_context["job_progress"] = context.render_context.get("job_progress", False), True
+    seen, context.render_context["job_progress"] = (
+        context.render_context.get("job_progress", False),
+        True,
+    )
     name = label or f"{row.backend if row else 'job'} {key[:4]}"
     percent = None if row is None or row.progress is None else int(row.progress)
-    return {"job": row, "id": key, "href": href, "label": label, "name": name, "percent": percent, "first": not seen}
+    return {
+        "job": row,
+        "id": key,
+        "href": href,
+        "label": label,
+        "name": name,
+        "percent": percent,
+        "first": not seen,
+    }

@@ -9,6 +9,6 @@ http = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  (needs the apps)
 
-from consumers.routing import websocket_application  # noqa: E402  (needs the apps)
+from progrock.consumers.routing import websocket_application  # noqa: E402  (needs the apps)
 
 application = ProtocolTypeRouter({"http": http, "websocket": websocket_application})

@@ -10,7 +10,9 @@ ALLOWED_HOSTS = ["127.0.0.1"]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 AUTH_USER_MODEL = "people.Person"
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["HOST_DATABASE"]}}
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["HOST_DATABASE"]}
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 STATIC_URL = "assets/"
@@ -36,7 +38,6 @@ TEMPLATES = [
 INSTALLED_APPS = [
     "people",
     "jobs",  # the host's own app of this name
-    "consumers",
     "progrock",
     "channels",
     "django.contrib.auth",
@@ -48,6 +49,11 @@ INSTALLED_APPS = [
 ]
 
 AMQP_URL = os.environ["HOST_RABBITMQ"]
-CHANNEL_LAYERS = {"default": {"BACKEND": "broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "progrock.broker.channel_layer.ChannelLayer",
+        "CONFIG": {"host": AMQP_URL},
+    }
+}
 PROGROCK_BACKENDS = BASE / "backends.toml"
 PROGROCK_AUDIENCES = "jobs.models.audiences"

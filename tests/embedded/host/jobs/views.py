@@ -15,4 +15,6 @@ def printing(request: HttpRequest) -> HttpResponse:
     """Print something, and show how far it is."""
     run = progrock.start("press", {"seconds": 8}, audience=request)
     print_job = Job.objects.create(title="A poster", run=run.pk)
-    return HttpResponse(engines["django"].from_string(PAGE).render({"print": print_job, "run": run}, request))
+    return HttpResponse(
+        engines["django"].from_string(PAGE).render({"print": print_job, "run": run}, request)
+    )

@@ -8,10 +8,10 @@ from typing import Any
 import uvloop
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from broker.topology import Topology
-from consumers.poller import Poller
 from progrock import conf
 from progrock.backends import ConfigError, Options
+from progrock.broker.topology import Topology
+from progrock.consumers.poller import Poller
 
 
 class Command(BaseCommand):
@@ -42,17 +42,29 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
     chosen: list[tuple[str, int]] = []
     for name in names:
         backend, _, shard = name.removeprefix("progrock.poll.").partition(".")
-        found = [queue for queue in every if queue[0] == backend and (not shard or str(queue[1]) == shard)]
+        found = [
+            queue
+            for queue in every
+            if queue[0] == backend and (not shard or str(queue[1]) == shard)
+        ]
         if not found:
-            known = ", ".join(f"{name} ({options.shards} shards)" for name, options in backends.items())
-            raise CommandError(f"no queue {name!r}; wanted a backend, or backend.shard, of: {known}")
+            known = ", ".join(
+                f"{name} ({options.shards} shards)" for name, options in backends.items()
+            )
+            raise CommandError(
+                f"no queue {name!r}; wanted a backend, or backend.shard, of: {known}"
+            )
         chosen += [queue for queue in found if queue not in chosen]
     return chosen or every
 
 
 async def work(queues: list[tuple[str, int]], backends: dict[str, Options]) -> None:
     """Run a Poller until the process is told to stop."""
-    declare = Topology({name: options.shards for name, options in backends.items()}) if conf.declare() else None
+    declare = (
+        Topology({name: options.shards for name, options in backends.items()})
+        if conf.declare()
+        else None
+    )
     poller = Poller(queues, backends, declare=declare)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

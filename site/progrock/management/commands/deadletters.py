@@ -5,12 +5,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from broker import dead
-from broker.dead import Letter
-from broker.errors import BrokerError
-from broker.topology import DEAD, Topology
 from progrock import conf
 from progrock.backends import ConfigError
+from progrock.broker import dead
+from progrock.broker.dead import Letter
+from progrock.broker.errors import BrokerError
+from progrock.broker.topology import DEAD, Topology
 
 MOST = 100
 
@@ -23,8 +23,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.set_defaults(do="list", most=MOST)
         actions = parser.add_subparsers(dest="do", metavar="ACTION")
-        listing = actions.add_parser("list", help="one line a letter (the default); nothing is removed")
-        listing.add_argument("--most", type=int, default=MOST, help=f"lines at most (default {MOST})")
+        listing = actions.add_parser(
+            "list", help="one line a letter (the default); nothing is removed"
+        )
+        listing.add_argument(
+            "--most", type=int, default=MOST, help=f"lines at most (default {MOST})"
+        )
         show = actions.add_parser("show", help="all of some letters: reason, headers, body")
         show.add_argument("ids", nargs="+", metavar="ID")
         for do, what in (
@@ -50,7 +54,9 @@ class Command(BaseCommand):
             elif do == "show":
                 self._show(asyncio.run(dead.read(url, chosen, MOST))[0])
             elif do == "replay":
-                topology = Topology({name: backend.shards for name, backend in conf.backends().items()})
+                topology = Topology(
+                    {name: backend.shards for name, backend in conf.backends().items()}
+                )
                 count, stay = asyncio.run(dead.replay(url, topology, chosen))
                 self.stdout.write("\n".join([*stay, f"replayed {count}"]))
             else:
@@ -59,10 +65,14 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _list(self, letters: list[Letter], count: int) -> None:
-        self.stdout.write(f"{count} in {DEAD}" + (f", the first {len(letters)}:" if len(letters) < count else ""))
+        self.stdout.write(
+            f"{count} in {DEAD}" + (f", the first {len(letters)}:" if len(letters) < count else "")
+        )
         for letter in letters:
             when = f"{letter.time:%Y-%m-%d %H:%M:%S}" if letter.time else "-"
-            jobs = " ".join(job[:8] for job in letter.jobs[:3]) + (" …" if len(letter.jobs) > 3 else "")
+            jobs = " ".join(job[:8] for job in letter.jobs[:3]) + (
+                " …" if len(letter.jobs) > 3 else ""
+            )
             self.stdout.write(
                 f"{letter.id}  {when:19}  {letter.queue}  {letter.key}  {jobs or '-'}  {letter.reason[:100]}"
             )

@@ -8,14 +8,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.db.models import Count, Min, Q
 
-from broker import management
-from broker.connection import vhost_of
-from broker.errors import BrokerError
-from broker.lanes import LANES
-from broker.management import Depth
-from broker.topology import DEAD, poll_queue
 from progrock import conf
 from progrock.backends import ConfigError
+from progrock.broker import management
+from progrock.broker.connection import vhost_of
+from progrock.broker.errors import BrokerError
+from progrock.broker.lanes import LANES
+from progrock.broker.management import Depth
+from progrock.broker.topology import DEAD, poll_queue
 from progrock.models import ACTIVE, Job, State
 
 #: Bytes of a task in a message's body, and of the message's own frame around them (`broker.tasks.encode`).
@@ -33,7 +33,9 @@ class Command(BaseCommand):
             waiting = Q(state__in=ACTIVE) & ~Q(state=State.STARTING)
             jobs = {
                 row["backend"]: row
-                for row in Job.objects.filter(state__in=ACTIVE, due_slot__isnull=False)  # which has an index
+                for row in Job.objects.filter(
+                    state__in=ACTIVE, due_slot__isnull=False
+                )  # which has an index
                 .values("backend")
                 .annotate(count=Count("pk"), due=Min("due_at", filter=waiting))
                 .order_by("backend")
@@ -41,23 +43,35 @@ class Command(BaseCommand):
         except (ConfigError, DatabaseError) as error:
             raise CommandError(str(error).strip()) from None
         try:
-            depths = asyncio.run(management.depths(conf.management_url(), vhost_of(conf.amqp_url())))
+            depths = asyncio.run(
+                management.depths(conf.management_url(), vhost_of(conf.amqp_url()))
+            )
         except BrokerError as error:
             self.stderr.write(self.style.WARNING(f"{error}; depths and workers are unknown"))
             depths = {}
         self._line("backend", "active jobs", "oldest late by", "workers")
         for name in dict.fromkeys([*backends, *jobs]):
             row = jobs.get(name, {"count": 0, "due": None})
-            late = max(0.0, (datetime.now(UTC) - row["due"]).total_seconds()) if row["due"] else None
+            late = (
+                max(0.0, (datetime.now(UTC) - row["due"]).total_seconds()) if row["due"] else None
+            )
             shards = range(backends[name].shards) if name in backends else ()
-            consumers = [depths[queue].consumers for queue in (poll_queue(name, n) for n in shards) if queue in depths]
+            consumers = [
+                depths[queue].consumers
+                for queue in (poll_queue(name, n) for n in shards)
+                if queue in depths
+            ]
             workers = str(min(consumers)) if consumers else "?"
             if name not in backends:
                 workers = "not configured"
             self._line(name, row["count"], "-" if late is None else f"{late:.1f} s", workers)
         self.stdout.write("")
         self._line("lane or queue", "messages", "tasks (about)", "consumers")
-        order = [*(lane.queue for lane in LANES), *sorted(name for name in depths if ".poll." in name), DEAD]
+        order = [
+            *(lane.queue for lane in LANES),
+            *sorted(name for name in depths if ".poll." in name),
+            DEAD,
+        ]
         for name in order:
             if name in depths:
                 depth = depths[name]
