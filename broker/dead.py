@@ -97,7 +97,7 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
         raise BrokenMessage(f"no backend is named {backend!r} (any more)")
     belongs: dict[int, list[Task]] = defaultdict(list)
     for task in (tasks := decode(body)):
-        belongs[shard_of(task.job, shards)].append(task)
+        belongs[shard_of(task.job_id, shards)].append(task)
     await asyncio.gather(
         *(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items())
     )
@@ -177,7 +177,7 @@ def _letter(message: AbstractIncomingMessage) -> Letter:
         queue, time = death["queue"], death.get("time")
         reason = f"RabbitMQ gave it up: {death.get('reason')} (delivered too often, or rejected)"
     try:
-        jobs = list(dict.fromkeys(task.job for task in decode(message.body)))
+        jobs = list(dict.fromkeys(task.job_id for task in decode(message.body)))
     except BrokenMessage as error:
         jobs, reason = [], reason or str(error)
     _, backend, shard = f"{key}..".split(".")[:3]

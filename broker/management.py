@@ -109,7 +109,7 @@ async def _drain(
         try:
             moved += await forward(publisher, topology, key, message.body)
         except BrokenMessage as error:
-            await publisher.dead(message.body, str(error), {"queue": name, "key": key})
+            await publisher.dead_letter(message.body, str(error), {"queue": name, "key": key})
             dead += 1
         await message.ack()
     return moved, dead

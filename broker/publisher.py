@@ -104,7 +104,7 @@ class Publisher:
                 done
             )  # a caller that is cancelled does not cancel the others' wait
 
-    async def dead(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
+    async def dead_letter(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
         """Sends what could not be handled to the dead queue, with the reason. Raises PublishFailed."""
         self.start()
         await self._wait()
@@ -143,7 +143,7 @@ class Publisher:
                 due = on_grid(
                     max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard
                 )
-                batch.tasks = [Task(task.job, task.turn, due) for task in batch.tasks]
+                batch.tasks = [Task(task.job_id, task.turn, due) for task in batch.tasks]
             await self._wait()
             now = time.time()
             left = min(task.due for task in batch.tasks) - now

@@ -313,7 +313,7 @@ class Subscriber:
             tasks = decode(message.body)
         except BrokenMessage as error:
             try:
-                await self._publisher.dead(
+                await self._publisher.dead_letter(
                     message.body, str(error), {"queue": inbox.queue, "key": message.routing_key}
                 )
             except PublishFailed as failure:

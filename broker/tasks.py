@@ -13,26 +13,26 @@ from progrock.broker.errors import BrokenMessage
 VERSION = 1
 MAX_TASKS = 100
 
-_is_job = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+_is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
 class Task(NamedTuple):
-    """Look at `job` (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`."""
+    """Look at job `job_id` (canonical UUID) at `due` (epoch seconds) if its turn is still `turn`."""
 
-    job: str
+    job_id: str
     turn: int
     due: float
 
 
-def shard_of(job: str, shards: int) -> int:
+def shard_of(job_id: str, shards: int) -> int:
     """Which of `shards` poll queues a job belongs to: its last four hex digits decide."""
-    return int(job[-4:], 16) % shards
+    return int(job_id[-4:], 16) % shards
 
 
 def encode(tasks: Sequence[Task]) -> bytes:
     """The body of one message; `due` to the microsecond, in UTC."""
     dues = {due: datetime.fromtimestamp(due, UTC) for due in {task.due for task in tasks}}
-    entries = [{"job": task.job, "turn": task.turn, "due": dues[task.due]} for task in tasks]
+    entries = [{"job": task.job_id, "turn": task.turn, "due": dues[task.due]} for task in tasks]
     return orjson.dumps({"v": VERSION, "tasks": entries}, option=orjson.OPT_UTC_Z)
 
 
@@ -53,9 +53,9 @@ def decode(body: bytes) -> list[Task]:
     tasks = []
     for entry in entries:
         try:
-            job, turn, text = entry["job"], entry["turn"], entry["due"]
+            job_id, turn, text = entry["job"], entry["turn"], entry["due"]
             due = dues.get(text) or dues.setdefault(text, _epoch(text))
-            if not _is_job(job):
+            if not _is_job_id(job_id):
                 raise ValueError("job is not a UUID")
             if type(turn) is not int or turn < 0:
                 raise ValueError("turn is not a whole number")
@@ -63,7 +63,7 @@ def decode(body: bytes) -> list[Task]:
             raise BrokenMessage(
                 f"broken task {str(entry)[:200]}: {type(error).__name__} {error}"
             ) from None
-        tasks.append(Task(job, turn, due))
+        tasks.append(Task(job_id, turn, due))
     return tasks
 
 
@@ -88,7 +88,7 @@ def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
         "delivery_mode": 2,  # persistent: at-least-once dead-lettering needs it
         "headers": {
             "tasks": len(tasks),
-            "jobs": [task.job for task in tasks[:3]],
+            "jobs": [task.job_id for task in tasks[:3]],
             "due": datetime.fromtimestamp(first, UTC)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),

@@ -116,7 +116,7 @@ class Hub:
         """Publish the job's present task, due now; where that fails, again each second, and at last a worker's sweep does it."""
         if (options := conf.backends().get(row.backend)) is None:
             return  # no longer configured: there is no queue, and a worker's sweep ends the job
-        task = Task(job=row.id, turn=row.turn, due=row.due_at)
+        task = Task(job_id=row.id, turn=row.turn, due=row.due_at)
         try:
             await self.publisher.publish(
                 row.backend, shard_of(row.id, options.shards), [task], delay=0.0

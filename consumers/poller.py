@@ -180,7 +180,7 @@ class Poller:
         )  # fmt: skip
         if claimed:
             logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
-            tasks = [Task(job=job, turn=turn, due=now) for job, turn in claimed]
+            tasks = [Task(job_id=job_id, turn=turn, due=now) for job_id, turn in claimed]
             try:
                 await self.publisher.publish(backend, shard, tasks, delay=0.0)
             except BrokerError as error:

@@ -79,12 +79,12 @@ class Rounds:
         self, shard: int, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False
     ) -> None:
         """One step for each of the tasks; `again` holds those that were delivered before."""
-        rows = await self.ledger(ledger.load, {task.job for task in tasks})
+        rows = await self.ledger(ledger.load, {task.job_id for task in tasks})
         current: dict[str, Row] = {}
         resumed: list[Row] = []
         ended: list[str] = []
         for task in tasks:
-            row = rows.get(task.job)
+            row = rows.get(task.job_id)
             if row is None:
                 continue
             if not row.active:
@@ -340,7 +340,7 @@ class Rounds:
     async def _publish(
         self, shard: int, rows: Iterable[Row], *, delay: float, spread: float = 0.0
     ) -> None:
-        tasks = [Task(job=row.id, turn=row.turn, due=row.due_at) for row in rows]
+        tasks = [Task(job_id=row.id, turn=row.turn, due=row.due_at) for row in rows]
         await self.publisher.publish(self.options.name, shard, tasks, delay=delay, spread=spread)
 
     async def push(self, rows: Sequence[Row]) -> None:

@@ -144,7 +144,7 @@ def _publish(job: str) -> None:
         if row.active:
             shard = shard_of(job, conf.backends()[row.backend].shards)
             if row.state != State.STARTING:  # an open intent is only flagged
-                tasks = [Task(job=job, turn=row.turn, due=row.due_at)]
+                tasks = [Task(job_id=job, turn=row.turn, due=row.due_at)]
         change = [
             row.audience,
             row.id,

@@ -55,7 +55,7 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
         while True:
             for part in await holding.take(queue):
                 now = time.time()
-                came.extend((delays.pop(task.job, -1.0), now - task.due) for task in part.tasks)
+                came.extend((delays.pop(task.job_id, -1.0), now - task.due) for task in part.tasks)
                 await part.ack()
             if len(came) >= wanted:
                 all_here.set()
@@ -75,8 +75,8 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
             await asyncio.sleep(start + number / options.rate - time.time())
             delay = random.uniform(options.shortest, options.longest)
             task = Task(str(uuid4()), 1, time.time() + delay)
-            delays[task.job] = delay
-            shard = shard_of(task.job, options.shards)
+            delays[task.job_id] = delay
+            shard = shard_of(task.job_id, options.shards)
             group.create_task(sender.publish(BACKEND, shard, [task], delay=delay))
     async with asyncio.timeout(options.longest + 30):
         await all_here.wait()

@@ -230,13 +230,13 @@ async def test_a_message_waits_as_long_as_its_lane_says_whatever_else_waits(vhos
         dues: dict[str, float] = {}
         for delay in [5.0, 2.0, 1.0, 0.5, 0.2, 0.1] * 5:
             task = Task(str(uuid4()), 1, time.time() + delay)
-            dues[task.job] = task.due
+            dues[task.job_id] = task.due
             await publisher.publish("render", 0, [task], delay=delay)
         while dues:
             for delivery in await take(subscriber):
                 now = time.time()
                 for task in delivery.tasks:
-                    due = dues.pop(task.job)
+                    due = dues.pop(task.job_id)
                     assert task.due == pytest.approx(due, abs=1e-6)
                     assert now > due - 0.0015, (
                         "early: the expiration is cut to whole milliseconds, so less than 1.5 ms"
@@ -325,7 +325,7 @@ async def test_a_task_without_a_queue_reaches_the_dead_queue(vhost_url: str) -> 
     found = await dead_messages(vhost_url, 2)
     assert sorted(message.routing_key or "" for message in found) == ["100ms.gone.3", "now.gone.3"]
     assert all(message.body == encode(lost) for message in found)
-    assert found[0].headers["jobs"] == [task.job for task in lost]
+    assert found[0].headers["jobs"] == [task.job_id for task in lost]
 
 
 async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest_lives(
@@ -360,7 +360,7 @@ async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhos
             await publisher.publish("render", 0, tasks(due=float("inf")), delay=0, spread=0.1)
         await publisher.publish("render", 0, some := tasks(), delay=0)
         [delivery] = await take(subscriber)
-        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+        assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
 
 
 async def test_publishing_without_a_connection_fails_soon(caplog: pytest.LogCaptureFixture) -> None:
@@ -408,7 +408,7 @@ async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) ->
         await heard(subscriber)
         subscriber.restart("a test wants it")
         [again] = await take(subscriber)
-        assert [task.job for task in again.tasks] == [task.job for task in kept]
+        assert [task.job_id for task in again.tasks] == [task.job_id for task in kept]
         assert again.deliveries == 1
         await first.ack()  # of the old connection: does nothing
         await again.ack()
@@ -437,7 +437,7 @@ async def test_stop_taking_leaves_the_rest_to_others_and_still_acks(vhost_url: s
         rest: list[Delivery] = []
         while len(rest) < 3:
             rest += await take(other)
-        assert taken.tasks[0].job not in {delivery.tasks[0].job for delivery in rest}
+        assert taken.tasks[0].job_id not in {delivery.tasks[0].job_id for delivery in rest}
 
 
 async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
@@ -490,7 +490,7 @@ async def test_channels_that_rabbitmq_closes_are_opened_again(
         assert wire
         await wire.basic_ack(999)  # no such delivery
         [again] = await take(subscriber)
-        assert (again.tasks[0].job, again.deliveries) == (some[0].job, 1)
+        assert (again.tasks[0].job_id, again.deliveries) == (some[0].job, 1)
         await again.ack()
         rabbitmq.api("DELETE", f"exchanges/{vhost_of(vhost_url)}/progrock.delay")
         with pytest.raises(PublishFailed):
@@ -561,7 +561,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
         async with slow_consumes(line, subscriber) as attempts:
             await until(lambda: attempts() >= 3)
         [delivery] = await take(subscriber)
-        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+        assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
         await delivery.ack()
     assert complaints(caplog) == ["WARNING"]
     assert "cannot consume progrock.poll.render.0: timed out" in caplog.text
@@ -679,9 +679,9 @@ async def test_rabbitmq_restarts_with_a_power_cut_and_nothing_is_missing(
         while len(found) < 150:
             for delivery in await take(subscriber):
                 assert time.time() > delivery.tasks[0].due - 0.0015
-                found |= {task.job for task in delivery.tasks}
+                found |= {task.job_id for task in delivery.tasks}
                 await delivery.ack()
-        assert found == {task.job for task in waiting}
+        assert found == {task.job_id for task in waiting}
         await until(lambda: publisher.connected and layer.connected)
         await publisher.publish("render", 0, tasks(), delay=0)
         assert len(await take(subscriber)) == 1
@@ -800,7 +800,7 @@ async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str)
             for delivery in await take(subscriber):
                 got += delivery.tasks
                 await delivery.ack()
-        assert {task.job for task in got} == {task.job for task in many}
+        assert {task.job_id for task in got} == {task.job_id for task in many}
         due = time.time() + 0.5
         await asyncio.to_thread(
             blocking.publish_tasks, vhost_url, "render", 0, tasks(due=due), delay=0.5
@@ -871,7 +871,7 @@ async def test_a_task_and_its_push_take_one_connection(
         await asyncio.to_thread(blocking.publish_and_tell, *about)
         assert line.accepted == before + 1
         [delivery] = await take(subscriber)
-        assert [task.job for task in delivery.tasks] == [task.job for task in some]
+        assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
         assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "x"}
 
 
@@ -1154,7 +1154,7 @@ async def test_prune_moves_tasks_to_where_they_belong_now(rabbitmq: Broker, vhos
     publisher = Publisher(vhost_url, "test")
     some = tasks(60)
     for task in some:
-        await publisher.publish("render", shard_of(task.job, 4), [task], delay=0)
+        await publisher.publish("render", shard_of(task.job_id, 4), [task], delay=0)
     await publisher.publish("old", 0, tasks(3), delay=0)
     await raw_publish(vhost_url, poll_queue("render", 3), b"broken")
     await publisher.close()
@@ -1166,11 +1166,11 @@ async def test_prune_moves_tasks_to_where_they_belong_now(rabbitmq: Broker, vhos
     assert len(await dead_messages(vhost_url, 2)) == 2
     async with running(vhost_url, now.poll_queues, declared=False) as (_, subscriber):
         for shard in range(2):
-            belongs = {task.job for task in some if shard_of(task.job, 2) == shard}
+            belongs = {task.job_id for task in some if shard_of(task.job_id, 2) == shard}
             while belongs:
                 for delivery in await take(subscriber, poll_queue("render", shard)):
-                    belongs -= {task.job for task in delivery.tasks}
-                    assert {shard_of(task.job, 2) for task in delivery.tasks} == {shard}
+                    belongs -= {task.job_id for task in delivery.tasks}
+                    assert {shard_of(task.job_id, 2) for task in delivery.tasks} == {shard}
                     await delivery.ack()
 
 
@@ -1227,7 +1227,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
             await (await take(subscriber))[0].ack()
             await publisher.publish("render", 1, tasks(), delay=0.1)
             await (await take(subscriber, poll_queue("render", 1)))[0].ack()
-            await publisher.dead(b"x", "a test", {})
+            await publisher.dead_letter(b"x", "a test", {})
         for url in (web_url, worker_url):
             with pytest.raises(BrokerUnavailable, match="declare"):
                 await declare(url, Topology({"more": 1}))

@@ -59,7 +59,7 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     begun = int(time.time())
     publisher = Publisher(vhost_url, "test")
     about = {"queue": "progrock.poll.render.1", "key": "1s.render.1"}
-    await publisher.dead(b"rubbish", "not JSON: of a worker's own words", about)
+    await publisher.dead_letter(b"rubbish", "not JSON: of a worker's own words", about)
     await publisher.close()
     await send(channel, "now.nobody.0", due(JOBS[1], JOBS[2]), message_id="m1")
     await send(channel, "now.render.0", due(JOBS[0]), message_id="m2")
@@ -140,7 +140,7 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
         queue = await channel.get_queue(f"progrock.poll.render.{shard}")
         message = await queue.get(timeout=PATIENCE)
         assert message
-        assert [task.job for task in tasks.decode(message.body)] == jobs
+        assert [task.job_id for task in tasks.decode(message.body)] == jobs
         await message.ack()
 
 

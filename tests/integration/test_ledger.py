@@ -459,7 +459,7 @@ class Sweeper:
         self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float
     ) -> None:
         for task in tasks:
-            self.swept.put_nowait(task.job)
+            self.swept.put_nowait(task.job_id)
 
     async def sweeps(self) -> None:
         """A job that is overdue from now on is swept."""

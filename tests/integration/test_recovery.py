@@ -166,8 +166,10 @@ async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(
             async with connection:
                 channel = await connection.channel()
                 poll = await channel.get_exchange("progrock.poll")
-                stale = Task(job=job, turn=1, due=time.time())
-                unknown = Task(job="00000000-0000-4000-8000-000000000000", turn=1, due=time.time())
+                stale = Task(job_id=job, turn=1, due=time.time())
+                unknown = Task(
+                    job_id="00000000-0000-4000-8000-000000000000", turn=1, due=time.time()
+                )
                 bodies = [
                     b"rubbish",
                     b'{"v": 99, "tasks": []}',

@@ -418,7 +418,7 @@ class Promise(RuleBasedStateMachine):
     def store(self, backend: str, tasks: Sequence[Task]) -> None:
         rows = self.rows()
         for task in tasks:
-            row = rows[task.job]
+            row = rows[task.job_id]
             assert task.turn <= row.turn, "a task was published before its turn was committed"
             opened = (
                 row.state == "starting" and task.turn == row.turn and not BACKENDS[backend].repeat
@@ -441,9 +441,9 @@ class Promise(RuleBasedStateMachine):
     def valid(message: Message, rows: Mapping[str, Row]) -> list[str]:
         """The jobs for which a message still means something."""
         return [
-            t.job
+            t.job_id
             for t in message.tasks
-            if t.job in rows and rows[t.job].active and rows[t.job].turn == t.turn
+            if t.job_id in rows and rows[t.job_id].active and rows[t.job_id].turn == t.turn
         ]
 
     # What may happen

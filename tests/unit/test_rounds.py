@@ -123,7 +123,7 @@ async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() 
             [(suspect.id, "running")],
         ]
     assert max(map(len, backend.together)) == 6, "the others go together"
-    assert {task.job for task in wire.published} == {each.id for each in every}
+    assert {task.job_id for task in wire.published} == {each.id for each in every}
 
 
 async def test_a_start_that_killed_five_workers_is_given_up() -> None:

@@ -15,7 +15,7 @@ from progrock.broker.tasks import Task, decode, encode, properties, shard_of
 JOB = "0191a6c0-5c1e-7000-8000-00000000ff02"
 tasks = st.builds(
     Task,
-    job=st.uuids().map(str),
+    job_id=st.uuids().map(str),
     turn=st.integers(0, 2**53),
     due=st.floats(1e9, 4e9, allow_nan=False),
 )
@@ -24,7 +24,9 @@ tasks = st.builds(
 @given(st.lists(tasks, min_size=1, max_size=100))
 def test_what_is_encoded_is_decoded(some: list[Task]) -> None:
     back = decode(encode(some))
-    assert [(task.job, task.turn) for task in back] == [(task.job, task.turn) for task in some]
+    assert [(task.job_id, task.turn) for task in back] == [
+        (task.job_id, task.turn) for task in some
+    ]
     assert all(abs(one.due - other.due) <= 1e-6 for one, other in zip(back, some, strict=True))
 
 
@@ -156,7 +158,7 @@ def test_properties_tell_a_person_what_waits() -> None:
     about = properties(some, 1767225599.9)
     assert about["headers"] == {
         "tasks": 5,
-        "jobs": [task.job for task in some[:3]],
+        "jobs": [task.job_id for task in some[:3]],
         "due": "2026-01-01T00:00:00.500Z",
     }
     assert (about["type"], about["app_id"], about["content_type"]) == (
