@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.errors import BrokenMessage
 from progrock.broker.publisher import Publisher
-from progrock.broker.tasks import Task, decode, shard_of
+from progrock.broker.tasks import Task, decode, last_death, shard_of
 from progrock.broker.topology import DEAD, POLL, Topology, parse_poll_queue
 
 #: Letters that are worked on at once, so that their messages travel together. Fewer than 32: RabbitMQ keeps later acks of
@@ -159,12 +159,6 @@ async def _letters(
             yield _letter(message), message
 
     return others + (first is not None), letters()
-
-
-def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What RabbitMQ tells of a message's latest dead-lettering. Empty: there was none, or (before 4.0) a client forged it."""
-    deaths = headers.get("x-death")
-    return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 
 
 def _letter(message: AbstractIncomingMessage) -> Letter:

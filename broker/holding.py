@@ -7,13 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from progrock.broker.errors import BrokerError
-from progrock.broker.lanes import SHORTEST, Lane, lane_for
+from progrock.broker.lanes import SHORTEST, TOGETHER, Lane, lane_for
 from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Delivery, Subscriber
 from progrock.broker.tasks import MAX_TASKS, Task
-
-#: Tasks of one message that fall due within so many seconds are worked together, when the last of them is due.
-TOGETHER = 0.003
 
 
 @dataclass(slots=True)

@@ -1,8 +1,27 @@
-"""Decides which delay queue (lane) a delay goes to: pure arithmetic, seconds throughout."""
+"""All arithmetic of delays: which lane a task waits in, and how tasks are kept from becoming herds.
+
+A lane is a delay queue. All its messages wait equally long, so that none waits behind a longer
+one. A delay goes to the longest lane that is not longer than it. When that lane has passed, a
+worker gets the task, still early, and sends it on to the longest lane that fits the rest. What is
+shorter than the shortest lane is waited for in the worker. So each delay is exact to a few
+milliseconds, and no task is worked before it is due.
+
+RabbitMQ's cost is per message, so tasks should travel together. But thousands of jobs that are
+polled at the same moment are a herd, which a backend feels. Four rules balance the two:
+
+- `spread_of`: a message of regular polls is delayed by a random extra time, as a whole.
+- `on_grid`: it then falls due on a point of its queue's grid, so that small messages meet.
+- `TOGETHER`: the tasks of a message that are due almost at once are worked together.
+- `HEAD_START`: a task leaves a lane a little early if it has another lane to go.
+
+Everything here is in seconds, and nothing here reads a clock or draws a random number.
+"""
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import ceil
+
+# Lanes
 
 _LANES = {
     "100ms": 0.1,
@@ -19,7 +38,7 @@ _LANES |= {"1min": 60.0, "5min": 300.0, "10min": 600.0}
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One delay queue; everything in it waits equally long, so nobody waits behind a longer delay."""
+    """One delay queue, in which all messages wait equally long."""
 
     number: int
     name: str
@@ -27,7 +46,7 @@ class Lane:
 
     @property
     def queue(self) -> str:
-        """The queue's name; the number sorts the lanes by length in the management UI."""
+        """The queue's name; its number sorts the lanes by length in the management UI."""
         return f"progrock.delay.{self.number:02}-{self.name}"
 
 
@@ -38,8 +57,9 @@ SHORTEST = LANES[0].seconds
 LONGEST = LANES[-1].seconds
 _SECONDS = [lane.seconds for lane in LANES]
 
-# A hop that another hop follows ends this much early: otherwise the few milliseconds that the hop itself costs
-# would push what is left below the next lane, and two hops would become four.
+#: If a task has another lane to go, it leaves this one so much early. A hop costs some
+#: milliseconds. Without the reserve the rest would be just shorter than the next lane and need
+#: several smaller ones: four hops in place of two.
 HEAD_START = 0.02
 
 _TWO_LANES = sorted(
@@ -48,20 +68,23 @@ _TWO_LANES = sorted(
 
 
 def lane_for(delay: float) -> Lane | None:
-    """The longest lane that is not longer than `delay`; None when even the shortest is: sleep, or publish at once."""
+    """The longest lane that is not longer than `delay`.
+
+    None if even the shortest lane is longer: then publish at once, or wait in the process.
+    """
     lanes = bisect_right(_SECONDS, delay)
     return LANES[lanes - 1] if lanes else None
 
 
 def ttl(lane: Lane, left: float) -> float:
-    """How long a message stays in `lane` when its earliest task is due in `left` seconds; never longer than that."""
+    """How long a message stays in `lane` if its earliest task is due in `left` seconds."""
     if left - lane.seconds >= SHORTEST:
         return lane.seconds - HEAD_START
     return max(0.0, min(lane.seconds, left))
 
 
 def hops(delay: float) -> list[Lane]:
-    """The lanes that a delay goes through, one after the other; what remains is shorter than the shortest lane."""
+    """The lanes that a delay goes through, in order; the rest is shorter than the shortest lane."""
     way = []
     while lane := lane_for(delay):
         way.append(lane)
@@ -70,12 +93,46 @@ def hops(delay: float) -> list[Lane]:
 
 
 def round_delay(delay: float) -> float:
-    """The smallest delay not below `delay` that at most two lanes hold, as each hop costs a message.
+    """The smallest delay that is not below `delay` and needs at most two lanes.
 
-    Delays below the shortest lane stay as they are; above two of the longest it is a multiple of the longest.
+    Each hop costs a message. Delays below the shortest lane stay as they are. Delays above two of
+    the longest lane become a multiple of the longest.
     """
     if delay < SHORTEST:
         return delay
     if delay > _TWO_LANES[-1]:
         return ceil(delay / LONGEST) * LONGEST
     return _TWO_LANES[bisect_left(_TWO_LANES, delay)]
+
+
+# Herds
+
+#: A message of regular polls is delayed by at most this part of the polls' interval.
+SPREAD = 0.05
+
+#: Regular polls are rounded up to a multiple of this. Tasks that arrived in several small messages
+#: then fall due together and leave in one larger message.
+GRID = 0.02
+
+#: Tasks of one message that fall due within this time are worked together, when the last is due.
+TOGETHER = 0.003
+
+
+def spread_of(interval: float) -> float:
+    """The longest random extra delay of a message of jobs that are polled each `interval`.
+
+    The publisher draws it once for each message. It is not drawn for each task, so a message stays
+    together, and it is never negative, so no poll is early. It is at most the shortest lane,
+    because a longer one would cost another hop.
+    """
+    return min(SPREAD * interval, SHORTEST)
+
+
+def on_grid(due: float, shard: int) -> float:
+    """The next point of the shard's grid that is not before `due`.
+
+    Each shard's grid lies between those of the others, so that they do not all wake at once:
+    multiples of the golden ratio spread the grids evenly.
+    """
+    phase = GRID * (shard * 0.618 % 1)
+    return ceil((due - phase) / GRID) * GRID + phase

@@ -1,7 +1,6 @@
 """Publishes poll tasks for a process's whole life: gathers what goes together, and returns when it is confirmed."""
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -14,20 +13,12 @@ from aio_pika.exceptions import DeliveryError, PublishError
 
 from progrock.broker.connection import keep, translated
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
-from progrock.broker.lanes import Lane, lane_for
+from progrock.broker.lanes import Lane, lane_for, on_grid
 from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
 from progrock.broker.topology import DEAD, route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
-GRID = 0.02  # seconds between the points where regular polls fall due, so that small messages meet and grow together
-
-
-def on_grid(due: float, shard: int) -> float:
-    """The next point of a shard's grid. Each shard has its own, between those of the others: they do not all wake at once."""
-    phase = GRID * (shard * 0.618 % 1)  # the golden section leaves no two shards near each other
-    return math.ceil((due - phase) / GRID) * GRID + phase
-
 
 _Key = tuple[Lane | None, str, int, float]
 

@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as Wire
 from aiormq.abc import DeliveredMessage
 
 from progrock.broker.connection import CLOSE_TIMEOUT, keep, label, translated, tried
-from progrock.broker.dead import last_death
 from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
 from progrock.broker.publisher import Publisher
-from progrock.broker.tasks import MAX_TASKS, Task, decode
+from progrock.broker.tasks import MAX_TASKS, Task, decode, deliveries_before, entered_queue
 from progrock.broker.topology import Topology, declare_on, parse_poll_queue
 
 logger = logging.getLogger(__name__)
@@ -303,7 +301,6 @@ class Subscriber:
 
     async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
         now = time.time()
-        count: Any = (message.header.properties.headers or {}).get("x-delivery-count")
         if wire is not inbox.wire:
             return  # a late one of a channel that was given up: it has gone back
         inbox.unacked += 1
@@ -321,13 +318,17 @@ class Subscriber:
             else:
                 await inbox.ack(wire, tag)
             return
-        inbox.mark = min(tasks[-1].due, _entered(message, now), now)
+        about = message.header.properties
+        headers = about.headers or {}
+        # `due` alone is no watermark: a task with a long delay passes through this queue between
+        # two lanes, long before it is due.
+        inbox.mark = min(tasks[-1].due, entered_queue(headers, about.timestamp, now), now)
         delivery = Delivery(
             queue=inbox.queue,
             backend=inbox.backend,
             shard=inbox.shard,
             tasks=tasks,
-            deliveries=max(count if isinstance(count, int) else 0, int(bool(message.redelivered))),
+            deliveries=deliveries_before(headers, bool(message.redelivered)),
             _inbox=inbox,
             _wire=wire,
             _tag=tag,
@@ -335,13 +336,3 @@ class Subscriber:
         if not self._stopping:
             inbox.waiting.append(delivery)
             inbox.arrival.set()
-
-
-def _entered(message: DeliveredMessage, now: float) -> float:
-    """When a message entered its poll queue, to the second: as it left its lane, else as it was published.
-
-    The due alone would not do for a watermark: a task on a long way passes through here long before its due.
-    """
-    properties = message.header.properties
-    when: Any = last_death(properties.headers or {}).get("time", properties.timestamp)
-    return when.timestamp() if isinstance(when, datetime) else now

@@ -1,7 +1,7 @@
-"""The poll task and its message: what "look at this job now" looks like as JSON, and how it is read back."""
+"""The poll task and its message: how "look at this job now" is written, and how it is read back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -94,3 +94,28 @@ def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
             .replace("+00:00", "Z"),
         },
     }
+
+
+def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What RabbitMQ tells about the latest dead-lettering of a message.
+
+    Empty if there was none, or if a client forged the header (RabbitMQ before 4.0 lets it).
+    """
+    deaths = headers.get("x-death")
+    return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+
+
+def entered_queue(headers: Mapping[str, Any], published: Any, now: float) -> float:
+    """When a message entered its poll queue (epoch seconds, to the second).
+
+    That is when it left its lane, or else when it was `published` (its `timestamp` property).
+    `now` if neither is known.
+    """
+    when = last_death(headers).get("time", published)
+    return when.timestamp() if isinstance(when, datetime) else now
+
+
+def deliveries_before(headers: Mapping[str, Any], redelivered: bool) -> int:
+    """How often a message was delivered before: 0 the first time."""
+    count = headers.get("x-delivery-count")
+    return max(count if isinstance(count, int) else 0, int(redelivered))

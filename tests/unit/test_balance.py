@@ -8,11 +8,10 @@ from collections import deque
 
 import pytest
 
-from progrock.broker.lanes import SHORTEST, lane_for, ttl
-from progrock.broker.publisher import GRID, Publisher, on_grid
+from progrock.broker.lanes import GRID, SHORTEST, lane_for, on_grid, spread_of, ttl
+from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import MAX_TASKS
 from progrock.consumers.poller import ROUNDS
-from progrock.consumers.rounds import SPREAD
 
 GATHER: float = inspect.signature(Publisher).parameters["gather"].default
 INTERVAL, MINUTES = 1.0, 10
@@ -25,8 +24,8 @@ BUCKET = 0.1
 class Simulation:
     """Messages are (count of tasks) that fall due at a time; who they are does not matter here."""
 
-    def __init__(self, jobs: int, starts_within: float, seed: int, spread: float = SPREAD) -> None:
-        self.random, self.spread = random.Random(seed), spread
+    def __init__(self, jobs: int, starts_within: float, seed: int) -> None:
+        self.random, self.spread = random.Random(seed), spread_of(INTERVAL)
         self.numbers = itertools.count()
         self.events: list[tuple[float, int, str, tuple[int, int], int]] = []
         places = [(worker, shard) for worker in range(WORKERS) for shard in range(SHARDS)]

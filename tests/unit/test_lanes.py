@@ -9,10 +9,12 @@ from progrock.broker.lanes import (
     LANES,
     LONGEST,
     SHORTEST,
+    SPREAD,
     Lane,
     hops,
     lane_for,
     round_delay,
+    spread_of,
     ttl,
 )
 
@@ -184,3 +186,12 @@ def test_a_rounded_delay_is_never_shorter_and_at_most_two_lanes_hold_it(delay: f
 def test_rounding_keeps_the_order(one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert round_delay(low) <= round_delay(high)
+
+
+@pytest.mark.parametrize(
+    ("interval", "spread"), [(0.0, 0.0), (1.0, SPREAD), (2.0, SHORTEST), (60.0, SHORTEST)]
+)
+def test_the_extra_delay_is_a_small_part_of_the_interval_and_never_another_hop(
+    interval: float, spread: float
+) -> None:
+    assert spread_of(interval) == spread

@@ -1,7 +1,7 @@
 """Poll tasks as messages: what goes out comes back, and what is broken says why."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progrock.broker.errors import BrokenMessage
-from progrock.broker.tasks import Task, decode, encode, properties, shard_of
+from progrock.broker.tasks import (
+    Task,
+    decode,
+    deliveries_before,
+    encode,
+    entered_queue,
+    last_death,
+    properties,
+    shard_of,
+)
 
 JOB = "0191a6c0-5c1e-7000-8000-00000000ff02"
 tasks = st.builds(
@@ -168,3 +177,46 @@ def test_properties_tell_a_person_what_waits() -> None:
     )
     assert about["delivery_mode"] == 2
     assert about["timestamp"] == 1767225599
+
+
+LEFT = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("forged", [{}, {"x-death": 7}, {"x-death": []}, {"x-death": ["once"]}])
+def test_a_message_that_never_died_or_whose_deaths_are_forged_has_no_last_death(
+    forged: dict[str, Any],
+) -> None:
+    assert last_death(forged) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "published", "entered"),
+    [
+        ({"x-death": [{"time": LEFT}, {"time": PUBLISHED}]}, PUBLISHED, LEFT.timestamp()),
+        ({}, PUBLISHED, PUBLISHED.timestamp()),
+        ({"x-death": [{}]}, PUBLISHED, PUBLISHED.timestamp()),
+        ({"x-death": [{"time": "yesterday"}]}, PUBLISHED, 7.0),
+        ({}, None, 7.0),
+    ],
+)
+def test_a_message_entered_its_queue_when_it_left_its_lane_or_was_published(
+    headers: dict[str, Any], published: datetime | None, entered: float
+) -> None:
+    assert entered_queue(headers, published, now=7.0) == entered
+
+
+@pytest.mark.parametrize(
+    ("headers", "redelivered", "before"),
+    [
+        ({}, False, 0),
+        ({}, True, 1),
+        ({"x-delivery-count": 4}, True, 4),
+        ({"x-delivery-count": 0}, True, 1),
+        ({"x-delivery-count": "many"}, False, 0),
+    ],
+)
+def test_deliveries_are_counted_by_the_queue_or_else_by_the_redelivered_flag(
+    headers: dict[str, Any], redelivered: bool, before: int
+) -> None:
+    assert deliveries_before(headers, redelivered) == before
