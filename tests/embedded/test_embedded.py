@@ -5,35 +5,17 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from deploy.rabbitmq_node import free_port
-from tests.services import PATIENCE, ROOT, DemoBackend, Process, answers
+from tests.services import PATIENCE, DemoBackend, Process, answers
 
 HOST = Path(__file__).parent / "host"
 CONFIG_IS_THE_HOSTS = "import config.settings as s, progrock, progrock.broker as b; print(s.AUTH_USER_MODEL, progrock.__file__, b.__file__)"
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: Any) -> Path:
-    """The Python of an environment that has the built wheel, and beside it what the lock file installs."""
-    folder = tmp_path_factory.mktemp("embedded")
-    uv = [sys.executable, "-m", "uv", "--quiet"]
-    subprocess.run(
-        [*uv, "build", "--wheel", "--out-dir", folder / "dist", ROOT], check=True, cwd=folder
-    )
-    subprocess.run([*uv, "venv", "--python", sys.executable, folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    install = [*uv, "pip", "install", "--compile-bytecode", "--python", python]
-    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.txt"], check=True)
-    subprocess.run([*install, "--no-deps", next((folder / "dist").glob("*.whl"))], check=True)
-    return python
 
 
 @pytest.fixture
