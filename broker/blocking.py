@@ -1,7 +1,7 @@
 """The synchronous edge, for Django's synchronous side: connect, publish, confirm, close (8 ms), by pika."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,18 +45,21 @@ def group_send(url: str, group: str, message: Mapping[str, Any]) -> None:
         _send(channel, group, message)
 
 
-def publish_and_tell(
+def send(
     url: str,
-    backend: str,
-    shard: int,
-    tasks: Sequence[Task],
-    group: str,
-    message: Mapping[str, Any],
+    batches: Iterable[tuple[str, int, Sequence[Task], float]],
+    events: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> None:
-    """Both on one connection: the tasks (there may be none) go first, due now. Raises what they raise."""
+    """Sends both over one connection, the tasks first.
+
+    A batch is (backend, shard, tasks, delay in seconds), an event is (group, message).
+    Raises what `publish_tasks` and `group_send` raise.
+    """
     with _channel(url) as channel:
-        _publish(channel, backend, shard, tasks, 0.0)
-        _send(channel, group, message)
+        for batch in batches:
+            _publish(channel, *batch)
+        for event in events:
+            _send(channel, *event)
 
 
 def _publish(

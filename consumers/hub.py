@@ -30,11 +30,6 @@ MOST_UNPUBLISHED = 1000
 OVERLAP = 10.0
 #: A job that is overdue by more waits for workers that have too much to do.
 LATE = 10.0
-DELAYED = {
-    "rabbitmq": "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
-    "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
-    "work": "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
-}
 
 
 class Hub:
@@ -81,7 +76,7 @@ class Hub:
         for audience in member.audiences:
             self._audiences.setdefault(audience, Audience()).members.add(member)
         if self._trouble:
-            member.outbox.offer("status", wire.encode(status_frame(self._trouble)))
+            member.outbox.offer("status", wire.encode(wire.status_frame(self._trouble)))
 
     async def join(self, member: Member) -> None:
         """Be in the groups that the socket's audiences need; while RabbitMQ is away, `_watch` does it later."""
@@ -155,7 +150,7 @@ class Hub:
 
     async def show(self, row: Row) -> None:
         """Show a job to its audience, here and in the other web processes."""
-        change = change_of(row)
+        change = wire.change_of(row)
         self._deliver([change])
         await self.layer.group_send(
             feed_of(row.audience), {"type": "job.changed", "changes": [change]}
@@ -231,7 +226,7 @@ class Hub:
             trouble = "ledger"
         if trouble != self._trouble:
             self._trouble = trouble
-            frame = wire.encode(status_frame(trouble))
+            frame = wire.encode(wire.status_frame(trouble))
             for member in self._members:
                 member.outbox.offer("status", frame)
 
@@ -276,7 +271,7 @@ class Hub:
             ]
             if lost:
                 rows = await database(ledger.load, lost, results=True)
-                self._deliver([change_of(row) for row in rows.values()])
+                self._deliver([wire.change_of(row) for row in rows.values()])
             for audience in self._audiences.values():
                 for job in audience.ended - changed.keys():
                     audience.ended.discard(job)
@@ -291,20 +286,6 @@ class Hub:
                 member.outbox.offer("beat", '{"type":"beat"}')
                 if n % 200 == 199:
                     await asyncio.sleep(0)
-
-
-def change_of(row: Row) -> list[Any]:
-    """A committed change as it travels to the hubs: audience, job, version, ended, the frame's text."""
-    return [row.audience, row.id, row.version, not row.active, wire.encode(wire.update_frame(row))]
-
-
-def status_frame(trouble: str | None) -> dict[str, Any]:
-    """Whether updates come at once, and why not."""
-    return {
-        "type": "status",
-        "live": trouble is None,
-        "message": DELAYED[trouble] if trouble else "",
-    }
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

@@ -20,9 +20,9 @@ from progrock.audiences import audiences_of, make_visitor, session_mark
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import hub
 from progrock.consumers.sockets import Member, Outbox
+from progrock.errors import Refused
 from progrock.ledger import Row
 from progrock.models import State
-from progrock.wire import Refused
 
 #: The longest text frame that is read, in bytes; the server itself closes sockets far above it with 1009.
 MAX_FRAME = 65_536

@@ -17,7 +17,6 @@ from progrock.broker.lanes import SHORTEST, Lane, lane_for
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
 from progrock.consumers.database import Ledger
-from progrock.consumers.hub import change_of
 from progrock.ledger import Row, Update
 from progrock.models import State
 from progrock.policy import Decision
@@ -349,7 +348,7 @@ class Rounds:
             return
         feeds: dict[str, list[list[Any]]] = defaultdict(list)
         for row in rows:
-            feeds[feed_of(row.audience)].append(change_of(row))
+            feeds[feed_of(row.audience)].append(wire.change_of(row))
         messages = (
             (feed, {"type": "job.changed", "changes": changes}) for feed, changes in feeds.items()
         )

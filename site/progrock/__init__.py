@@ -1,17 +1,18 @@
 """The Django app: the ledger of jobs, the backends, the poll policy, the Python API and the pages.
 
 The API in one import: `progrock.start`, `progrock.cancel`, `progrock.astart`, `progrock.acancel`,
-`progrock.job_changed`, `progrock.job_finished`.
+`progrock.job_changed`, `progrock.job_finished`, `progrock.Refused`.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from progrock.errors import Refused
 from progrock.signals import job_changed, job_finished
 
 if TYPE_CHECKING:
     from progrock.api import acancel, astart, cancel, start
 
-__all__ = ["acancel", "astart", "cancel", "job_changed", "job_finished", "start"]
+__all__ = ["Refused", "acancel", "astart", "cancel", "job_changed", "job_finished", "start"]
 
 
 def __getattr__(name: str) -> Any:

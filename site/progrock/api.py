@@ -10,13 +10,11 @@ import orjson
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from progrock import conf, ledger, wire
-from progrock.audiences import audiences_of_request, feed_of
-from progrock.broker import blocking
+from progrock import conf, dispatch, ledger
+from progrock.audiences import audiences_of_request
 from progrock.broker.errors import BrokerError
-from progrock.broker.tasks import Task, shard_of
-from progrock.models import ACTIVE, Job, State
-from progrock.wire import Refused
+from progrock.errors import Refused
+from progrock.models import ACTIVE, Job
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +29,12 @@ def start(
 
     `audience` says who may see it: a string such as "user:7" or "team:blue", a user, or an HttpRequest (then its first
     audience). The same `request` (a string of the caller's choosing) of one audience starts one job, however often it is asked.
-    Raises `progrock.wire.Refused`: unknown backend, params that are no dict or too large, too many active jobs.
+    Raises `progrock.Refused`: unknown backend, params that are no dict or too large, too many active jobs.
     While RabbitMQ is away the job is kept, and starts when it returns.
     """
     job, created = create(_audience(audience), backend, params, request)
     if created:
-        transaction.on_commit(lambda: _publish(str(job.pk)))
+        transaction.on_commit(lambda: _send(str(job.pk)))
     return job
 
 
@@ -45,7 +43,7 @@ def cancel(job: Job | uuid.UUID | str) -> bool:
     key = str(job.pk if isinstance(job, Job) else job)
     found = ledger.request_cancel(str(uuid.UUID(key)), time.time()) is not None
     if found:
-        transaction.on_commit(lambda: _publish(key))
+        transaction.on_commit(lambda: _send(key))
     return found
 
 
@@ -135,28 +133,15 @@ def _audience(audience: Any) -> str:
     return f"user:{audience.pk}"
 
 
-def _publish(job: str) -> None:
-    """Publish the task that is due now, and show the job; a RabbitMQ that is away delays both, and loses neither."""
-    row = ledger.load([job])[job]
-    url = conf.amqp_url()
+def _send(job_id: str) -> None:
+    """Send what follows the commit. While RabbitMQ is away it is late, and not lost."""
+    committed = dispatch.asked(ledger.load([job_id])[job_id])
     try:
-        tasks, shard = [], 0
-        if row.active:
-            shard = shard_of(job, conf.backends()[row.backend].shards)
-            if row.state != State.STARTING:  # an open intent is only flagged
-                tasks = [Task(job_id=job, turn=row.turn, due=row.due_at)]
-        change = [
-            row.audience,
-            row.id,
-            row.version,
-            not row.active,
-            wire.encode(wire.update_frame(row)),
-        ]
-        message = {"type": "job.changed", "changes": [change]}
-        blocking.publish_and_tell(url, row.backend, shard, tasks, feed_of(row.audience), message)
-    except (BrokerError, KeyError) as error:
+        dispatch.send_now(conf.amqp_url(), dispatch.after([committed], conf.backends()))
+    except BrokerError as error:
         logger.warning(
-            "job %s is in the ledger, but its task or its push did not go out: %s; a sweep or a repair sees to it",
-            job,
+            "job %s is in the ledger, but its task or its push was not sent: %s;"
+            " a worker's sweep or a repair does it later",
+            job_id,
             error,
         )

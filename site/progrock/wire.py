@@ -11,14 +11,14 @@ from progrock.backends import Options
 from progrock.ledger import LARGE_RESULT, Row
 from progrock.models import State
 
+#: A committed change as it travels to the hubs: audience, job id, version, ended, the frame's text.
+Change = list[Any]
 
-class Refused(Exception):
-    """Raised when a client's wish cannot be granted: `code` is for programs, `message` a sentence for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+DELAYED = {
+    "rabbitmq": "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
+    "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
+    "work": "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
+}
 
 
 def job_frame(row: Row) -> dict[str, Any]:
@@ -80,6 +80,20 @@ def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict
             for name, options in backends.items()
         ],
     }
+
+
+def status_frame(trouble: str | None) -> dict[str, Any]:
+    """Whether updates come at once; `trouble` is a key of DELAYED that says why they do not, or None."""
+    return {
+        "type": "status",
+        "live": trouble is None,
+        "message": DELAYED[trouble] if trouble else "",
+    }
+
+
+def change_of(row: Row) -> Change:
+    """The change that shows a job as it is now."""
+    return [row.audience, row.id, row.version, not row.active, encode(update_frame(row))]
 
 
 def error_frame(code: str, message: str, request: str | None = None) -> dict[str, Any]:

@@ -855,9 +855,9 @@ async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
         blocking.pika, "BlockingConnection", patient
     )  # it is the confirm that does not come
     monkeypatch.setattr(blocking, "TIMEOUT", 1.0)
-    about = (line.url, "render", 0, tasks(), "feed", {"type": "x"})
+    about = (line.url, [("render", 0, tasks(), 0.0)], [("feed", {"type": "x"})])
     with pytest.raises(BrokerUnavailable, match="no answer in time"):
-        await asyncio.wait_for(asyncio.to_thread(blocking.publish_and_tell, *about), PATIENCE)
+        await asyncio.wait_for(asyncio.to_thread(blocking.send, *about), PATIENCE)
 
 
 async def test_a_task_and_its_push_take_one_connection(
@@ -867,8 +867,8 @@ async def test_a_task_and_its_push_take_one_connection(
     await layer.group_add("feed", channel)
     async with running(vhost_url, [QUEUE]) as (_, subscriber):
         before, some = line.accepted, tasks(3)
-        about = (line.url, "render", 0, some, "feed", {"type": "x"})
-        await asyncio.to_thread(blocking.publish_and_tell, *about)
+        about = (line.url, [("render", 0, some, 0.0)], [("feed", {"type": "x"})])
+        await asyncio.to_thread(blocking.send, *about)
         assert line.accepted == before + 1
         [delivery] = await take(subscriber)
         assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]

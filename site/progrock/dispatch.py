@@ -1,0 +1,150 @@
+"""What follows a commit: which poll tasks travel in which messages, and which changes on which feeds.
+
+`after` and its neighbours compute that purely. Two thin functions send it: `send_now` for synchronous
+code, `send` for a worker and its sweeper. A web process keeps what cannot be sent and tries again
+(`progrock.consumers.outgoing`).
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from progrock import wire
+from progrock.audiences import feed_of
+from progrock.backends import Options
+from progrock.broker import blocking
+from progrock.broker.lanes import Lane, lane_for, spread_of
+from progrock.broker.tasks import Task, shard_of
+from progrock.ledger import Row
+from progrock.models import State
+
+if TYPE_CHECKING:  # synchronous code need not load the asynchronous driver
+    from progrock.broker.publisher import Publisher
+
+
+class Committed(NamedTuple):
+    """A change of a job that stands in the ledger.
+
+    `row` is the job after it. `delay` is how many seconds later the next poll task is due; None where
+    no task follows. `visible` says whether browsers see a difference.
+    """
+
+    row: Row
+    delay: float | None
+    visible: bool
+
+
+class Message(NamedTuple):
+    """Poll tasks that travel together; `delay` and `spread` (seconds) are the publisher's."""
+
+    backend: str
+    shard: int
+    tasks: list[Task]
+    delay: float
+    spread: float = 0.0
+
+
+class Outbound(NamedTuple):
+    """All that follows: messages of tasks, and by feed the changes in the form of `wire.change_of`."""
+
+    messages: list[Message]
+    feeds: dict[str, list[wire.Change]]
+
+
+def asked(row: Row) -> Committed:
+    """What a start or a cancel left in the ledger: the job's task is due now.
+
+    A job whose start is under way is only flagged. It gets no task, because only a sweep may bring one
+    to an open intent; the step that follows the start sees the flag.
+    """
+    due_now = row.active and row.state != State.STARTING
+    return Committed(row, 0.0 if due_now else None, True)
+
+
+def after(committed: Iterable[Committed], backends: Mapping[str, Options]) -> Outbound:
+    """What follows these changes. A job of a backend that is not configured gets no task."""
+    return Outbound(
+        _messages(committed, backends), feeds(each.row for each in committed if each.visible)
+    )
+
+
+def _messages(committed: Iterable[Committed], backends: Mapping[str, Options]) -> list[Message]:
+    """One message for all tasks of a shard that go into one lane; regular polls travel by themselves."""
+    delays: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    for row, delay, _ in committed:
+        if delay is not None and row.backend in backends:
+            delays[row.backend, delay].append(row)
+    messages: dict[tuple[str, int, Lane | None, bool], Message] = {}
+    for (backend, delay), rows in delays.items():
+        options = backends[backend]
+        lane, regular = lane_for(delay), delay == options.interval
+        spread = spread_of(options.interval) if regular else 0.0
+        for row in rows:
+            shard = shard_of(row.id, options.shards)
+            key = (backend, shard, lane, regular)
+            message = messages.get(key)
+            if message is None:
+                message = messages[key] = Message(backend, shard, [], delay, spread)
+            elif delay < message.delay:
+                message = messages[key] = message._replace(delay=delay)
+            message.tasks.append(Task(row.id, row.turn, row.due_at))
+    return list(messages.values())
+
+
+def feeds(rows: Iterable[Row]) -> dict[str, list[wire.Change]]:
+    """The changes that show these jobs as they are, by the feed that their audience is on."""
+    found: dict[str, list[wire.Change]] = defaultdict(list)
+    for row in rows:
+        found[feed_of(row.audience)].append(wire.change_of(row))
+    return found
+
+
+def swept(backend: str, shard: int, claimed: Iterable[tuple[str, int]], now: float) -> Message:
+    """The tasks of jobs that a sweep of one queue has claimed, as (id, turn): due now."""
+    tasks = [Task(job_id, turn, now) for job_id, turn in claimed]
+    return Message(backend, shard, tasks, 0.0)
+
+
+def send_now(url: str, outbound: Outbound) -> None:
+    """Publish and push over a connection of its own; returns when RabbitMQ has confirmed the tasks.
+
+    Raises BrokerUnavailable or PublishFailed.
+    """
+    batches = [(each.backend, each.shard, each.tasks, each.delay) for each in outbound.messages]
+    events = [(feed, _event(changes)) for feed, changes in outbound.feeds.items()]
+    blocking.send(url, batches, events)
+
+
+async def publish(publisher: "Publisher", messages: Sequence[Message]) -> None:
+    """Publish; returns when RabbitMQ has confirmed all of it. Raises PublishFailed."""
+    await to_the_end(
+        [
+            publisher.publish(
+                each.backend, each.shard, each.tasks, delay=each.delay, spread=each.spread
+            )
+            for each in messages
+        ]
+    )
+
+
+async def push(layer: Any, feeds: Mapping[str, Sequence[wire.Change]]) -> None:
+    """Push changes to all web processes, at most once: their repair finds what is lost."""
+    await to_the_end([layer.group_send(feed, _event(changes)) for feed, changes in feeds.items()])
+
+
+def _event(changes: Sequence[wire.Change]) -> dict[str, Any]:
+    return {"type": "job.changed", "changes": changes}
+
+
+async def to_the_end(work: Sequence[Coroutine[Any, Any, Any]]) -> None:
+    """Run it all concurrently, each part to its end, and then raise what failed.
+
+    So a publish that fails does not break off a start. Several failures are raised as a group.
+    """
+    if len(work) == 1:
+        await work[0]
+        return
+    done = await asyncio.gather(*work, return_exceptions=True)
+    if failed := [each for each in done if isinstance(each, BaseException)]:
+        raise failed[0] if len(failed) == 1 else BaseExceptionGroup("several parts failed", failed)
