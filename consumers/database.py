@@ -1,35 +1,48 @@
-"""How processes call the database: in one thread, with one log line when it goes or comes. A web process gives up, a worker waits."""
+"""How processes call the database: a web process gives up after some seconds, a worker waits.
+
+Both log one line when the database goes away and one when it is back.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError, ProgrammingError, close_old_connections
 
 from progrock import ledger
+from progrock.ledger import Update, Won
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: A web process waits so many seconds for an answer.
 ANSWER = 8.0
-#: What Django raises where a database is gone, refuses, or hangs up; anything else is a mistake of ours.
+#: What Django raises when the database is gone, refuses a connection or closes one.
+#: Any other error is a mistake of ours.
 AWAY = (OperationalError, InterfaceError)
 
 
-class Database:
-    """A web process's way: `await database(function, …)`; `away` says whether the latest call found nobody."""
+class WebDatabase:
+    """The way of a web process, which gives up: `await database(function, …)`.
+
+    `away` says whether the latest call got no answer.
+    """
 
     def __init__(self) -> None:
         self.away = False
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it once. Raises OperationalError, too, where there is no answer in time: what was begun may yet be done."""
+        """Call `function` once, in Django's database thread.
+
+        Raises OperationalError as well when there is no answer in time. The call may then still
+        have its effect.
+        """
         try:
             async with asyncio.timeout(ANSWER):
                 answer: T = await database_sync_to_async(function)(*args, **kwargs)
@@ -46,29 +59,37 @@ class Database:
         return answer
 
 
-class Ledger:
-    """The worker's way to the ledger: one thread with a connection that it keeps, and patience while the database is away."""
+class WorkerDatabase:
+    """The way of a worker, which waits: `await self.database(function, …)`.
+
+    All calls run in one thread, which keeps its connection.
+    """
 
     def __init__(self) -> None:
         self.away = False
-        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._thread = ThreadPoolExecutor(1, "database")
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of `progrock.ledger` until the database answers. Logs one line when it goes, one when it is back."""
-        wait, doubt = 0.5, False
+        """Call a function of `progrock.ledger`, again and again until the database answers."""
+        answer, _ = await self._wait_for(partial(function, *args, **kwargs))
+        return answer
+
+    async def commit(self, updates: Sequence[Update], now: float) -> dict[str, Won]:
+        """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote."""
+        won, repeated = await self._wait_for(partial(ledger.commit, updates, now))
+        if repeated:
+            won |= await self(ledger.committed, updates, now)
+        return won
+
+    async def _wait_for(self, call: Callable[[], T]) -> tuple[T, bool]:
+        """The answer of `call`, and whether it took more than one try."""
+        wait, repeated = 0.5, False
         while True:
             try:
-                answer = await self._run(partial(function, *args, **kwargs))
-                if (
-                    doubt and function is ledger.commit
-                ):  # the try before may have been done, and its answer lost
-                    found = await self._run(partial(cast(Any, ledger.committed), *args))
-                    cast(dict[str, Any], answer).update(found)
-            except (
-                *AWAY,
-                ProgrammingError,
-            ) as error:  # the latter: its schema is older, or newer, than this worker
-                doubt = True
+                answer = await self._run(call)
+            # ProgrammingError: a migration has not run yet, or is newer than this worker.
+            except (*AWAY, ProgrammingError) as error:
+                repeated = True
                 await self._run(close_old_connections)
                 if not self.away:
                     logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
@@ -79,15 +100,16 @@ class Ledger:
                 if self.away:
                     logger.warning("the ledger is back")
                 self.away = False
-                return answer
+                return answer, repeated
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, on one line; psycopg writes several."""
+    """The text of an error on one line, because psycopg writes several."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-database = Database()
+#: The database of this web process, for all its sockets.
+database = WebDatabase()

@@ -20,7 +20,7 @@ from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import MAX_TASKS, Task
 from progrock.broker.topology import Topology, poll_queue
-from progrock.consumers.database import Ledger, one_line
+from progrock.consumers.database import WorkerDatabase, one_line
 from progrock.consumers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,13 @@ class Poller:
             conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare
         )
         self.holding = Holding(self.subscriber, self.publisher)
-        self.ledger = Ledger()
+        self.database = WorkerDatabase()
         self.layer: Any = get_channel_layer()
         self.rounds = {
             name: Rounds(
                 build(options),
                 options,
-                ledger=self.ledger,
+                database=self.database,
                 publisher=self.publisher,
                 layer=self.layer,
                 draw=random.random,
@@ -152,12 +152,12 @@ class Poller:
             try:
                 for backend, shard in self.queues:
                     await self._sweep_queue(backend, shard)
-                await self.ledger(
+                await self.database(
                     close_old_connections
                 )  # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold here as well
                 await self._end_orphans()
                 if conf.keep_days() and self._forgets:
-                    await self.ledger(ledger.forget, conf.keep_days())
+                    await self.database(ledger.forget, conf.keep_days())
             except IntegrityError as error:
                 self._forgets = False
                 logger.error(
@@ -174,7 +174,7 @@ class Poller:
             return
         options = self.rounds[backend].options
         now = time.time()
-        claimed = await self.ledger(
+        claimed = await self.database(
             ledger.sweep, backend, shard, options.shards,
             before=watermark, grace=max(GRACE, 2 * options.timeout), now=now,
         )  # fmt: skip
@@ -185,15 +185,15 @@ class Poller:
                 await self.publisher.publish(backend, shard, tasks, delay=0.0)
             except BrokerError as error:
                 logger.warning("swept jobs wait for the next sweep: %s", error)
-                await self.ledger(ledger.unsweep, claimed)
+                await self.database(ledger.unsweep, claimed)
 
     async def _end_orphans(self) -> None:
         """Jobs of backends that are no longer configured have no queue that anybody consumes: any worker ends them."""
-        if ended := await self.ledger(
+        if ended := await self.database(
             ledger.end_orphans, list(conf.backends()), before=time.time() - ORPHANED
         ):
             logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
-            rows = await self.ledger(ledger.load, ended)
+            rows = await self.database(ledger.load, ended)
             await next(iter(self.rounds.values())).push(list(rows.values()))
 
     async def _report(self) -> None:

@@ -16,7 +16,7 @@ from progrock.broker.holding import Due
 from progrock.broker.lanes import SHORTEST, Lane, lane_for
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
-from progrock.consumers.database import Ledger
+from progrock.consumers.database import WorkerDatabase
 from progrock.ledger import Row, Update
 from progrock.models import State
 from progrock.policy import Decision
@@ -44,14 +44,14 @@ class Rounds:
         backend: Backend,
         options: Options,
         *,
-        ledger: Ledger,
+        database: WorkerDatabase,
         publisher: Publisher,
         layer: Any,
         draw: Callable[[], float],
     ) -> None:
         self.backend = backend
         self.options = options
-        self.ledger = ledger
+        self.database = database
         self.publisher = publisher
         self.layer = layer
         self.draw = draw
@@ -78,7 +78,7 @@ class Rounds:
         self, shard: int, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False
     ) -> None:
         """One step for each of the tasks; `again` holds those that were delivered before."""
-        rows = await self.ledger(ledger.load, {task.job_id for task in tasks})
+        rows = await self.database(ledger.load, {task.job_id for task in tasks})
         current: dict[str, Row] = {}
         resumed: list[Row] = []
         ended: list[str] = []
@@ -102,7 +102,7 @@ class Rounds:
         others = [row for row in current.values() if row.state == State.RUNNING]
         work: list[Coroutine[Any, Any, None]] = []
         if ended:
-            rows = await self.ledger(ledger.load, ended, results=True)
+            rows = await self.database(ledger.load, ended, results=True)
             work.append(self.push(list(rows.values())))
         if resumed:
             work.append(self._publish(shard, resumed, delay=0.0))
@@ -228,7 +228,7 @@ class Rounds:
             for row in ready
         ]
         opened = time.monotonic()
-        won = await self.ledger(ledger.commit, intents, now) if intents else {}
+        won = await self.database.commit(intents, now) if intents else {}
         telling.append(
             self._aside(self._tell_cancelled([row.id for row in ready if row.id not in won]))
         )
@@ -258,7 +258,7 @@ class Rounds:
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
         for row in list(rows.values()):
-            crashes = await self.ledger(ledger.count_crash, row.id, row.turn)
+            crashes = await self.database(ledger.count_crash, row.id, row.turn)
             if crashes is None:
                 del rows[row.id]
                 await self._tell_cancelled([row.id])
@@ -268,7 +268,7 @@ class Rounds:
     async def _tell_cancelled(self, lost: Sequence[str]) -> None:
         """Of the jobs whose turn is gone, show those that were cancelled in the line meanwhile: `job_finished` is owed."""
         if lost:
-            rows = (await self.ledger(ledger.load, lost)).values()
+            rows = (await self.database(ledger.load, lost)).values()
             await self.push(
                 [row for row in rows if row.state == State.CANCELLED and not row.handle]
             )
@@ -292,7 +292,7 @@ class Rounds:
         updates = {
             row.id: _decided(row, decisions[row.id], now) for row in rows if row.id in decisions
         }
-        won = await self.ledger(ledger.commit, list(updates.values()), now)
+        won = await self.database.commit(list(updates.values()), now)
         delays: dict[float, list[Row]] = defaultdict(list)
         changed: list[Row] = []
         for row in rows:

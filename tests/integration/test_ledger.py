@@ -19,7 +19,7 @@ from progrock import ledger, wire
 from progrock.backends import Options
 from progrock.broker.tasks import Task
 from progrock.consumers import poller
-from progrock.consumers.database import Ledger
+from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.poller import Poller
 from progrock.ledger import Row, Update
 from progrock.models import Job
@@ -396,10 +396,10 @@ def test_a_start_of_a_wrong_shape_is_refused(
 
 
 @pytest.fixture
-def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerDatabase]:
     """It has a thread and a connection of its own."""
     monkeypatch.setitem(connections.settings, "default", connections.settings["ledger"])
-    worker = Ledger()
+    worker = WorkerDatabase()
     yield worker
     worker._thread.submit(connections.close_all).result()
     worker._thread.shutdown()
@@ -407,7 +407,7 @@ def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 
 @pytest.mark.parametrize(("older", "missing"), [("zero", "progrock_job"), ("0001", "due_slot")])
 async def test_a_worker_waits_for_a_migration(
-    worker: Ledger, older: str, missing: str, caplog: pytest.LogCaptureFixture
+    worker: WorkerDatabase, older: str, missing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without its table, and with the table of the release before."""
     migrate, tries = partial(call_command, "migrate", "progrock", verbosity=0), 0
@@ -441,12 +441,16 @@ async def test_a_worker_waits_for_a_migration(
 class Sweeper:
     """A worker that does nothing but sweep one queue, on the real ledger; `swept` gets the jobs whose tasks it publishes."""
 
-    def __init__(self, worker: Ledger) -> None:
+    def __init__(self, worker: WorkerDatabase) -> None:
         self.worker = worker
         self.swept: asyncio.Queue[str] = asyncio.Queue()
         self.failures: list[Exception] = []
         self.poller = cast(Any, Poller.__new__(Poller))
-        self.poller.queues, self.poller.ledger, self.poller._forgets = [("render", 0)], worker, True
+        self.poller.queues, self.poller.database, self.poller._forgets = (
+            [("render", 0)],
+            worker,
+            True,
+        )
         self.poller.rounds = {"render": SimpleNamespace(options=Options(name="render", shards=1))}
         self.poller.publisher = self.poller.subscriber = self
 
@@ -470,7 +474,9 @@ class Sweeper:
 
 
 @pytest.fixture
-async def sweeper(worker: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sweeper]:
+async def sweeper(
+    worker: WorkerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Sweeper]:
     monkeypatch.setattr(poller, "SWEEP", 0.05)
     sweeper = Sweeper(worker)
     sweeping = asyncio.create_task(sweeper.poller._sweep())

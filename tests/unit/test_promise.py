@@ -36,7 +36,7 @@ from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
 from progrock.broker.topology import poll_queue
 from progrock.consumers import poller, rounds
-from progrock.consumers.database import Ledger
+from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.poller import Poller
 from progrock.consumers.rounds import Rounds
 from progrock.ledger import Row
@@ -126,13 +126,13 @@ class Worker:
         self.poller = cast(Any, Poller.__new__(Poller))
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
-        self.poller.ledger = self.ledger = Database(self)
+        self.poller.database = self.database = Database(self)
         self.poller._lateness = Counter()
         self.poller.rounds = {
             name: Rounds(
                 cast(Any, Backend(self, options)),
                 options,
-                ledger=self.ledger,
+                database=self.database,
                 publisher=cast(Any, self),
                 layer=self,
                 draw=lambda: 0.5,
@@ -232,7 +232,7 @@ class Worker:
         return True
 
 
-class Database(Ledger):
+class Database(WorkerDatabase):
     """The database as one worker reaches it, with the real patience: it may be away, and so may the answer of what was done."""
 
     def __init__(self, worker: Worker) -> None:

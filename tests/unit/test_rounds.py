@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,7 @@ from progrock.consumers.rounds import MOST_CRASHES, Rounds
 from progrock.ledger import Row, Update, Won
 
 
-class Ledger:
+class Database:
     """Rows in memory; every commit wins."""
 
     def __init__(self, *rows: Row) -> None:
@@ -28,8 +28,9 @@ class Ledger:
     async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if function is ledger.load:
             return {job: self.rows[job] for job in args[0] if job in self.rows}
-        assert function is ledger.commit
-        updates: list[Update] = args[0]
+        raise AssertionError(function)
+
+    async def commit(self, updates: Sequence[Update], now: float) -> dict[str, Won]:
         self.steps.append([(update.id, update.state) for update in updates])
         return {u.id: Won(u.turn + 1, 1, u.due_at, False, None) for u in updates}
 
@@ -94,13 +95,13 @@ def part(*rows: Row, behind: int = 0, deliveries: int = 0) -> Any:
     )
 
 
-def rounds(*rows: Row) -> tuple[Rounds, Ledger, Backend, Wire]:
+def rounds(*rows: Row) -> tuple[Rounds, Database, Backend, Wire]:
     options = Options(name="render")
-    book, backend, wire = Ledger(*rows), Backend(options), Wire()
+    book, backend, wire = Database(*rows), Backend(options), Wire()
     made: Any = Rounds(
         backend,  # type: ignore[arg-type]
         options,
-        ledger=book,  # type: ignore[arg-type]
+        database=book,  # type: ignore[arg-type]
         publisher=wire,  # type: ignore[arg-type]
         layer=wire,
         draw=lambda: 0.5,
@@ -180,13 +181,12 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     late = row(deadline_at=time.time() - 1)
     made, book, _, wire = rounds(late)
 
-    async def lose(function: Any, *args: Any, **options: Any) -> Any:
-        if function is ledger.commit:  # a web process has cancelled it meanwhile
-            book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1)
-            return {}
-        return await Ledger.__call__(book, function, *args, **options)
+    async def lose(updates: Sequence[Update], now: float) -> dict[str, Won]:
+        # a web process has cancelled it meanwhile
+        book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1)
+        return {}
 
-    made.ledger = lose  # type: ignore[assignment]
+    book.commit = lose  # type: ignore[method-assign]
     await made.work(0, [part(late)])
     assert [change[1] for change in wire.pushed] == [late.id]
 
