@@ -1,10 +1,12 @@
 # Every command that people and CI run. `make` alone lists them.
 PYTHON ?= python3
 export PYTHON
+export NO_MKDOCS_2_WARNING = 1
 LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" $(UPGRADE)
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
+	--extra standalone --extra postgres $(UPGRADE)
 
-.PHONY: help setup demo test lint format lock topology-definitions bench bench-delay chaos
+.PHONY: help setup demo test lint format docs lock topology-definitions bench bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -25,20 +27,25 @@ chaos: setup ## kill, stop and freeze everything, then count what was lost (SEED
 	@deploy/setup.sh test
 	.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
-lint: setup ## format, lint, types, one-way imports
+lint: setup ## format, lint, types, one-way imports, declared dependencies, the docs
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	DEBUG=1 .venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/deptry broker consumers site deploy
+	.venv/bin/mkdocs build --strict --quiet
+
+docs: setup ## the documentation on http://127.0.0.1:8010, built anew at each change
+	.venv/bin/mkdocs serve --dev-addr 127.0.0.1:8010
 
 format: setup ## let ruff format and mend what it can
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
 lock: setup ## the lock files from pyproject.toml (UPGRADE=--upgrade: newest versions)
-	$(LOCK) --output-file requirements.txt
-	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
-	$(LOCK) --extra bench --constraint requirements.txt --output-file requirements-bench.txt
+	$(LOCK) --group demo --output-file requirements.txt
+	$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 
 topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topology
 	@export RABBITMQ_WEB_PASSWORD="$${RABBITMQ_WEB_PASSWORD:-web-demo}" \

@@ -5,7 +5,6 @@ import gc
 import signal
 from typing import Any
 
-import uvloop
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from progrock import conf
@@ -31,7 +30,8 @@ class Command(BaseCommand):
         try:
             backends = conf.backends()
             queues = choose(options["queues"], backends)
-            uvloop.run(work(queues, backends))
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(work(queues, backends))
         except ConfigError as error:
             raise CommandError(str(error)) from None
 
@@ -56,6 +56,15 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
             )
         chosen += [queue for queue in found if queue not in chosen]
     return chosen or every
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, because it is faster; else Python's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def work(queues: list[tuple[str, int]], backends: dict[str, Options]) -> None:
