@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -140,7 +140,7 @@ def machine(rabbitmq: str) -> dict[str, str]:
         "RabbitMQ": rabbitmq,
         "SQLite": sqlite3.sqlite_version,
         "PostgreSQL": " ".join(postgres) or "none",
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
     }
     system = f"{platform.system()} {platform.release().partition('-')[0]}"
     return {
@@ -148,6 +148,13 @@ def machine(rabbitmq: str) -> dict[str, str]:
         "versions": ", ".join(f"{name} {number}" for name, number in programs.items()),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # only the peers' scenarios need it
+        return "none"
 
 
 def _read(path: str) -> list[str]:
