@@ -1,0 +1,285 @@
+"""The channel layer against a real RabbitMQ: what arrives, what is dropped, what an outage does."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
+
+import carehare
+import pamqp.commands as spec
+import pytest
+
+from progrock.broker import blocking, channel_layer
+from progrock.broker.channel_layer import ChannelLayer
+from progrock.broker.connection import vhost_of
+from tests.amqp import (
+    CLOSED,
+    QUEUE,
+    Line,
+    NewLayer,
+    running,
+    take,
+    tasks,
+    until,
+    up,
+)
+from tests.services import PATIENCE, Broker
+
+# aiormq (6.9) leaves the socket of a connection that was lost to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
+    pytest.mark.usefixtures("unhurried"),
+]
+
+
+@pytest.fixture
+async def layer(line: Line, new_layer: NewLayer) -> ChannelLayer:
+    return new_layer(line.url)
+
+
+async def test_the_synchronous_edge_reaches_groups(vhost_url: str, layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    assert channel.startswith("progrock.web.")
+    await layer.group_add("progrock.feed.0", channel)
+    message = {"type": "job.changed", "changes": [{"job": "1", "progress": 42.5, "ended": None}]}
+    await asyncio.to_thread(blocking.group_send, vhost_url, "progrock.feed.0", message)
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == message
+    await asyncio.to_thread(
+        blocking.group_send, vhost_url, "progrock.feed.1", message
+    )  # nobody there: fine
+
+
+async def test_a_push_may_be_larger_than_a_frame(vhost_url: str, layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    for size in (131_000, 131_064, 131_072, 400_000):
+        assert await layer.group_send("feed", {"type": "x", "text": "x" * size})
+        assert len((await asyncio.wait_for(layer.receive(channel), PATIENCE))["text"]) == size
+    assert layer.epoch == 1
+
+
+async def test_groups_of_one_process_reach_another(
+    layer: ChannelLayer, new_layer: NewLayer
+) -> None:
+    sender = await up(new_layer())
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    assert await sender.group_send("feed", {"type": "one"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "one"}
+    await layer.group_discard("feed", channel)
+    assert await sender.group_send("feed", {"type": "two"})
+    await layer.group_add("feed", channel)
+    assert await sender.group_send("feed", {"type": "three"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "three"}
+
+
+async def test_a_push_to_a_process_that_is_full_is_dropped_and_harms_nobody(
+    layer: ChannelLayer, new_layer: NewLayer
+) -> None:
+    full = new_layer(local_capacity=1, remote_capacity=1, local_expiry=600.0, expiry=600)
+    idle, channel = await full.new_channel(), await layer.new_channel()
+    await full.group_add("feed", idle)
+    sender = await up(new_layer())
+    sent = [
+        await sender.group_send("feed", {"type": "x", "n": n}) for n in range(8)
+    ]  # nobody receives them
+    assert (sent[0], sent[-1]) == (True, False)
+    assert not sender.stalled
+    await layer.group_add("other", channel)
+    assert await sender.group_send("other", {"type": "y"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "y"}
+    for n in range(sum(sent)):
+        assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["n"] == n
+    assert await sender.group_send("feed", {"type": "z"})
+    assert (await asyncio.wait_for(full.receive(idle), PATIENCE))["type"] == "z"
+
+
+async def test_a_process_that_only_sends_has_no_queue_until_it_receives(
+    rabbitmq: Broker, vhost_url: str, layer: ChannelLayer
+) -> None:
+    assert await (await up(layer)).group_send("feed", {"type": "one"})
+    assert rabbitmq.queues(vhost_url) == {}
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    [name] = rabbitmq.queues(vhost_url)
+    assert name == channel.partition("!")[0]
+    assert await layer.group_send("feed", {"type": "two"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "two"}
+
+
+async def test_a_caller_cancelled_in_an_outage_does_not_kill_the_layer(
+    line: Line, layer: ChannelLayer
+) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    assert layer.epoch == 1
+    await line.cut()
+    await until(lambda: not layer.connected)
+    calls: list[Awaitable[Any]] = [
+        layer.group_add("other", channel),
+        layer.group_discard("feed", channel),
+    ]
+    waiting = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0.1)
+    for call in waiting:
+        call.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    start = time.monotonic()
+    assert not await layer.group_send("feed", {"type": "lost"})
+    assert 0.5 < time.monotonic() - start < PATIENCE
+    await line.mend()
+    await until(lambda: layer.connected)
+    assert layer.epoch == 2
+    assert await layer.group_send("feed", {"type": "found"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "found"}
+
+
+async def test_callers_cancelled_while_rabbitmq_answers_do_not_end_the_connection(
+    layer: ChannelLayer,
+) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    for number in range(20):
+        joining = asyncio.create_task(layer.group_add(f"group-{number}", channel))
+        sending = asyncio.create_task(layer.group_send("feed", {"type": "x"}))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        joining.cancel()
+        sending.cancel()
+    assert await layer.group_send("feed", {"type": "last"})
+    assert layer.epoch == 1
+
+
+async def test_an_outage_of_the_layer_is_one_line(
+    line: Line, layer: ChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await up(layer)
+    await line.cut()
+    for _ in range(3):
+        assert not await layer.group_send("feed", {"type": "lost"})
+    await line.mend()
+    await until(lambda: layer.connected)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_deleted_queue_is_noticed_and_made_again(layer: ChannelLayer) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    protocol = layer._carehare_connection.result()._protocol
+    with suppress(carehare.ConnectionClosed):  # it may end before the deletion is answered
+        await protocol.rpc(spec.Queue.Delete(queue=channel.partition("!")[0], nowait=True))
+    await until(lambda: layer.epoch == 2)
+    assert await layer.group_send("feed", {"type": "x"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "x"}
+
+
+async def test_a_deleted_exchange_is_made_again(
+    rabbitmq: Broker, vhost_url: str, layer: ChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    assert await layer.group_send("feed", {"type": "x"})
+    await layer.receive(channel)
+    rabbitmq.api("DELETE", f"exchanges/{vhost_of(vhost_url)}/progrock.groups")
+    assert not await layer.group_send("feed", {"type": "lost"})
+    await until(lambda: layer.epoch == 2)
+    assert await layer.group_send("feed", {"type": "found"})
+    assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "found"}
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no exchange 'progrock.groups'" in said
+
+
+async def test_a_push_never_raises(layer: ChannelLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await (await up(layer)).group_send("feed", {"type": "x"})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport>; the handler is closed"
+        )  # uvloop's
+
+    monkeypatch.setattr(layer._carehare_connection.result()._protocol, "publish", fail)
+    assert not await layer.group_send("feed", {"type": "x"})
+
+
+async def test_while_rabbitmq_confirms_nothing_pushes_do_not_pile_up(
+    line: Line,
+    layer: ChannelLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert await (await up(layer)).group_send("feed", {"type": "x"})
+    assert not layer.stalled
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 0.2)
+    line.flows.clear()
+    for _ in range(5):
+        assert not await layer.group_send("feed", {"type": "x"})
+    assert layer.stalled
+    assert layer.connected
+    [exchange] = layer._carehare_connection.result()._protocol._exchange_channels.values()
+    assert len(exchange._delivering) == 1, "one was tried, the others were not written"
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 20)
+    monkeypatch.setattr(channel_layer, "CALM", 0)
+    line.flows.set()
+    await until(lambda: not layer.stalled)
+    assert await layer.group_send("feed", {"type": "x"})
+    ours = [
+        record.levelname for record in caplog.records if record.name.startswith("progrock.broker.")
+    ]
+    assert ours == ["INFO", "WARNING", "INFO"]
+    assert layer.epoch == 1
+
+
+@pytest.fixture
+async def full(layer: ChannelLayer, new_layer: NewLayer) -> ChannelLayer:
+    """A process that receives nothing of the group "feed", which `layer` has filled up."""
+    full = new_layer(local_capacity=1, remote_capacity=1, local_expiry=600.0, expiry=600)
+    for each, group in ((full, "feed"), (layer, "other")):
+        await each.group_add(group, await each.new_channel())
+    while await layer.group_send("feed", {"type": "x"}):
+        pass
+    return full
+
+
+async def test_a_no_is_an_answer_as_well_and_ends_the_stall(
+    line: Line, layer: ChannelLayer, full: ChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not layer.stalled
+    [exchange] = layer._carehare_connection.result()._protocol._exchange_channels.values()
+    monkeypatch.setattr(channel_layer, "CONFIRM_TIMEOUT", 0.2)
+    line.flows.clear()
+    assert not await layer.group_send("feed", {"type": "x"})
+    assert layer.stalled
+    [pushed] = exchange._delivering.values()
+    line.flows.set()
+    await until(lambda: not layer.stalled)
+    assert isinstance(pushed.exception(), carehare.ServerSentNack)
+    assert layer.epoch == 1
+
+
+async def test_a_layer_closes_also_while_it_is_not_connected() -> None:
+    layer = ChannelLayer(host=CLOSED)
+    assert not await layer.group_send("feed", {"type": "x"})
+    async with asyncio.timeout(PATIENCE):
+        await layer.close()
+    assert not layer.connected
+    assert not await layer.group_send("feed", {"type": "x"})
+
+
+async def test_a_task_and_its_push_take_one_connection(
+    vhost_url: str, line: Line, layer: ChannelLayer
+) -> None:
+    channel = await layer.new_channel()
+    await layer.group_add("feed", channel)
+    async with running(vhost_url, [QUEUE]) as (_, subscriber):
+        before, some = line.accepted, tasks(3)
+        about = (line.url, [("render", 0, some, 0.0)], [("feed", {"type": "x"})])
+        await asyncio.to_thread(blocking.send, *about)
+        assert line.accepted == before + 1
+        [delivery] = await take(subscriber)
+        assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
+        assert await asyncio.wait_for(layer.receive(channel), PATIENCE) == {"type": "x"}
