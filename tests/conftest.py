@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deploy.rabbitmq_node import Node, free_port, installed
+from deploy.demo.rabbitmq_node import Node, free_port, installed
 from tests.services import Broker, DemoBackend, Postgres, Stack
 
 settings.register_profile("progrock", deadline=None, suppress_health_check=[HealthCheck.too_slow])

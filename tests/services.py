@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import psycopg
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 
 #: Seconds that a test waits for what must come: a busy machine, or its disk, may stand still for long.
 PATIENCE = 60.0

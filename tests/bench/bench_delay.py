@@ -17,7 +17,7 @@ from statistics import median, quantiles
 from typing import Any
 from uuid import uuid4
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 from progrock.broker import publisher, subscriber
 from progrock.broker.holding import Holding
 from progrock.broker.tasks import Task, shard_of

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 from tests.services import Broker, DemoBackend, Stack, http
 from tests.visitor import browse
 

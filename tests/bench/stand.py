@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 from tests.bench.worker import RECORD
 from tests.services import ROOT, Broker, Process, Stack
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 from tests.chaos.audit import Audit
 from tests.chaos.gate import Gate
 from tests.services import ROOT, Broker, Postgres, Stack, answers, http, vhost_of

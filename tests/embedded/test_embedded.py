@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from deploy.rabbitmq_node import free_port
+from deploy.demo.rabbitmq_node import free_port
 from tests.services import PATIENCE, DemoBackend, Process, answers
 
 HOST = Path(__file__).parent / "host"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from deploy.rabbitmq_node import installed
+from deploy.demo.rabbitmq_node import installed
 from tests.services import ROOT, Postgres
 
 

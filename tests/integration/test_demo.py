@@ -15,8 +15,8 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from deploy.demo import PORTS
-from deploy.rabbitmq_node import free_port, installed
+from deploy.demo.__main__ import PORTS
+from deploy.demo.rabbitmq_node import free_port, installed
 from tests.services import PATIENCE, ROOT, Process, http
 
 DEMO = [sys.executable, "-m", "deploy.demo"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.rabbitmq_node import Node, free_port
+from deploy.demo.rabbitmq_node import Node, free_port
 from tests.services import PATIENCE, Broker, DemoBackend, Stack, http
 from tests.visitor import browse
 

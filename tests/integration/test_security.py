@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed
 
-from deploy.rabbitmq_node import Node, free_port, installed
+from deploy.demo.rabbitmq_node import Node, free_port, installed
 from progrock.broker.topology import DEAD, DELAY, GROUPS, POLL
 from tests import certificates
 from tests.certificates import Certificates

@@ -1,4 +1,4 @@
-"""`make demo`: all of ProgRock in the foreground on loopback; says where it is, and leaves nothing behind."""
+"""`python -m deploy.demo` runs all of ProgRock in the foreground, on loopback, until Ctrl-C."""
 
 import asyncio
 import os
@@ -18,17 +18,17 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from deploy.rabbitmq_node import installed
-from deploy.supervisor import NotUp, Program, Supervisor
+from deploy.demo.rabbitmq_node import installed
+from deploy.demo.supervisor import NotUp, Program, Supervisor
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PORTS = {
     "DEMO_WEB_PORT": 8000,
     "DEMO_BACKEND_PORT": 8090,
     "DEMO_AMQP_PORT": 5680,
     "DEMO_MANAGEMENT_PORT": 15680,
 }
-# Prints the password of a superuser that it makes, and nothing where there is one.
+# Makes a superuser and prints its password; prints nothing if there is a superuser already.
 SUPERUSER = """
 from django.contrib.auth import get_user_model
 users = get_user_model().objects
@@ -39,11 +39,14 @@ if not users.filter(is_superuser=True).exists():
 
 
 class Unusable(Exception):
-    """Raised when the demo cannot run on this machine as it is; says what to do."""
+    """Raised when the demo cannot run on this machine; the text says what to do."""
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of all programs: what the caller gave, else the demo's own defaults. Raises Unusable."""
+    """The environment of all programs: what is `given`, else the demo's defaults.
+
+    Raises Unusable if a port is not a port.
+    """
     env = {name: str(port) for name, port in PORTS.items()}
     env |= {"DEBUG": "1", "DEMO_DIRECTORY": str(ROOT / ".progrock")} | dict(given)
     for name, port in PORTS.items():
@@ -62,8 +65,11 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Program]:
-    """The programs of processes.toml with their variables filled in. Raises Unusable without any RabbitMQ."""
-    table = tomllib.loads((ROOT / "deploy" / "processes.toml").read_text())
+    """The programs of processes.toml, in their order, with their variables filled in.
+
+    Raises Unusable if a private RabbitMQ is wanted and neither RabbitMQ nor Docker is installed.
+    """
+    table = tomllib.loads(Path(__file__).with_name("processes.toml").read_text())
     if not private_rabbitmq:
         del table["rabbitmq"]
     elif not installed():
@@ -83,7 +89,7 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
 
 
 def check_ports(chosen: Iterable[Program]) -> None:
-    """Raises Unusable where a port is taken: which, by whom as far as that can be told, and what to write instead."""
+    """Raises Unusable if a port is taken: which, by whom if we can see that, and what to do."""
     taken = []
     for name, port in [pair for program in chosen for pair in program.ports.items()]:
         with socket.socket() as probe:
@@ -92,11 +98,13 @@ def check_ports(chosen: Iterable[Program]) -> None:
                 probe.bind(("127.0.0.1", port))
             except PermissionError:
                 taken.append(
-                    f"port {port} is not for this user; to use another: {name}={PORTS[name]} make demo"
+                    f"this user may not use port {port}; "
+                    f"to use another: {name}={PORTS[name]} make demo"
                 )
             except OSError:
                 taken.append(
-                    f"port {port} is taken{_holder(port)}; to use another: {name}={port + 1} make demo"
+                    f"port {port} is taken{_holder(port)}; "
+                    f"to use another: {name}={port + 1} make demo"
                 )
     if taken:
         raise Unusable("\n".join(taken))
@@ -116,7 +124,7 @@ def _holder(port: int) -> str:
 
 
 def admin_login(env: Mapping[str, str]) -> str:
-    """Make a superuser where there is none; returns what to type at the admin's login."""
+    """Make a superuser if there is none; returns what to type at the admin's login."""
     note = Path(env["DEMO_DIRECTORY"], "admin-password")
     script = SUPERUSER.format(password=secrets.token_urlsafe(9))
     command = [sys.executable, "manage.py", "shell", "--no-imports", "--command", script]
@@ -130,14 +138,15 @@ def admin_login(env: Mapping[str, str]) -> str:
 
 
 def addresses(env: Mapping[str, str], login: str) -> list[str]:
-    """What the demo says once it is up."""
+    """The lines that the demo prints when it is up."""
     page = f"http://127.0.0.1:{env['DEMO_WEB_PORT']}/"
     queues = urlsplit(env.get("PROGROCK_MANAGEMENT_URL", ""))
     return [
         "",
         f"The page   {page}",
         f"Admin      {page}admin/  ({login})",
-        f"RabbitMQ   http://{queues.hostname}:{queues.port}/  ({queues.username}, password {queues.password})"
+        f"RabbitMQ   http://{queues.hostname}:{queues.port}/  "
+        f"({queues.username}, password {queues.password})"
         if queues.hostname
         else "RabbitMQ   the one of AMQP_URL",
         f"Backend    {env['DEMO_BACKEND_URL']}/tasks",
@@ -159,9 +168,8 @@ async def run(env: dict[str, str], chosen: Iterable[Program]) -> None:
         await leave.wait()
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(
-            each, leave.set
-        )  # a second one does not disturb the stopping
+        # set again by a second signal, which therefore does not disturb the stopping
+        asyncio.get_running_loop().add_signal_handler(each, leave.set)
     tasks = [asyncio.create_task(up()), asyncio.create_task(leave.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +182,7 @@ async def run(env: dict[str, str], chosen: Iterable[Program]) -> None:
 
 
 def main() -> int:
-    """The command; returns the exit code."""
+    """Run the demo; returns the exit code."""
     try:
         env = environment(os.environ)
         chosen = list(programs(env, private_rabbitmq=not os.environ.get("AMQP_URL")))

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node on loopback with its own data, ports, cookie and epmd; no system service is touched."""
+"""Runs a private RabbitMQ node on loopback, with its own data, ports, cookie and epmd."""
 
 import argparse
 import base64
@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-ADVANCED_CONFIG = Path(__file__).resolve().parent / "rabbitmq" / "advanced.config"
-# Debian's and Fedora's wrappers in /usr/sbin switch the user; what they call does not.
+ADVANCED_CONFIG = Path(__file__).resolve().parents[1] / "rabbitmq" / "advanced.config"
+# This comes first, because Debian's and Fedora's wrappers in /usr/sbin switch the user.
 BIN = "/usr/lib/rabbitmq/bin"
 PATH = os.pathsep.join(
     [BIN, "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin", os.environ.get("PATH", "")]
@@ -26,16 +26,16 @@ PATH = os.pathsep.join(
 
 
 class NodeFailed(Exception):
-    """Raised when the node does not come up; says why, with the end of its output."""
+    """Raised when the node does not come up; the text has the end of its output."""
 
 
 def installed() -> str | None:
-    """The path of `rabbitmq-server`, or None where RabbitMQ is not installed."""
+    """The path of `rabbitmq-server`, or None if RabbitMQ is not installed."""
     return shutil.which("rabbitmq-server", path=PATH) if shutil.which("erl", path=PATH) else None
 
 
 def free_port() -> int:
-    """A TCP port that is free on loopback now, from below the range that the kernel hands out by itself."""
+    """A TCP port that is free on loopback now, below the range that the kernel hands out."""
     while True:
         port = random.randint(20000, 32000)
         with socket.socket() as probe:
@@ -47,7 +47,10 @@ def free_port() -> int:
 
 
 class Node:
-    """One RabbitMQ node with the management plugin, user guest, password guest; all of it lies in `directory`."""
+    """One RabbitMQ node with the management plugin, user guest, password guest.
+
+    All its files are in `directory`. No system service is touched.
+    """
 
     def __init__(
         self,
@@ -84,10 +87,13 @@ class Node:
         self.stop()
 
     def start(self, timeout: float = 180) -> None:
-        """Start the node and wait until AMQP and the management API answer (about 7 s). Raises NodeFailed."""
+        """Start the node and wait until AMQP and the management API answer, about 7 s.
+
+        Raises NodeFailed if they do not within `timeout` seconds.
+        """
         server, epmd = self._prepare()
         with (self.directory / "log" / "out.log").open("wb") as out:
-            # epmd first, as a child of ours: one that the node starts by itself would outlive it
+            # epmd first, as our child, because one that the node starts by itself would outlive it
             self._epmd = subprocess.Popen(
                 epmd, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
@@ -106,15 +112,18 @@ class Node:
             raise
 
     def become(self) -> NoReturn:
-        """Turn this process into the server, with epmd as a child in the same process group. Raises NodeFailed."""
+        """Turn this process into the server, with epmd as a child in the same process group.
+
+        Raises NodeFailed if RabbitMQ is not installed.
+        """
         server, epmd = self._prepare()
-        # setpriv (util-linux): epmd ends when the server does, however that ends
+        # setpriv (util-linux) ends epmd when the server ends, even if that is killed.
         tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         subprocess.Popen([*tied, *epmd], env=self._env, stdin=subprocess.DEVNULL)
         os.execve(server[0], server, self._env)
 
     def stop(self, timeout: float = 30) -> None:
-        """End the node gracefully, and its epmd; kill what has not ended after `timeout` seconds."""
+        """End the node and its epmd; kill what has not ended after `timeout` seconds."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -122,9 +131,9 @@ class Node:
         self.kill()
 
     def kill(self) -> None:
-        """End the node at once, as a power cut would, and its epmd."""
+        """Kill the node, as a power cut would, and its epmd."""
         if self.process:
-            with suppress(ProcessLookupError):  # all of it has ended already
+            with suppress(ProcessLookupError):  # it has ended already
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         if self._epmd:
@@ -133,7 +142,7 @@ class Node:
         self.process = self._epmd = None
 
     def ctl(self, *args: str) -> str:
-        """Run `rabbitmqctl` on the running node; returns what it prints. Raises CalledProcessError."""
+        """Run `rabbitmqctl` on the node; returns what it prints. Raises CalledProcessError."""
         ctl = shutil.which("rabbitmqctl", path=PATH) or "rabbitmqctl"
         return subprocess.run(
             [ctl, "-q", *args], env=self._env, check=True, capture_output=True, text=True
@@ -212,8 +221,10 @@ class Node:
 
 
 def main() -> None:
-    """Prepare a node, start its epmd and become its server: what started this process then holds the whole node."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.rabbitmq_node", description=__doc__)
+    """Prepare a node, start its epmd and become its server: who ends us ends the node."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.demo.rabbitmq_node", description=__doc__
+    )
     parser.add_argument(
         "--directory", type=Path, required=True, help="everything of the node lies in here"
     )

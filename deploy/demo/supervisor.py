@@ -1,4 +1,4 @@
-"""Runs programs in the foreground in order, starts again what dies, and stops them in reverse with all their children."""
+"""Starts programs one after the other, restarts what dies, and stops all in the reverse order."""
 
 import asyncio
 import os
@@ -14,17 +14,21 @@ from pathlib import Path
 
 UP_WITHIN = 60.0  # seconds for a program to answer on its ports
 COLOURS = (36, 33, 35, 32, 34, 31)
-# setpriv (util-linux): even a supervisor that is killed takes its programs with it
+# setpriv (util-linux) ends the programs even if the supervisor is killed.
 TIED = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 class NotUp(Exception):
-    """Raised when a program does not come up, or one that runs once fails."""
+    """Raised when a program does not come up, or when one that runs once fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One program to run; `ports` (by variable) answer when it is up, `once` means that it has to end well."""
+    """One program to run.
+
+    It is up when all its `ports` answer (the keys are the variables that name them). A program that
+    runs `once` has to end with 0 before the next one starts.
+    """
 
     name: str
     command: list[str]
@@ -33,7 +37,7 @@ class Program:
 
 
 class Supervisor:
-    """Programs under way in `directory`, each in a session of its own, what they say prefixed on standard output."""
+    """Runs programs in `directory` and prints what they say, each line with the program's name."""
 
     def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
         self.directory, self.env = directory, env
@@ -42,7 +46,7 @@ class Supervisor:
         self._running: list[tuple[Program, asyncio.Task[None]]] = []
 
     def say(self, name: str, text: str) -> None:
-        """Print one line with its program's name before it."""
+        """Print one line with the program's name before it."""
         prefix = f"{name:>9} | "
         if self._coloured:
             colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
@@ -50,11 +54,11 @@ class Supervisor:
         print(prefix + text, flush=True)  # noqa: T201  (this is a command's output)
 
     async def start(self, program: Program) -> None:
-        """Start a program and wait until it is up, or has ended where it runs once. Raises NotUp."""
+        """Start a program; wait until it is up, or has ended if it runs once. Raises NotUp."""
         self.say(program.name, "starts")
         if program.once:
             if code := await self._run(program):
-                raise NotUp(f"{program.name} ended with {code}; what it said stands above")
+                raise NotUp(f"{program.name} ended with {code}; its output is above")
             return
         self._running.append((program, asyncio.create_task(self._keep(program))))
         until = time.monotonic() + UP_WITHIN
@@ -62,7 +66,7 @@ class Supervisor:
             while not await _answers(port):
                 if time.monotonic() > until:
                     raise NotUp(
-                        f"{program.name} does not answer on port {port}; what it said stands above"
+                        f"{program.name} does not answer on port {port}; its output is above"
                     )
                 await asyncio.sleep(0.1)
 
@@ -94,7 +98,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops things in order
+            start_new_session=True,  # Ctrl-C reaches only us, and we stop all in order
         )
         reader = asyncio.create_task(self._read(program, process))
         try:
@@ -104,9 +108,8 @@ class Supervisor:
                 process.terminate()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), 30)
-            with suppress(
-                ProcessLookupError
-            ):  # what it left behind: epmd, or a node whose server script was killed
+            # Children that it left behind: epmd, or a node whose server script was killed.
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             await asyncio.wait([reader], timeout=2)

@@ -1,0 +1,1 @@
+"""`make demo`: runs all of ProgRock on this machine, a private RabbitMQ included."""
