@@ -3,20 +3,19 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq import Channel as Wire
+from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 
 from progrock.broker.connection import CLOSE_TIMEOUT, keep, label, translated, tried
 from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
 from progrock.broker.publisher import Publisher
-from progrock.broker.tasks import MAX_TASKS, Task, decode, deliveries_before, entered_queue
+from progrock.broker.tasks import Task, decode, deliveries_before, entered_queue
 from progrock.broker.topology import Topology, declare_on, parse_poll_queue
 
 logger = logging.getLogger(__name__)
@@ -45,34 +44,37 @@ class Delivery:
     shard: int
     tasks: list[Task]
     deliveries: int  # how often it was delivered before: 0 the first time
-    _inbox: "_Inbox"
-    _wire: Wire
+    _consumer: "_Consumer"
+    _channel: Channel
     _tag: int
 
     async def ack(self) -> None:
-        """Handled. Does nothing when its connection is gone: then the message has gone back already."""
-        await self._inbox.ack(self._wire, self._tag)
+        """Say that it is handled. Does nothing after its connection was lost: it comes again."""
+        await self._consumer.ack(self._channel, self._tag)
+
+    def redeliver(self, reason: str) -> None:
+        """Have it delivered again, with all else that is unacked, by starting the connection over."""
+        self._consumer.restart(reason)
 
 
 @dataclass(slots=True)
-class _Inbox:
-    """One queue's consumer and what it has brought."""
+class _Consumer:
+    """The consumer of one queue."""
 
     queue: str
     tag: str
     backend: str
     shard: int
-    waiting: deque[Delivery] = field(default_factory=deque)
-    arrival: asyncio.Event = field(default_factory=asyncio.Event)
-    channel: AbstractChannel | None = None
-    wire: Wire | None = None
+    restart: Callable[[str], None]
+    wrapper: AbstractChannel | None = None  # aio-pika's, of the channel below
+    channel: Channel | None = None
     unacked: int = 0
     last: float = 0.0  # monotonic: when something arrived or was acked, or the consumer began
-    mark: float | None = None
+    watermark: float | None = None
     opening: asyncio.Task[None] | None = None
-    given_up: Wire | None = (
-        None  # its consume was not answered in time: RabbitMQ is at it until it closes this channel
-    )
+    #: The channel of a basic.consume that timed out. RabbitMQ may still be working on it, so wait
+    #: for the channel to close before trying again.
+    given_up: Channel | None = None
     vain: int = 0  # consumes in a row that were not answered in time
     trouble: str = ""  # why it cannot be consumed, as said last: a key of TROUBLES
 
@@ -85,27 +87,26 @@ class _Inbox:
     @property
     def alive(self) -> bool:
         # aiormq forgets the tag of a consumer that the broker cancelled, and says nothing.
-        wire = self.wire
+        channel = self.channel
         return (
-            wire is not None
+            channel is not None
             and not self.is_opening
-            and not wire.is_closed
-            and self.tag in wire.consumers
+            and not channel.is_closed
+            and self.tag in channel.consumers
         )
 
     def reset(self) -> None:
         """What was not acked is RabbitMQ's again."""
-        self.waiting.clear()
-        self.channel = self.wire = self.mark = None
+        self.wrapper = self.channel = self.watermark = None
         self.unacked = 0
 
-    async def ack(self, wire: Wire, tag: int) -> None:
-        if wire is not self.wire or wire.is_closed:
+    async def ack(self, channel: Channel, tag: int) -> None:
+        if channel is not self.channel or channel.is_closed:
             return
         self.unacked -= 1
         self.last = time.monotonic()
         async with tried(OPEN_TIMEOUT):
-            await wire.basic_ack(tag, wait=False)
+            await channel.basic_ack(tag, wait=False)
 
 
 class Subscriber:
@@ -120,20 +121,22 @@ class Subscriber:
         name: str,
         queues: Iterable[str],
         publisher: Publisher,
+        deliver: Callable[[Delivery], None],
         *,
         prefetch: int = 32,
         declare: Topology | None = None,
     ) -> None:
-        self._url, self._name, self._publisher = url, name, publisher
+        self._url, self._name, self._publisher, self._deliver = url, name, publisher, deliver
         self._prefetch, self._topology = prefetch, declare
-        self._inboxes: dict[str, _Inbox] = {}
+        self._consumers: dict[str, _Consumer] = {}
         role = name.partition(" ")[
             0
         ]  # the connection may tell all the queues, a consumer tells its own
         for queue in queues:
             if (parsed := parse_poll_queue(queue)) is None:
                 raise ValueError(f"{queue!r} is not a poll queue")
-            self._inboxes[queue] = _Inbox(queue, label(f"{role} {parsed[0]}.{parsed[1]}"), *parsed)
+            tag = label(f"{role} {parsed[0]}.{parsed[1]}")
+            self._consumers[queue] = _Consumer(queue, tag, *parsed, self.restart)
         self._lost = asyncio.Event()
         self._reason = ""
         self._stopping = False
@@ -151,22 +154,9 @@ class Subscriber:
         if not self._keeper.cancelled():
             self._keeper.result()
 
-    async def take(self, queue: str, cap: int = MAX_TASKS) -> list[Delivery]:
-        """Waits for a delivery, then gives all that wait in this queue, up to `cap` tasks in sum (one at least).
-
-        Gives none once `stop_taking` was called.
-        """
-        inbox = self._inboxes[queue]
-        while not inbox.waiting:
-            if self._stopping:
-                return []
-            inbox.arrival.clear()
-            await inbox.arrival.wait()
-        taken = [inbox.waiting.popleft()]
-        room = cap - len(taken[0].tasks)
-        while inbox.waiting and (room := room - len(inbox.waiting[0].tasks)) >= 0:
-            taken.append(inbox.waiting.popleft())
-        return taken
+    def consumes(self, queue: str) -> bool:
+        """Whether the queue is being consumed right now."""
+        return self._consumers[queue].alive
 
     def idle(self, queue: str) -> float | None:
         """Seconds since something arrived or was acked; None while that says nothing.
@@ -174,15 +164,19 @@ class Subscriber:
         That is: without a consumer, while something is being worked on (it is this process itself that is late then),
         and after a sleep of the whole process, until it has seen what waits.
         """
-        inbox, now = self._inboxes[queue], time.monotonic()
-        if not inbox.alive or inbox.unacked or now - self._looked > OVERSLEPT:
+        consumer, now = self._consumers[queue], time.monotonic()
+        if not consumer.alive or consumer.unacked or now - self._looked > OVERSLEPT:
             return None
-        return now - inbox.last
+        return now - consumer.last
 
     def watermark(self, queue: str) -> float | None:
         """Tasks due before this (epoch seconds) should have arrived; None while unknown."""
         idle = self.idle(queue)
-        return time.time() if idle is not None and idle >= SILENCE else self._inboxes[queue].mark
+        return (
+            time.time()
+            if idle is not None and idle >= SILENCE
+            else self._consumers[queue].watermark
+        )
 
     def restart(self, reason: str) -> None:
         """Starts the connection over: everything unacked comes back."""
@@ -195,13 +189,11 @@ class Subscriber:
             return
         self._stopping = True
         cancels = []
-        for inbox in self._inboxes.values():
-            inbox.waiting.clear()
-            inbox.arrival.set()
-            if inbox.wire is not None and inbox.alive:
-                cancels.append(inbox.wire.basic_cancel(inbox.tag))
-            if inbox.opening:
-                inbox.opening.cancel()
+        for consumer in self._consumers.values():
+            if consumer.channel is not None and consumer.alive:
+                cancels.append(consumer.channel.basic_cancel(consumer.tag))
+            if consumer.opening:
+                consumer.opening.cancel()
         async with tried(CLOSE_TIMEOUT):
             await asyncio.gather(*cancels, return_exceptions=True)
 
@@ -220,7 +212,7 @@ class Subscriber:
             while True:
                 gone = [
                     each
-                    for each in self._inboxes.values()
+                    for each in self._consumers.values()
                     if not each.alive and not each.is_opening
                 ]
                 if gone and not self._stopping:
@@ -229,8 +221,8 @@ class Subscriber:
                     self.connected = True
                     up()
                 if (now := time.monotonic()) - self._looked > OVERSLEPT:
-                    for inbox in self._inboxes.values():
-                        inbox.last = now
+                    for consumer in self._consumers.values():
+                        consumer.last = now
                 self._looked = now
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):
@@ -238,101 +230,114 @@ class Subscriber:
                     raise BrokerUnavailable(self._reason)
         finally:
             self.connected = False
-            opening = [inbox.opening for inbox in self._inboxes.values() if inbox.opening]
+            opening = [
+                consumer.opening for consumer in self._consumers.values() if consumer.opening
+            ]
             for task in opening:
                 task.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
-            for inbox in self._inboxes.values():
-                inbox.opening = inbox.given_up = None
-                inbox.reset()
+            for consumer in self._consumers.values():
+                consumer.opening = consumer.given_up = None
+                consumer.reset()
 
-    async def _open(self, connection: AbstractConnection, gone: Sequence[_Inbox]) -> None:
+    async def _open(self, connection: AbstractConnection, gone: Sequence[_Consumer]) -> None:
         """Side by side, and beside all else after a while: a queue that RabbitMQ is still bringing up holds nothing up."""
         if self._topology:
             await declare_on(connection, self._topology)
         if self._stopping:
             return
-        for inbox in gone:
-            if inbox.opening:
-                inbox.opening.result()  # raises a mistake of ours
-            inbox.opening = asyncio.create_task(self._consume(connection, inbox))
-        await asyncio.wait([inbox.opening for inbox in gone if inbox.opening], timeout=LOOK)
+        for consumer in gone:
+            if consumer.opening:
+                consumer.opening.result()  # raises a mistake of ours
+            consumer.opening = asyncio.create_task(self._consume(connection, consumer))
+        await asyncio.wait(
+            [consumer.opening for consumer in gone if consumer.opening], timeout=LOOK
+        )
         if self._lost.is_set():
             raise BrokerUnavailable(self._reason)
 
-    async def _consume(self, connection: AbstractConnection, inbox: _Inbox) -> None:
+    async def _consume(self, connection: AbstractConnection, consumer: _Consumer) -> None:
         """A channel of its own for each queue: one that is missing does not stop the others."""
-        if inbox.channel is not None:
+        if consumer.wrapper is not None:
             logger.warning(
-                "%s: RabbitMQ ended the consumer of %s; starting it again", self._name, inbox.queue
+                "%s: RabbitMQ ended the consumer of %s; starting it again",
+                self._name,
+                consumer.queue,
             )
             async with tried(OPEN_TIMEOUT):
-                await inbox.channel.close()
-        inbox.reset()
+                await consumer.wrapper.close()
+        consumer.reset()
         try:
-            async with translated(f"cannot consume {inbox.queue}"), asyncio.timeout(OPEN_TIMEOUT):
-                channel = connection.channel(publisher_confirms=False)
-                await channel.initialize()
-                await channel.set_qos(self._prefetch)
-                wire = cast(Wire, await channel.get_underlay_channel())
-                inbox.channel, inbox.wire = channel, wire
+            async with (
+                translated(f"cannot consume {consumer.queue}"),
+                asyncio.timeout(OPEN_TIMEOUT),
+            ):
+                wrapper = connection.channel(publisher_confirms=False)
+                await wrapper.initialize()
+                await wrapper.set_qos(self._prefetch)
+                channel = cast(Channel, await wrapper.get_underlay_channel())
+                consumer.wrapper, consumer.channel = wrapper, channel
 
                 async def receive(message: DeliveredMessage) -> None:
-                    await self._receive(inbox, wire, message)
+                    await self._receive(consumer, channel, message)
 
-                await wire.basic_consume(inbox.queue, receive, consumer_tag=inbox.tag)
-                inbox.last = time.monotonic()
+                await channel.basic_consume(consumer.queue, receive, consumer_tag=consumer.tag)
+                consumer.last = time.monotonic()
         except BrokerUnavailable as error:
             slow = isinstance(
                 error.__cause__, TimeoutError
             )  # RabbitMQ is still bringing the queue up
-            inbox.given_up, inbox.vain = (inbox.wire, inbox.vain + 1) if slow else (None, 0)
-            inbox.reset()
+            consumer.given_up, consumer.vain = (
+                (consumer.channel, consumer.vain + 1) if slow else (None, 0)
+            )
+            consumer.reset()
             if self._lost.is_set():
                 self._reason = str(error)
                 return
-            trouble = "missing" if not slow else "slow" if inbox.vain < STUCK else "stuck"
-            if inbox.trouble != trouble:
+            trouble = "missing" if not slow else "slow" if consumer.vain < STUCK else "stuck"
+            if consumer.trouble != trouble:
                 level, hint = TROUBLES[trouble]
                 logger.log(level, "%s: %s; %s", self._name, error, hint)
-            inbox.trouble = trouble
+            consumer.trouble = trouble
         else:
-            inbox.trouble, inbox.vain = "", 0
+            consumer.trouble, consumer.vain = "", 0
 
-    async def _receive(self, inbox: _Inbox, wire: Wire, message: DeliveredMessage) -> None:
+    async def _receive(
+        self, consumer: _Consumer, channel: Channel, message: DeliveredMessage
+    ) -> None:
         now = time.time()
-        if wire is not inbox.wire:
+        if channel is not consumer.channel:
             return  # a late one of a channel that was given up: it has gone back
-        inbox.unacked += 1
-        inbox.last = time.monotonic()
+        consumer.unacked += 1
+        consumer.last = time.monotonic()
         tag: int = message.delivery_tag or 0
         try:
             tasks = decode(message.body)
         except BrokenMessage as error:
             try:
                 await self._publisher.dead_letter(
-                    message.body, str(error), {"queue": inbox.queue, "key": message.routing_key}
+                    message.body, str(error), {"queue": consumer.queue, "key": message.routing_key}
                 )
             except PublishFailed as failure:
                 self.restart(str(failure))
             else:
-                await inbox.ack(wire, tag)
+                await consumer.ack(channel, tag)
             return
         about = message.header.properties
         headers = about.headers or {}
         # `due` alone is no watermark: a task with a long delay passes through this queue between
         # two lanes, long before it is due.
-        inbox.mark = min(tasks[-1].due, entered_queue(headers, about.timestamp, now), now)
-        delivery = Delivery(
-            queue=inbox.queue,
-            backend=inbox.backend,
-            shard=inbox.shard,
-            tasks=tasks,
-            deliveries=deliveries_before(headers, bool(message.redelivered)),
-            _inbox=inbox,
-            _wire=wire,
-            _tag=tag,
-        )
+        consumer.watermark = min(tasks[-1].due, entered_queue(headers, about.timestamp, now), now)
         if not self._stopping:
-            inbox.waiting.append(delivery)
-            inbox.arrival.set()
+            self._deliver(
+                Delivery(
+                    queue=consumer.queue,
+                    backend=consumer.backend,
+                    shard=consumer.shard,
+                    tasks=tasks,
+                    deliveries=deliveries_before(headers, bool(message.redelivered)),
+                    _consumer=consumer,
+                    _channel=channel,
+                    _tag=tag,
+                )
+            )

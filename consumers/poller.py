@@ -14,8 +14,8 @@ from django.db import IntegrityError, close_old_connections
 
 from progrock import conf, ledger
 from progrock.backends import Options, build
+from progrock.broker.due import Due, DueTasks
 from progrock.broker.errors import BrokerError
-from progrock.broker.holding import Due, Holding
 from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import MAX_TASKS, Task
@@ -55,10 +55,15 @@ class Poller:
         )
         self.queues = queues
         self.publisher = Publisher(conf.amqp_url(), f"runworker {title}")
+        self.due = DueTasks(self.publisher)
         self.subscriber = Subscriber(
-            conf.amqp_url(), f"runworker {title}", names, self.publisher, declare=declare
+            conf.amqp_url(),
+            f"runworker {title}",
+            names,
+            self.publisher,
+            self.due.add,
+            declare=declare,
         )
-        self.holding = Holding(self.subscriber, self.publisher)
         self.database = WorkerDatabase()
         self.layer: Any = get_channel_layer()
         self.rounds = {
@@ -93,7 +98,6 @@ class Poller:
             for loop in (self.subscriber.run(), self._sweep(), self._report())
         ]
         for backend, shard in self.queues:
-            loops.append(asyncio.create_task(self.holding.hold(poll_queue(backend, shard))))
             loops.append(asyncio.create_task(self._serve(backend, shard)))
         try:
             done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -123,7 +127,7 @@ class Poller:
 
         while True:
             await room.acquire()
-            parts = await self.holding.take(poll_queue(backend, shard), MAX_TASKS)
+            parts = await self.due.take(poll_queue(backend, shard), MAX_TASKS)
             task = asyncio.create_task(self._round(backend, shard, parts))
             self._rounds_under_way.add(task)
             task.add_done_callback(over)

@@ -12,7 +12,7 @@ from channels.db import database_sync_to_async
 from progrock import ledger, policy, wire
 from progrock.audiences import feed_of
 from progrock.backends import Backend, BackendError, JobView, Options
-from progrock.broker.holding import Due
+from progrock.broker.due import Due
 from progrock.broker.lanes import SHORTEST, Lane, lane_for
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -30,20 +31,34 @@ def tasks(count: int = 1, *, due: float | None = None) -> list[Task]:
     return [Task(str(uuid4()), 1, time.time() if due is None else due) for _ in range(count)]
 
 
+class Receiver(Subscriber):
+    """A subscriber that keeps what it receives, until `take`; `deliver` may be replaced."""
+
+    def __init__(
+        self, url: str, name: str, queues: Iterable[str], publisher: Publisher, **options: Any
+    ) -> None:
+        self.received: dict[str, deque[Delivery]] = defaultdict(deque)
+        self.deliver: Callable[[Delivery], None] = self.keep
+        super().__init__(url, name, queues, publisher, lambda each: self.deliver(each), **options)
+
+    def keep(self, delivery: Delivery) -> None:
+        self.received[delivery.queue].append(delivery)
+
+
 @asynccontextmanager
 async def running(
     url: str, queues: Iterable[str] = TOPOLOGY.poll_queues, *, declared: bool = True, **options: Any
-) -> AsyncIterator[tuple[Publisher, Subscriber]]:
+) -> AsyncIterator[tuple[Publisher, Receiver]]:
     """A publisher and a subscriber that are connected."""
     if declared:
         await declare(url, TOPOLOGY)
     publisher = Publisher(url, "test")
-    subscriber = Subscriber(url, "test", queues, publisher, **options)
+    subscriber = Receiver(url, "test", queues := list(queues), publisher, **options)
     run = asyncio.create_task(subscriber.run())
     publisher.start()
     try:
         await until(lambda: subscriber.connected and publisher.connected)
-        await until(lambda: all(each.alive for each in subscriber._inboxes.values()))
+        await until(lambda: all(map(subscriber.consumes, queues)))
         yield publisher, subscriber
     finally:
         await subscriber.close()
@@ -59,11 +74,11 @@ async def until(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
 
 
 async def take(
-    subscriber: Subscriber, queue: str = QUEUE, *, seconds: float = PATIENCE, cap: int = 100
+    subscriber: Receiver, queue: str = QUEUE, *, seconds: float = PATIENCE
 ) -> list[Delivery]:
-    """Take deliveries, or raise TimeoutError."""
-    async with asyncio.timeout(seconds):
-        return await subscriber.take(queue, cap)
+    """Wait for a delivery, then take all that are here; raises TimeoutError."""
+    await until(lambda: subscriber.received[queue], seconds)
+    return list(subscriber.received.pop(queue))
 
 
 async def dead_messages(url: str, count: int) -> list[aio_pika.abc.AbstractIncomingMessage]:

@@ -11,15 +11,13 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 from uuid import uuid4
 
 from deploy.demo.rabbitmq_node import Node, free_port
 from progrock.broker import publisher, subscriber
-from progrock.broker.holding import Holding
+from progrock.broker.due import DueTasks
 from progrock.broker.tasks import Task, shard_of
 from progrock.broker.topology import Topology, declare
 
@@ -44,8 +42,8 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
     topology = Topology({BACKEND: options.shards})
     await declare(url, topology)
     sender, worker = _Counting(url, "bench"), _Counting(url, "bench worker")
-    consumer = subscriber.Subscriber(url, "bench", topology.poll_queues, worker)
-    holding = Holding(consumer, worker)
+    due = DueTasks(worker)
+    consumer = subscriber.Subscriber(url, "bench", topology.poll_queues, worker, due.add)
     delays: dict[str, float] = {}
     came: list[tuple[float, float]] = []
     wanted = int(options.rate * options.seconds)
@@ -53,18 +51,15 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
 
     async def serve(queue: str) -> None:
         while True:
-            for part in await holding.take(queue):
+            for part in await due.take(queue):
                 now = time.time()
                 came.extend((delays.pop(task.job_id, -1.0), now - task.due) for task in part.tasks)
                 await part.ack()
             if len(came) >= wanted:
                 all_here.set()
 
-    loops: list[Callable[[str], Coroutine[Any, Any, None]]] = [holding.hold, serve]
     running = [asyncio.create_task(consumer.run())]
-    running += [
-        asyncio.create_task(loop(queue)) for queue in topology.poll_queues for loop in loops
-    ]
+    running += [asyncio.create_task(serve(queue)) for queue in topology.poll_queues]
     sender.start()
     worker.start()
     while not (consumer.connected and sender.connected and worker.connected):

@@ -20,7 +20,7 @@ def main() -> None:
     """Run the command, with each backend's `poll` wrapped; a note a message is all that it costs."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
-    from progrock.broker.holding import Due
+    from progrock.broker.due import Due
     from progrock.consumers.poller import Poller
     from progrock.management.commands import runworker
 

@@ -11,8 +11,8 @@ import pytest
 
 from progrock.broker import blocking
 from progrock.broker.connection import connect, vhost_of
+from progrock.broker.due import DueTasks
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
-from progrock.broker.holding import Holding
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, encode
 from progrock.broker.topology import DEAD, DELAY, POLL, declare
@@ -44,7 +44,7 @@ pytestmark = [
 async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(
     vhost_url: str,
 ) -> None:
-    """Mixed delays all at once, sent as a worker sends them: `Holding` gives each when it is due.
+    """Mixed delays all at once, sent as a worker sends them: `DueTasks` gives each when it is due.
 
     A task that stood behind the first one would not come at all. How late they are is what the
     benchmark measures.
@@ -53,8 +53,8 @@ async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(
     random.shuffle(delays)
     late: list[float] = []
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        holding = Holding(subscriber, publisher)
-        hold = asyncio.create_task(holding.hold(QUEUE))
+        due = DueTasks(publisher)
+        subscriber.deliver = due.add
         await publisher.publish("render", 0, tasks(due=time.time() + HOUR), delay=HOUR)
         some = [tasks(due=time.time() + delay) for delay in delays]
         sent = [
@@ -64,12 +64,10 @@ async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(
         sending = asyncio.gather(*sent)
         async with asyncio.timeout(PATIENCE):
             while len(late) < len(delays):
-                for part in await holding.take(QUEUE):
+                for part in await due.take(QUEUE):
                     late += [time.time() - task.due for task in part.tasks]
                     await part.ack()
         await sending
-        await subscriber.stop_taking()
-        await hold
     assert min(late) >= 0
 
 
@@ -122,9 +120,12 @@ async def test_a_round_takes_all_waiting_messages_up_to_the_cap(vhost_url: str) 
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         for _ in range(5):
             await publisher.publish("render", 0, tasks(30), delay=0)
-        await until(lambda: len(subscriber._inboxes[QUEUE].waiting) == 5)
-        assert [len(each.tasks) for each in await take(subscriber)] == [30, 30, 30]
-        assert [len(each.tasks) for each in await take(subscriber, cap=10)] == [30]
+        await until(lambda: len(subscriber.received[QUEUE]) == 5)
+        due = DueTasks(publisher)
+        for delivery in await take(subscriber):
+            due.add(delivery)
+        assert [len(each.tasks) for each in await due.take(QUEUE)] == [30, 30, 30]
+        assert [len(each.tasks) for each in await due.take(QUEUE, cap=10)] == [30]
 
 
 # Confirms, returns, and the dead queue
@@ -194,7 +195,7 @@ async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest
         )
         assert reasons[b"\x00 not ours"]["queue"] == QUEUE
         assert subscriber.connected
-        await until(lambda: subscriber._inboxes[QUEUE].unacked == 0)
+        await until(lambda: subscriber.idle(QUEUE) is not None)
 
 
 async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhost_url: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from progrock.broker import subscriber as subscriber_module
-from progrock.broker.connection import vhost_of
+from progrock.broker.connection import label, vhost_of
 from progrock.broker.errors import PublishFailed
-from progrock.broker.subscriber import Delivery, Subscriber
+from progrock.broker.subscriber import Delivery
 from progrock.broker.tasks import encode
 from progrock.broker.topology import declare, poll_queue
 from tests.amqp import (
@@ -21,6 +21,7 @@ from tests.amqp import (
     TOPOLOGY,
     Line,
     NewLayer,
+    Receiver,
     poll,
     raw_publish,
     running,
@@ -47,11 +48,10 @@ async def test_each_shard_has_its_queue(vhost_url: str) -> None:
             await delivery.ack()
 
 
-async def heard(subscriber: Subscriber) -> None:
+async def heard(delivery: Delivery) -> None:
     """Wait until RabbitMQ has read the acks: a connection closed at once may take them along."""
-    wire = subscriber._inboxes[QUEUE].wire
-    assert wire
-    await wire.basic_qos(prefetch_count=32)  # answered after what was sent before it
+    # Answered after what was sent before it. Nobody but a test has to wait for an ack.
+    await delivery._channel.basic_qos(prefetch_count=32)
 
 
 async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) -> None:
@@ -59,18 +59,18 @@ async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) ->
         kept, done = tasks(2), tasks()
         await publisher.publish("render", 0, kept, delay=0)
         await publisher.publish("render", 0, done, delay=0)
-        await until(lambda: len(subscriber._inboxes[QUEUE].waiting) == 2)
+        await until(lambda: len(subscriber.received[QUEUE]) == 2)
         first, second = await take(subscriber)
         await second.ack()
-        await heard(subscriber)
+        await heard(second)
         subscriber.restart("a test wants it")
         [again] = await take(subscriber)
         assert [task.job_id for task in again.tasks] == [task.job_id for task in kept]
         assert again.deliveries == 1
         await first.ack()  # of the old connection: does nothing
         await again.ack()
-        await heard(subscriber)
-        assert not subscriber._inboxes[QUEUE].waiting
+        await heard(again)
+        assert not subscriber.received[QUEUE]
         subscriber.restart("once more")
         await until(lambda: not subscriber.connected)
         await until(lambda: subscriber.connected)
@@ -82,14 +82,14 @@ async def test_stop_taking_leaves_the_rest_to_others_and_still_acks(vhost_url: s
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         for _ in range(3):
             await publisher.publish("render", 0, tasks(), delay=0)
-        await until(lambda: len(subscriber._inboxes[QUEUE].waiting) == 3)
-        [taken] = await take(subscriber, cap=1)
+        await until(lambda: len(subscriber.received[QUEUE]) == 3)
+        taken, *_ = await take(subscriber)
         await subscriber.stop_taking()
-        assert await take(subscriber) == []
         await taken.ack()
-        await heard(subscriber)
+        await heard(taken)
         await publisher.publish("render", 0, tasks(), delay=0)
-        assert await take(subscriber) == []
+        await asyncio.sleep(0.5)
+        assert not subscriber.received[QUEUE]
     async with running(vhost_url, [QUEUE]) as (_, other):
         rest: list[Delivery] = []
         while len(rest) < 3:
@@ -129,8 +129,8 @@ async def test_a_cancelled_consumer_is_noticed_and_renewed(
         subscriber,
     ):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
-        await until(lambda: not subscriber._inboxes[QUEUE].alive)
-        await until(lambda: subscriber._inboxes[QUEUE].alive)
+        await until(lambda: not subscriber.consumes(QUEUE))
+        await until(lambda: subscriber.consumes(QUEUE))
         await publisher.publish("render", 0, tasks(), delay=0.2)
         [delivery] = await take(subscriber)
         await delivery.ack()
@@ -142,10 +142,8 @@ async def test_channels_that_rabbitmq_closes_are_opened_again(
     async with running(vhost_url, [QUEUE], declare=TOPOLOGY) as (publisher, subscriber):
         some = tasks()
         await publisher.publish("render", 0, some, delay=0)
-        await take(subscriber)
-        wire = subscriber._inboxes[QUEUE].wire
-        assert wire
-        await wire.basic_ack(999)  # no such delivery
+        [delivery] = await take(subscriber)
+        await delivery._channel.basic_ack(999)  # no such delivery
         [again] = await take(subscriber)
         assert (again.tasks[0].job_id, again.deliveries) == (some[0].job_id, 1)
         await again.ack()
@@ -179,12 +177,12 @@ async def test_a_missing_queue_does_not_stop_the_others(
 
 
 @asynccontextmanager
-async def slow_consumes(line: Line, subscriber: Subscriber) -> AsyncIterator[Callable[[], int]]:
+async def slow_consumes(line: Line, subscriber: Receiver) -> AsyncIterator[Callable[[], int]]:
     """RabbitMQ answers no consume in time, as while it still brings a queue up.
 
     Gives a function that tells how many consumes it did not answer.
     """
-    attempts, consume = 0, subscriber_module.Wire.basic_consume
+    attempts, consume = 0, subscriber_module.Channel.basic_consume
 
     async def late(*args: Any, **options: Any) -> Any:
         nonlocal attempts
@@ -197,7 +195,7 @@ async def slow_consumes(line: Line, subscriber: Subscriber) -> AsyncIterator[Cal
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subscriber_module, "OPEN_TIMEOUT", 0.5)
-        patch.setattr(subscriber_module.Wire, "basic_consume", late)
+        patch.setattr(subscriber_module.Channel, "basic_consume", late)
         subscriber.restart("a test wants it")
         yield lambda: attempts
 
@@ -220,6 +218,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
         await publisher.publish("render", 0, some := tasks(), delay=0)
         async with slow_consumes(line, subscriber) as attempts:
             await until(lambda: attempts() >= 3)
+            subscriber.received.clear()  # what came before
         [delivery] = await take(subscriber)
         assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
         await delivery.ack()
@@ -287,7 +286,7 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
             await publisher.publish(backend, 0, tasks(), delay=0)
         [delivery] = await take(subscriber)
         await delivery.ack()
-        assert not subscriber._inboxes[slow].alive
+        assert not subscriber.consumes(slow)
         await until(
             lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE
         )  # its lost tasks can be swept
@@ -396,7 +395,7 @@ async def test_forged_headers_are_taken_for_none(vhost_url: str) -> None:
                 assert delivery.deliveries == 0
                 await delivery.ack()
                 count += 1
-        assert subscriber._inboxes[QUEUE].unacked == 0
+        assert subscriber.idle(QUEUE) is not None
 
 
 async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
@@ -405,20 +404,17 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
     cancelled: list[str] = []
     monkeypatch.setattr(subscriber_module, "CLOSE_TIMEOUT", 0.5)
     async with running(line.url) as (_, subscriber):
-        for inbox in subscriber._inboxes.values():
-            assert inbox.wire
 
-            async def cancel(tag: str) -> None:
-                cancelled.append(tag)
-                await asyncio.Event().wait()
+        async def cancel(channel: Any, tag: str) -> None:
+            cancelled.append(tag)
+            await asyncio.Event().wait()
 
-            monkeypatch.setattr(inbox.wire, "basic_cancel", cancel)
+        monkeypatch.setattr(subscriber_module.Channel, "basic_cancel", cancel)
         for _ in range(2):
             async with asyncio.timeout(PATIENCE):
                 await subscriber.stop_taking()
-        assert sorted(cancelled) == sorted(inbox.tag for inbox in subscriber._inboxes.values()), (
-            "each once"
-        )
+        names = ["render.0", "render.1", "report.0"]
+        assert sorted(cancelled) == [label(f"test {name}") for name in names], "each once"
 
 
 async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_sleep(
@@ -428,14 +424,14 @@ async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_slee
         old = time.time() - 100
         await publisher.publish("render", 0, tasks(due=old), delay=0)
         [slow] = await take(subscriber)
-        inbox = subscriber._inboxes[QUEUE]
-        inbox.last -= 60  # a round that takes a minute
+        consumer = subscriber._consumers[QUEUE]
+        consumer.last -= 60  # a round that takes a minute
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         await slow.ack()
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), (
             "the silence begins with the ack"
         )
-        inbox.last -= 60
+        consumer.last -= 60
         now = time.time()
         assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), (
             "silent, and nothing under way"

@@ -54,7 +54,7 @@ class Simulation:
                 self.round(now, place)
 
     def round(self, now: float, place: tuple[int, int]) -> None:
-        """All that is due, up to a message's worth of tasks (`Holding.take`, `Poller._serve`)."""
+        """All that is due, up to a message's worth of tasks (`DueTasks.take`, `Poller._serve`)."""
         waiting = self.due[place]
         count = waiting.popleft()
         while waiting and count + waiting[0] <= MAX_TASKS:

@@ -1,4 +1,8 @@
-"""Gives tasks when they are due and never before: what is early goes on to the next lane, or is slept out below the shortest."""
+"""Gives the worker each task when it is due, and never before.
+
+Early tasks are republished into their next lane. A rest that is shorter than the shortest lane is
+waited for here.
+"""
 
 import asyncio
 import time
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import SHORTEST, TOGETHER, Lane, lane_for
 from progrock.broker.publisher import Publisher
-from progrock.broker.subscriber import Delivery, Subscriber
+from progrock.broker.subscriber import Delivery
 from progrock.broker.tasks import MAX_TASKS, Task
 
 
@@ -19,7 +23,7 @@ class Due:
 
     tasks: list[Task]
     delivery: Delivery
-    _open: list[int]
+    _open: list[int]  # one number, shared by all parts: how many are not acked yet
 
     @property
     def deliveries(self) -> int:
@@ -27,40 +31,22 @@ class Due:
         return self.delivery.deliveries
 
     async def ack(self) -> None:
-        """Handled."""
+        """Say that these tasks are handled."""
         self._open[0] -= 1
         if self._open[0] == 0:
             await self.delivery.ack()
 
 
-class Holding:
-    """Stands between a Subscriber and whoever works on its tasks; `hold` runs for each queue, `take` gives what is due."""
+class DueTasks:
+    """Stands between a Subscriber, which calls `add`, and the worker, which calls `take`."""
 
-    def __init__(self, subscriber: Subscriber, publisher: Publisher) -> None:
-        self._subscriber, self._publisher = subscriber, publisher
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._due: dict[str, deque[Due]] = defaultdict(deque)
         self._arrival: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def hold(self, queue: str) -> None:
-        """Take deliveries of a queue until the subscriber stops taking."""
-        while deliveries := await self._subscriber.take(queue):
-            for delivery in deliveries:
-                self._sort(queue, delivery)
-
-    async def take(self, queue: str, cap: int = MAX_TASKS) -> list[Due]:
-        """Waits until something is due, then gives all that is, up to `cap` tasks in sum (one part at least)."""
-        due = self._due[queue]
-        while not due:
-            self._arrival[queue].clear()
-            await self._arrival[queue].wait()
-        taken = [due.popleft()]
-        room = cap - len(taken[0].tasks)
-        while due and (room := room - len(due[0].tasks)) >= 0:
-            taken.append(due.popleft())
-        return taken
-
-    def _sort(self, queue: str, delivery: Delivery) -> None:
+    def add(self, delivery: Delivery) -> None:
         """Cut a delivery into parts by when its tasks are due."""
         now = time.time()
         early = [task for task in delivery.tasks if task.due - now >= SHORTEST]
@@ -75,31 +61,44 @@ class Holding:
                 parts.append([task])
         still_open = [len(parts) + bool(early)]
         for tasks in parts:
-            self._wait(queue, Due(tasks, delivery, still_open))
+            self._wait(Due(tasks, delivery, still_open))
         if early:
             sending = asyncio.create_task(self._send_on(Due(early, delivery, still_open)))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
-    def _wait(self, queue: str, part: Due) -> None:
+    async def take(self, queue: str, cap: int = MAX_TASKS) -> list[Due]:
+        """Wait until tasks of a queue are due; return all that are, up to `cap` tasks in sum.
+
+        The first part is returned even if it is larger than `cap`.
+        """
+        due = self._due[queue]
+        while not due:
+            self._arrival[queue].clear()
+            await self._arrival[queue].wait()
+        taken = [due.popleft()]
+        room = cap - len(taken[0].tasks)
+        while due and (room := room - len(due[0].tasks)) >= 0:
+            taken.append(due.popleft())
+        return taken
+
+    def _wait(self, part: Due) -> None:
         left = part.tasks[-1].due - time.time()
         if left > 0:
-            asyncio.get_running_loop().call_later(left, self._wait, queue, part)
+            asyncio.get_running_loop().call_later(left, self._wait, part)
         else:
+            queue = part.delivery.queue
             self._due[queue].append(part)
             self._arrival[queue].set()
 
     async def _send_on(self, part: Due) -> None:
+        backend, shard = part.delivery.backend, part.delivery.shard
         try:
             async with asyncio.TaskGroup() as group:
                 for delay, tasks in _by_lane(part.tasks):
-                    group.create_task(
-                        self._publisher.publish(
-                            part.delivery.backend, part.delivery.shard, tasks, delay=delay
-                        )
-                    )
+                    group.create_task(self._publisher.publish(backend, shard, tasks, delay=delay))
         except* BrokerError as errors:
-            self._subscriber.restart(str(errors.exceptions[0]))
+            part.delivery.redeliver(str(errors.exceptions[0]))
         else:
             await part.ack()
 

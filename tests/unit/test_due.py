@@ -1,0 +1,122 @@
+"""When tasks are given to the worker: never before they are due, together where they belong together."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from progrock.broker.due import DueTasks
+from progrock.broker.errors import PublishFailed
+from progrock.broker.lanes import TOGETHER
+from progrock.broker.publisher import Publisher
+from progrock.broker.subscriber import Delivery
+from progrock.broker.tasks import Task
+from progrock.broker.topology import poll_queue
+
+QUEUE = poll_queue("render", 0)
+
+
+class Outside:
+    """Stands for the publisher and for what a delivery belongs to."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[list[Task], float]] = []
+        self.acked: list[int] = []
+        self.restarts: list[str] = []
+        self.failure: Exception | None = None
+
+    async def publish(
+        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float
+    ) -> None:
+        assert (backend, shard) == ("render", 0)
+        if self.failure:
+            raise self.failure
+        self.published.append((list(tasks), delay))
+
+    async def ack(self, channel: None, tag: int) -> None:
+        self.acked.append(tag)
+
+    def restart(self, reason: str) -> None:
+        self.restarts.append(reason)
+
+
+@pytest.fixture
+def outside() -> Outside:
+    return Outside()
+
+
+@pytest.fixture
+def due(outside: Outside) -> DueTasks:
+    return DueTasks(cast(Publisher, outside))
+
+
+def delivery(outside: Outside, *dues: float, tag: int = 1) -> Delivery:
+    about: Any = {"_consumer": outside, "_channel": None, "_tag": tag}
+    tasks = [Task(str(uuid4()), 1, due) for due in dues]
+    return Delivery(queue=QUEUE, backend="render", shard=0, tasks=tasks, deliveries=0, **about)
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0)
+
+
+async def test_take_gives_all_that_is_due_up_to_the_cap_and_at_least_one_message(
+    due: DueTasks, outside: Outside
+) -> None:
+    for _ in range(5):
+        due.add(delivery(outside, *[time.time()] * 30))
+    assert [len(part.tasks) for part in await due.take(QUEUE)] == [30, 30, 30]
+    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [30]
+    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [30]
+
+
+async def test_a_task_is_waited_for_until_it_is_due(due: DueTasks, outside: Outside) -> None:
+    when = time.time() + 0.05
+    due.add(delivery(outside, when))
+    [part] = await asyncio.wait_for(due.take(QUEUE), 5)
+    assert time.time() >= when
+    assert [task.due for task in part.tasks] == [when]
+    assert not outside.published
+
+
+async def test_tasks_that_are_due_almost_at_once_are_given_together_when_the_last_is_due(
+    due: DueTasks, outside: Outside
+) -> None:
+    first = time.time() + 0.03
+    dues = [first, first + TOGETHER / 2, first + 0.04]
+    due.add(delivery(outside, *dues))
+    [part] = await asyncio.wait_for(due.take(QUEUE), 5)
+    assert time.time() >= dues[1]
+    assert [task.due for task in part.tasks] == dues[:2]
+    [last] = await asyncio.wait_for(due.take(QUEUE), 5)
+    assert time.time() >= dues[2]
+    await part.ack()
+    assert outside.acked == [], "a message is acked when all its parts are"
+    await last.ack()
+    assert outside.acked == [1]
+
+
+async def test_early_tasks_go_on_to_the_next_lane_and_the_message_is_acked_after_that(
+    due: DueTasks, outside: Outside
+) -> None:
+    now = time.time()
+    due.add(delivery(outside, now + 1.5, now + 1.6, now + 60.5))
+    await until(lambda: outside.acked)
+    assert sorted(len(tasks) for tasks, _ in outside.published) == [1, 2]
+    assert max(delay for _, delay in outside.published) == pytest.approx(60.5, abs=0.5)
+    assert not outside.restarts
+
+
+async def test_a_message_whose_early_tasks_cannot_go_on_is_delivered_again(
+    due: DueTasks, outside: Outside
+) -> None:
+    outside.failure = PublishFailed("no such lane")
+    due.add(delivery(outside, time.time() + 1.5))
+    await until(lambda: outside.restarts)
+    assert outside.restarts == ["no such lane"]
+    assert not outside.acked
