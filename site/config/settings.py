@@ -1,18 +1,20 @@
-"""Settings of the stand-alone project: the only file that reads the environment (README, "Settings")."""
+"""Settings of the stand-alone project, and the only file of it that reads the environment."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from csp.constants import NONE, SELF  # type: ignore[import-untyped, unused-ignore] # django-csp has no types
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+
+from progrock.conf import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def flag(name: str, default: bool) -> bool:
-    """An environment variable as a yes or no; anything else stops the start."""
+    """An environment variable as yes or no. Raises ImproperlyConfigured for anything else."""
     text = os.environ.get(name, "").strip().lower()
     if text in ("1", "true", "yes", "on"):
         return True
@@ -23,11 +25,11 @@ def flag(name: str, default: bool) -> bool:
     return default
 
 
-def number(name: str, default: float, least: float = 0) -> float:
-    """An environment variable as a number of at least `least`; anything else stops the start."""
+def number(name: str, *, least: float = 0) -> float:
+    """An environment variable as a number, `least` or more. Raises ImproperlyConfigured."""
     text = os.environ.get(name, "").strip()
     try:
-        value = float(text) if text else default
+        value = float(text or DEFAULTS[name])
     except ValueError:
         raise ImproperlyConfigured(f"{name}={text!r}: wanted a number") from None
     if not value >= least:
@@ -40,7 +42,8 @@ SECRET_KEY = os.environ.get("SECRET_KEY", "")
 if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured(
-            "SECRET_KEY is not set: put 50 random characters into the environment, or DEBUG=1 while you develop"
+            "SECRET_KEY is not set: put 50 random characters into the environment, "
+            "or DEBUG=1 while you develop"
         )
     SECRET_KEY = "progrock-development-only-not-a-secret-at-all-000000"
 ALLOWED_HOSTS = [
@@ -92,7 +95,8 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# The hot path runs in one thread of each process and keeps its connection; a dead one is noticed and replaced.
+# Each process does its database work in one thread, which keeps its connection. Django's health
+# check notices a dead one and replaces it.
 try:
     DATABASES: dict[str, Any] = {
         "default": dict(
@@ -109,12 +113,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"].setdefault("OPTIONS", {}).update(
         timeout=20,
         transaction_mode="IMMEDIATE",
-        # a round touches a page per job: a checkpoint of many rounds writes each of them once (40 MB of log at most)
-        init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=10000",
+        # A round changes a page for each job. A rare checkpoint writes a page that many rounds
+        # changed only once; the log grows to 40 MB at most.
+        init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
+        "PRAGMA wal_autocheckpoint=10000",
     )
     Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    # No call waits without a limit: not for a connection, nor for a server that is gone without a word, nor for a lock.
+    # Every wait has a limit: for a connection, for a server that vanished, for a lock.
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
@@ -125,7 +131,7 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     } | DATABASES["default"].get("OPTIONS", {})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
+AMQP_URL = os.environ.get("AMQP_URL") or DEFAULTS["AMQP_URL"]
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "progrock.broker.channel_layer.ChannelLayer",
@@ -135,11 +141,11 @@ CHANNEL_LAYERS = {
 
 PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" / "backends.toml")
 PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
-PROGROCK_MAX_ACTIVE_JOBS = int(number("PROGROCK_MAX_ACTIVE_JOBS", 100, 1))
-PROGROCK_MAX_SOCKETS = int(number("PROGROCK_MAX_SOCKETS", 100, 1))
-PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS", 30)
-PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or "progrock.audiences.audiences"
-PROGROCK_FEEDS = int(number("PROGROCK_FEEDS", 1, 1))
+PROGROCK_MAX_ACTIVE_JOBS = int(number("PROGROCK_MAX_ACTIVE_JOBS", least=1))
+PROGROCK_MAX_SOCKETS = int(number("PROGROCK_MAX_SOCKETS", least=1))
+PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS")
+PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or DEFAULTS["PROGROCK_AUDIENCES"]
+PROGROCK_FEEDS = int(number("PROGROCK_FEEDS", least=1))
 PROGROCK_DECLARE = flag("PROGROCK_DECLARE", DEBUG)
 PROGROCK_MANAGEMENT_URL = os.environ.get("PROGROCK_MANAGEMENT_URL", "")
 

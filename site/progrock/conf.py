@@ -1,6 +1,7 @@
-"""What the apps read from Django's settings, each with its default."""
+"""What ProgRock reads from Django's settings, and the default of each setting."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -8,17 +9,39 @@ from django.core.exceptions import ImproperlyConfigured
 
 from progrock.backends import Options, load
 
+# None: the setting follows DEBUG. PROGROCK_BACKENDS has no default, because it names your own file.
+DEFAULTS: dict[str, Any] = {
+    "AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
+    "PROGROCK_ANONYMOUS": None,
+    "PROGROCK_AUDIENCES": "progrock.audiences.audiences",
+    "PROGROCK_BACKENDS": "",
+    "PROGROCK_DECLARE": None,
+    "PROGROCK_FEEDS": 1,
+    "PROGROCK_KEEP_DAYS": 30,
+    "PROGROCK_MANAGEMENT_URL": "",
+    "PROGROCK_MAX_ACTIVE_JOBS": 100,
+    "PROGROCK_MAX_SOCKETS": 100,
+}
 _loaded: dict[str, dict[str, Options]] = {}
+
+
+def setting(name: str) -> Any:
+    """The setting of this name, or its default. Raises KeyError for a name without a default."""
+    default = DEFAULTS[name]
+    return getattr(settings, name, settings.DEBUG if default is None else default)
 
 
 def amqp_url() -> str:
     """Where RabbitMQ is: `AMQP_URL`."""
-    return str(getattr(settings, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/"))
+    return str(setting("AMQP_URL"))
 
 
 def management_url() -> str:
-    """RabbitMQ's management API, credentials included: `PROGROCK_MANAGEMENT_URL`, else port 15672 beside `AMQP_URL`."""
-    if url := getattr(settings, "PROGROCK_MANAGEMENT_URL", ""):
+    """RabbitMQ's management API with its credentials: `PROGROCK_MANAGEMENT_URL`.
+
+    By default it has the host and credentials of `AMQP_URL` and port 15672, or 15671 with TLS.
+    """
+    if url := setting("PROGROCK_MANAGEMENT_URL"):
         return str(url).rstrip("/")
     parts = urlsplit(amqp_url())
     credentials, _, _ = parts.netloc.rpartition("@")
@@ -27,48 +50,53 @@ def management_url() -> str:
 
 
 def backends() -> dict[str, Options]:
-    """The backends of `PROGROCK_BACKENDS` in the order of the file; read once a process. Raises ConfigError."""
-    path = getattr(settings, "PROGROCK_BACKENDS", None)
+    """The backends of `PROGROCK_BACKENDS` in the order of the file, which is read once a process.
+
+    Raises ImproperlyConfigured if no file is named, and ConfigError if it is wrong.
+    """
+    path = str(setting("PROGROCK_BACKENDS") or "")
     if not path:
         raise ImproperlyConfigured(
             "PROGROCK_BACKENDS is not set: name the TOML file that describes your backends"
         )
-    path = str(path)
     if path not in _loaded:
         _loaded[path] = load(Path(path))
     return _loaded[path]
 
 
 def anonymous() -> bool:
-    """Whether visitors without a login may run jobs: `PROGROCK_ANONYMOUS`, by default only in DEBUG."""
-    return bool(getattr(settings, "PROGROCK_ANONYMOUS", settings.DEBUG))
+    """Whether visitors without a login may run jobs: `PROGROCK_ANONYMOUS`."""
+    return bool(setting("PROGROCK_ANONYMOUS"))
 
 
 def max_active_jobs() -> int:
     """How many jobs of one audience may be active at once: `PROGROCK_MAX_ACTIVE_JOBS`."""
-    return int(getattr(settings, "PROGROCK_MAX_ACTIVE_JOBS", 100))
+    return int(setting("PROGROCK_MAX_ACTIVE_JOBS"))
 
 
 def max_sockets() -> int:
     """How many sockets of one session a web process keeps open: `PROGROCK_MAX_SOCKETS`."""
-    return int(getattr(settings, "PROGROCK_MAX_SOCKETS", 100))
+    return int(setting("PROGROCK_MAX_SOCKETS"))
 
 
 def keep_days() -> float:
-    """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps them for ever."""
-    return float(getattr(settings, "PROGROCK_KEEP_DAYS", 30))
+    """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps it for ever."""
+    return float(setting("PROGROCK_KEEP_DAYS"))
 
 
 def audiences_path() -> str:
     """Dotted path of the function `audiences(scope) -> list[str]`: `PROGROCK_AUDIENCES`."""
-    return str(getattr(settings, "PROGROCK_AUDIENCES", "progrock.audiences.audiences"))
+    return str(setting("PROGROCK_AUDIENCES"))
 
 
 def feeds() -> int:
-    """Among how many channel layer groups the audiences are spread: `PROGROCK_FEEDS`, alike in all processes."""
-    return int(getattr(settings, "PROGROCK_FEEDS", 1))
+    """Over how many groups of the channel layer the audiences are spread: `PROGROCK_FEEDS`.
+
+    All processes must have the same value.
+    """
+    return int(setting("PROGROCK_FEEDS"))
 
 
 def declare() -> bool:
-    """Whether `runworker` may declare the topology by itself: `PROGROCK_DECLARE`, by default only in DEBUG."""
-    return bool(getattr(settings, "PROGROCK_DECLARE", settings.DEBUG))
+    """Whether `runworker` may declare the topology by itself: `PROGROCK_DECLARE`."""
+    return bool(setting("PROGROCK_DECLARE"))
