@@ -15,7 +15,9 @@ import aiohttp
 import pytest
 
 from progrock.backends import BackendError, Handle, JobView, Status, build, load
-from progrock.backends.http import SENTENCES, HttpBackend, retry_after, translate
+from progrock.backends.http import HttpBackend
+from progrock.backends.http.answers import retry_after
+from progrock.backends.http.failures import SENTENCES, translate
 from tests.services import PATIENCE, DemoBackend
 
 TABLE = """

@@ -1,5 +1,7 @@
 """The backends' file: what it may say, and what a wrong one is told."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progrock.backends import ConfigError, Options, build, load
-from progrock.backends.config import find
+from progrock.backends.http.table import HttpSpec, compile_expression
 
 ROOT = Path(__file__).resolve().parents[2]
 RIGHT = {
@@ -45,7 +47,7 @@ def test_the_shipped_file_is_right_and_in_its_order() -> None:
     backends = load(ROOT / "deploy" / "backends.toml", {})
     assert list(backends) == ["render", "transcribe", "report"]
     render, transcribe, report = backends.values()
-    assert render.spec is not None
+    assert isinstance(render.spec, HttpSpec)
     assert render.spec.url == "http://127.0.0.1:8090"
     assert render.spec.poll_many is not None
     assert (render.has_progress, render.cancels, render.repeat) == (True, True, True)
@@ -62,7 +64,7 @@ def test_the_least_table_gets_the_documented_defaults(tmp_path: Path) -> None:
     )
     assert (options.concurrency, options.max_answer, options.repeat) == (8, 1 << 20, True)
     assert (options.cancels, options.has_progress) == (False, False)
-    assert options.spec is not None
+    assert isinstance(options.spec, HttpSpec)
     assert options.spec.url == "https://render.internal/v1"
     assert options.spec.states == {"queued": "running", "running": "running", "done": "succeeded"}
 
@@ -175,7 +177,7 @@ def test_variables_of_the_address_come_from_the_environment_and_stay_out_of_erro
 ) -> None:
     path = write(tmp_path, toml({"url": '"${SCHEME:-https}://${HOST}/v1"'}))
     spec = load(path, {"HOST": "render.example"})["render"].spec
-    assert spec is not None
+    assert isinstance(spec, HttpSpec)
     assert spec.url == "https://render.example/v1"
     with pytest.raises(ConfigError) as raised:
         load(path, {"HOST": "hunter2 with a space"})
@@ -197,17 +199,27 @@ def test_headers_are_read_from_the_environment_only_when_a_worker_builds_the_bac
     assert build(options, {"TOKEN": "hunter2"}).options is options
 
 
+def test_reading_the_file_loads_no_http_client() -> None:
+    read = f"from progrock.backends import load; load({str(ROOT / 'deploy/backends.toml')!r}, {{}})"
+    code = f"import sys; {read}; sys.exit('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_http_backend_is_importable_from_the_package_for_classes_that_extend_it() -> None:
+    from progrock.backends import http
+    from progrock.backends.http.client import HttpBackend
+
+    assert http.HttpBackend is HttpBackend
+    with pytest.raises(AttributeError, match="no attribute 'HtpBackend'"):
+        _ = http.HtpBackend
+
+
 def test_a_class_gets_the_tables_other_keys(tmp_path: Path) -> None:
     text = (
         f'[gpu]\nclass = "{__name__}.Gpu"\ninterval = 3\ncancels = false\nzone = "eu"\ncards = 4\n'
     )
     options = load(write(tmp_path, text))["gpu"]
-    assert (options.interval, options.cancels, options.has_progress, options.spec) == (
-        3,
-        False,
-        True,
-        None,
-    )
+    assert (options.interval, options.cancels, options.has_progress) == (3, False, True)
     backend: Any = build(options)
     assert (backend.options, backend.zone, backend.cards) == (options, "eu", 4)
 
@@ -240,11 +252,10 @@ json = st.recursive(
 
 @given(json, st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join))
 def test_plain_paths_find_what_jmespath_finds(answer: object, expression: str) -> None:
-    assert find(expression)(answer) == jmespath.search(expression, answer)
+    assert compile_expression(expression)(answer) == jmespath.search(expression, answer)
 
 
 def test_other_expressions_are_jmespaths_own() -> None:
-    assert (
-        find("tasks[?id=='b'].status | [0]")({"tasks": [{"id": "b", "status": "done"}]}) == "done"
-    )
-    assert find("`7`")({}) == 7
+    first_b = compile_expression("tasks[?id=='b'].status | [0]")
+    assert first_b({"tasks": [{"id": "b", "status": "done"}]}) == "done"
+    assert compile_expression("`7`")({}) == 7

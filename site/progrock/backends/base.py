@@ -1,16 +1,13 @@
-"""The protocol between ProgRock and whatever runs the jobs, and the values that cross it."""
+"""The protocol between ProgRock and the services that run jobs, and the values that cross it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import orjson
 
 from progrock.backends.errors import BackendError
-
-if TYPE_CHECKING:
-    from progrock.backends.config import HttpSpec
 
 JobState = Literal["running", "succeeded", "failed", "cancelled"]
 LONGEST_HANDLE = 500
@@ -18,7 +15,11 @@ LONGEST_HANDLE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """One table of the backends' file, times in seconds; over HTTP with a `spec`, else with `cls` and `arguments`."""
+    """One backend's table in the backends' file. Times are in seconds, `max_answer` is in bytes.
+
+    `spec` is what only this kind of backend understands. `config` makes it and reads it again
+    when it builds the backend; nobody else looks inside.
+    """
 
     name: str
     interval: float = 1.0
@@ -30,13 +31,15 @@ class Options:
     has_progress: bool = False
     concurrency: int = 8
     max_answer: int = 1 << 20
-    spec: "HttpSpec | None" = field(default=None, repr=False)
-    cls: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    spec: object = field(default=None, repr=False)
 
 
 class JobView:
-    """What a backend sees of a job: `id`, `handle` (empty until the backend gave one) and `params`, read from their JSON when asked for."""
+    """What a backend sees of a job: `id`, `handle` and `params`.
+
+    `handle` is empty until the backend has given one. `params` may come as JSON text, which is
+    read when somebody asks for it, because most polls do not.
+    """
 
     __slots__ = ("_params", "handle", "id")
 
@@ -53,7 +56,11 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What a backend says of a job: progress 0 to 100 or None where it cannot tell, `retry_after` in seconds."""
+    """What a backend says about a job.
+
+    `progress` goes from 0 to 100 and is None where the backend cannot tell. `result` is any JSON.
+    `retry_after` is the wait in seconds that the backend asks for before the next poll.
+    """
 
     state: JobState
     progress: float | None = None
@@ -64,7 +71,7 @@ class Status:
 
 
 class Handle(str):
-    """A handle that came with a Retry-After; a backend may as well return a plain `str`."""
+    """A handle that came with a Retry-After (seconds). A backend may also return a plain `str`."""
 
     __slots__ = ("retry_after",)
     retry_after: float | None
@@ -76,31 +83,38 @@ class Handle(str):
 
 
 class Backend(Protocol):
-    """A service that runs long jobs. A class of one's own is called with the options, then the table's other keys."""
+    """A service that runs long jobs.
+
+    A class of your own is called with the options, then with the other keys of its table by name.
+    """
 
     options: Options
 
     async def start(self, job: JobView) -> str:
         """Start the job and return the backend's handle for it. Raises BackendError.
 
-        The same `job.id` may come twice and must start one job, unless the table says `repeat = false`.
+        The same `job.id` may come twice and must then start one job only, unless the table says
+        `repeat = false`.
         """
 
     async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status | BackendError]:
-        """Where the jobs stand, by job id, every one of them. Takes no longer than the timeout; never raises."""
+        """Where each of these jobs stands, by job id; a BackendError where that is not known.
+
+        Takes no longer than the timeout and never raises.
+        """
 
     async def cancel(self, job: JobView) -> Status | None:
-        """Cancel the job; None: it is cancelled, or gone. Raises BackendError.
+        """Cancel the job. None means that it is cancelled or gone. Raises BackendError.
 
-        Where the backend refuses (the job may have ended meanwhile), returns where the job stands instead.
+        Where the backend refuses, perhaps because the job has ended, return its status instead.
         """
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 def check_handle(value: object) -> str:
-    """The handle as text; it may be text or a whole number. Raises BackendError for one that cannot be used."""
+    """The handle as text. Text and whole numbers can be handles; else BackendError is raised."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if (
@@ -114,11 +128,14 @@ def check_handle(value: object) -> str:
 
 
 def percent(value: object, scale: float = 100.0) -> float | None:
-    """A backend's progress, of which `scale` is the whole, as 0 to 100; None for what is no finite number."""
+    """A backend's progress as 0 to 100; `scale` is what the backend calls the whole.
+
+    None for what is not a finite number.
+    """
     if value is None or isinstance(value, bool):
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]  # whatever JSON held: float() itself is the check
+        number = float(value)  # type: ignore[arg-type]  # any JSON value: float() is the check
     except (TypeError, ValueError, OverflowError):
         return None
     return min(100.0, max(0.0, number * 100.0 / scale)) if math.isfinite(number) else None

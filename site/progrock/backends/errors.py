@@ -1,8 +1,8 @@
-"""What can go wrong with a backend: a wrong configuration, or a call without success; told in sentences for people."""
+"""The two errors of backends, a wrong file and a call that failed, each in sentences for people."""
 
 
 class ConfigError(Exception):
-    """Raised when the backends' file is wrong. Says where, what was found there, and what was wanted."""
+    """Raised when the backends' file is wrong: says where, what was found and what was wanted."""
 
     def __init__(self, where: str, *, found: str, wanted: str) -> None:
         super().__init__(f"{where}: found {found}; wanted {wanted}")
@@ -12,11 +12,14 @@ class ConfigError(Exception):
 
 
 class BackendError(Exception):
-    """Raised when a backend could not be asked, did not answer, or answered with something that cannot be used.
+    """Raised when a call to a backend failed: no connection, no answer, or none that can be used.
 
-    `sentence` is shown in the browser: no address, no secret. `retry_after` is the wait in seconds that was asked for.
-    `final`: the backend's own definite no. `sent` is false only where the backend surely did not take the request.
-    `forgotten`: it does not know the handle. `status` is HTTP's, where there was one.
+    `sentence` is shown in the browser, so it holds no address and no secret.
+    `retry_after` is the wait in seconds that the backend asked for.
+    `final` means that the backend has said no and will not say anything else.
+    `sent` is false only where the request surely did not reach the backend.
+    `forgotten` means that the backend does not know the handle.
+    `status` is the HTTP status, where there was one.
     """
 
     def __init__(

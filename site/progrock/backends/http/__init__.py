@@ -1,0 +1,20 @@
+"""Backends over HTTP: `table` says what their table may hold, `client` asks them.
+
+`HttpBackend` is loaded when somebody first names it. Processes that read the backends' file but
+poll nothing, such as the web server, then need not load aiohttp.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from progrock.backends.http.client import HttpBackend
+
+__all__ = ["HttpBackend"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "HttpBackend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from progrock.backends.http.client import HttpBackend
+
+    return HttpBackend
