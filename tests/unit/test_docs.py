@@ -1,0 +1,277 @@
+"""The documentation says what the code does, its links lead somewhere, and its site asks nobody."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import get_commands
+
+import progrock
+from progrock import conf
+from progrock.backends import ConfigError, JobView, Options, Status, load
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")])
+STATIC = ROOT / "site/progrock/static/progrock"
+FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.M | re.S)
+
+
+def text_of(page: str) -> str:
+    """The Markdown of a page of docs/."""
+    return (DOCS / page).read_text()
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next one that is no deeper; without blocks of code."""
+    text, depth = FENCE.sub("", text_of(page)), len(heading.partition(" ")[0])
+    end = rf"(?=^#{{1,{depth}}} |\Z)"
+    found = re.search(rf"^{re.escape(heading)}\n(.*?){end}", text, re.M | re.S)
+    assert found, f"{page} has no {heading}"
+    return found[1]
+
+
+def first_cells(markdown: str) -> list[str]:
+    """The names in backticks that stand in the first cell of each row of a table."""
+    return re.findall(r"^\| `([^`]+)`", markdown, re.M)
+
+
+def blocks(language: str) -> list[Any]:
+    """Each code block of a language in any page, with where it begins."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in FENCE.finditer(text):
+            if match[2] == language:
+                line = text.count("\n", 0, match.start()) + 1
+                name = f"{page.relative_to(ROOT)}:{line}"
+                found.append(pytest.param(match[4], id=name))
+    return found
+
+
+# What the tables say
+
+
+def test_the_settings_tables_name_each_setting_and_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", text_of("settings.md"), re.M))
+    for name, default in conf.DEFAULTS.items():
+        if default is None:
+            assert rows[name] == "as `DEBUG`"
+        elif default != "":
+            assert rows[name] == f"`{default}`"
+    source = (ROOT / "site/config/settings.py").read_text()
+    read = set(re.findall(r'(?:environ\.get\(|environ\[|flag\(|number\()"([A-Z_]+)"', source))
+    host = {"INSTALLED_APPS", "CHANNEL_LAYERS", "MIDDLEWARE", "DATABASES"}  # Django's and Channels'
+    assert rows.keys() - host == read | conf.DEFAULTS.keys()
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    files = [file for room in ("broker", "consumers", "site") for file in python_of(room)]
+    reading = {
+        str(file.relative_to(ROOT))
+        for file in files
+        if re.search(r"os\.environ(?!\.setdefault)", file.read_text())
+    }
+    assert reading == {
+        "site/config/settings.py",
+        "site/progrock/backends/config.py",  # ${NAME} in backends.toml
+        "site/progrock/management/commands/topology.py",  # passwords of the definitions
+    }
+
+
+def python_of(room: str) -> Iterator[Path]:
+    """The Python files of a folder; what a symbolic link leads to is found where it is."""
+    return (file for file in (ROOT / room).rglob("*.py") if not file.is_symlink())
+
+
+def test_the_wire_page_names_each_error_code() -> None:
+    told = set(first_cells(section("wire.md", "### error")))
+    files = [file for room in ("consumers", "site") for file in python_of(room)]
+    text = "".join(file.read_text() for file in files)
+    used = set(re.findall(r'(?:Refused|error_frame|_refuse)\(\s*(?:\w+, )?"([a-z_]+)"', text))
+    assert told == used
+
+
+def test_the_wire_page_names_each_frame_action_and_close_code() -> None:
+    wire, consumer = (ROOT / "site/progrock/wire.py").read_text(), text_of_consumer()
+    sent = set(re.findall(r'"type": "([a-z]+)"', wire + (ROOT / "consumers/hub.py").read_text()))
+    told = section("wire.md", "## From the server")
+    assert set(re.findall(r"^### (\w+)$", told, re.M)) >= sent >= {"snapshot", "job", "error"}
+    actions = re.findall(r'case "([a-z]+)":', consumer)
+    assert re.findall(r"^### (\w+)$", section("wire.md", "## To the server"), re.M) == actions
+    codes = set(re.findall(r"^[A-Z_]+ = (\d{4})$", consumer, re.M))
+    assert codes <= set(re.findall(r"^\| (\d{4}) \|", section("wire.md", "## Close codes"), re.M))
+
+
+def text_of_consumer() -> str:
+    """The source of the WebSocket consumer."""
+    return (ROOT / "consumers/progress.py").read_text()
+
+
+def test_the_python_page_names_all_that_is_exported() -> None:
+    for name in progrock.__all__:
+        assert f"progrock.{name}" in text_of("python.md"), name
+
+
+def test_the_javascript_page_names_what_the_client_has() -> None:
+    source, page = (STATIC / "progrock.js").read_text(), text_of("javascript.md")
+    events = set(re.findall(r'#emit\("(\w+)"', source))
+    assert set(first_cells(section("javascript.md", "### Events"))) >= events
+    for name in re.findall(r"^export (?:class|function) (\w+)", source, re.M):
+        assert name in page, name
+    parts = re.search(r"const PARTS = \{(.*?)\}", source, re.S)
+    assert parts
+    for part in re.findall(r"^  (\w+):", parts[1], re.M):
+        assert f"`{part}`" in page, part
+    css = (STATIC / "progrock.css").read_text()
+    properties = set(re.findall(r"^\s*(--progrock-\w+):", css, re.M))
+    assert set(first_cells(section("javascript.md", "### How it looks"))) == properties
+
+
+def test_the_backends_page_names_each_key(tmp_path: Path) -> None:
+    file = tmp_path / "backends.toml"
+    file.write_text('[render]\nqqqqqqqqqqqqqqqqqqqq = 1\nurl = "http://127.0.0.1"\n')
+    with pytest.raises(ConfigError) as error:  # it names all keys where none is similar
+        load(file)
+    told = first_cells(section("backends.md", "### Every key"))
+    assert sorted(told) == sorted(error.value.wanted.split(", "))
+
+
+def test_the_operate_page_names_each_command() -> None:
+    ours = {name for name, app in get_commands().items() if app == "progrock"}
+    assert set(re.findall(r"^### (\w+)$", section("operate.md", "## Commands"), re.M)) == ours
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_exists(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it tells of the past, too
+    text, makefile = page.read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for command in re.findall(r"manage\.py ([a-z]+)", text):
+        assert command in get_commands(), command
+
+
+# The blocks of code
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_can_be_compiled(code: str) -> None:
+    compile(code, "a page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("code", blocks("json"))
+def test_json_can_be_read(code: str) -> None:
+    json.loads(code)
+
+
+@pytest.mark.parametrize("code", blocks("toml"))
+def test_toml_can_be_read(code: str) -> None:
+    assert tomllib.loads(code)
+
+
+@pytest.mark.parametrize(
+    "code", [each for each in blocks("toml") if re.search(r"^\[\w+\]\n(url|class)", each.values[0])]
+)
+def test_backends_can_be_loaded(code: str, tmp_path: Path, gpu: types.ModuleType) -> None:
+    file = tmp_path / "backends.toml"
+    file.write_text(code)
+    assert load(file, {})
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The backend class of the page, as the module that it says it is."""
+    code = re.search(r'title="mysite/gpu.py"\n(.*?)^```$', text_of("backends.md"), re.M | re.S)
+    assert code
+    module = types.ModuleType("mysite.gpu")
+    exec(code[1], module.__dict__)
+    monkeypatch.setitem(sys.modules, "mysite", types.ModuleType("mysite"))
+    monkeypatch.setitem(sys.modules, "mysite.gpu", module)
+    return module
+
+
+async def test_the_backend_class_of_the_page_works(gpu: types.ModuleType) -> None:
+    backend = gpu.Gpu(Options(name="gpu"), zone="eu-1")
+    job = JobView("one", "", {"seconds": 60})
+    running = JobView("one", await backend.start(job), {})
+    assert await backend.start(job) == running.handle
+    assert await backend.poll([running]) == {"one": Status(state="running")}
+    assert await backend.cancel(running) is None
+    with pytest.raises(BaseException):  # noqa: B017, PT011  (CancelledError: it has stopped)
+        await backend.tasks["one"]
+    assert await backend.poll([running]) == {"one": Status(state="cancelled")}
+
+
+def test_the_embed_page_installs_what_the_package_is_called() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = re.findall(r'"([\w-]+)\[([\w,]+)\]"', text_of("embed.md"))
+    assert names
+    for name, extras in names:
+        assert name == project["name"]
+        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+
+
+# Links, and the site
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_local_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
+        if re.match(r"\w+:", path):
+            continue
+        other = (page.parent / path).resolve() if path else page.resolve()
+        assert other.exists(), f"{page.name}: {target}"
+        if anchor and other.suffix == ".md":
+            assert anchor in anchors(other), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, which are alike on GitHub and in the site."""
+    text = FENCE.sub("", page.read_text())
+    titles = re.findall(r"^#+ (.+?) *$", text, re.M)
+    plain = (re.sub(r"[^\w\s-]", "", title.lower()).strip() for title in titles)
+    return {re.sub(r"[\s]+", "-", title) for title in plain} | set(
+        re.findall(r'id="([^"]+)"', text)
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation's site, built strictly: a warning is an error."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_has_every_page(site: Path) -> None:
+    for page in DOCS.glob("*.md"):
+        name = "." if page.stem == "index" else page.stem
+        assert (site / name / "index.html").is_file(), page.name
+
+
+def test_the_site_loads_nothing_from_another_server(site: Path) -> None:
+    elsewhere = r"(?:https?:)?//"
+    tag = re.compile(
+        rf"<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*\b(?:src|data|srcset)=[\"']?{elsewhere}"
+        rf"|<link\b(?![^>]*\brel=[\"']?canonical)[^>]*\bhref=[\"']?{elsewhere}"
+    )
+    style = re.compile(rf"@import\s*(?:url\()?\s*[\"']?{elsewhere}|url\(\s*[\"']?{elsewhere}")
+    for file in site.rglob("*"):
+        if file.suffix in (".html", ".css", ".svg"):
+            text = file.read_text()
+            found = [*style.finditer(text), *(tag.finditer(text) if file.suffix == ".html" else ())]
+            assert not found, f"{file.relative_to(site)}: {found[0][0]}"
