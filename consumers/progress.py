@@ -35,7 +35,7 @@ DATABASE_AWAY = "The database is away; try again in a moment."
 
 
 class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
-    """One browser's socket: a snapshot, then each change of the jobs that it may see (README, "The wire")."""
+    """One browser's socket: a snapshot, then each change of the jobs that it may see (docs/wire.md)."""
 
     channel_layer_alias = None  # the hub has one channel for all sockets of the process
 

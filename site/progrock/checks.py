@@ -17,7 +17,13 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
     try:
         conf.backends()
     except (ConfigError, ImproperlyConfigured) as error:
-        return [Error(str(error), hint="See “Add a backend” in the README.", id="progrock.E001")]
+        return [
+            Error(
+                str(error),
+                hint="The documentation has a page on backends: docs/backends.md.",
+                id="progrock.E001",
+            )
+        ]
     return []
 
 

@@ -1,4 +1,4 @@
-"""The JSON that browsers see: a job's frame, the snapshot, an error (README, "The wire")."""
+"""The JSON that browsers see: a job's frame, the snapshot, an error (docs/wire.md)."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

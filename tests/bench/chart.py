@@ -1,4 +1,4 @@
-"""The chart for the README: bars of what each holds, as an SVG that is readable on light and on dark pages."""
+"""The chart for docs/measured.md: bars of what each holds, as an SVG that is readable on light and on dark pages."""
 
 from collections.abc import Sequence
 from html import escape

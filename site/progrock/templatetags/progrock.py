@@ -17,7 +17,7 @@ def job_progress(context: Context, job: Job | uuid.UUID | str, label: str = "") 
     """Show a job (or the job with this id), named `label` or else as in "render 3f2a".
 
     Without JavaScript it shows how the job stood when the page was made; progrock.js, which the first tag of a template
-    loads, keeps it live. For its looks, link `progrock/progrock.css` or write your own (README, "In a project of your own").
+    loads, keeps it live. For its looks, link `progrock/progrock.css` or write your own (docs/javascript.md).
     """
     row = job if isinstance(job, Job) else None
     key = str(job.pk if isinstance(job, Job) else job)

@@ -10,7 +10,7 @@
  *     <job-progress job="5b0c…"></job-progress>                     shows that job and can cancel it; style it as you like
  *
  * A `job` is the server's frame: {job, request, backend, version, state, progress, complete, message, cancelling, created,
- * ended, result | result_url | error}. A string in it is text, never HTML. README, "The wire", says more.
+ * ended, result | result_url | error}. A string in it is text, never HTML. docs/wire.md says more.
  */
 
 const MAX_FRAME = 65_536; // bytes; the server reads no longer ones
