@@ -2,28 +2,28 @@
 PYTHON ?= python3
 export PYTHON
 export NO_MKDOCS_2_WARNING = 1
-LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
-	--extra standalone --extra postgres $(UPGRADE)
+LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--quiet --no-emit-index-url --no-emit-find-links --no-annotate \
+	--custom-compile-command "make lock" --extra standalone --extra postgres $(UPGRADE)
 
 .PHONY: help setup demo test lint format docs lock topology-definitions bench bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
 
-setup: ## .venv with everything in it (PYTHON=python3.12 chooses another Python)
+setup: ## .venv with all packages, those of the tests included (PYTHON=python3.12: another Python)
 	@deploy/setup.sh venv
 
-demo: setup ## everything in the foreground, a private RabbitMQ included; Ctrl-C stops it
+demo: ## everything in the foreground, a private RabbitMQ included; Ctrl-C stops it
 	@deploy/setup.sh demo
 	@exec .venv/bin/python -m deploy.demo
 
-test: setup ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
+test: ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/pytest --numprocesses 3 --dist loadfile
 
-chaos: setup ## kill, stop and freeze everything, then count what was lost (SEED=1 SECONDS=120)
+chaos: ## kill, stop and freeze everything, then count what was lost (SEED=1 SECONDS=120)
 	@deploy/setup.sh test
 	.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -51,14 +51,16 @@ topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topolog
 	@export RABBITMQ_WEB_PASSWORD="$${RABBITMQ_WEB_PASSWORD:-web-demo}" \
 		RABBITMQ_WORKER_PASSWORD="$${RABBITMQ_WORKER_PASSWORD:-worker-demo}" \
 		RABBITMQ_OPERATOR_PASSWORD="$${RABBITMQ_OPERATOR_PASSWORD:-operator-demo}"; \
-	DEBUG=1 .venv/bin/python manage.py topology --definitions > deploy/rabbitmq/definitions.json.new && \
+	DEBUG=1 .venv/bin/python manage.py topology --definitions \
+		> deploy/rabbitmq/definitions.json.new && \
 	mv deploy/rabbitmq/definitions.json.new deploy/rabbitmq/definitions.json
 
-bench: setup ## how fast it is, beside what people would pick instead (BENCH="--quick poll_sqlite celery_eta"; --help)
+bench: ## how fast it is, beside the alternatives (BENCH="--quick poll_sqlite celery_eta"; --help)
 	@deploy/setup.sh test
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements-bench.txt
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes \
+		-r requirements-bench.txt
 	.venv/bin/python -m tests.bench $(BENCH)
 
-bench-delay: setup ## how late delays are, mixed, on a private RabbitMQ: prints a table
+bench-delay: setup ## how late mixed delays are on a private RabbitMQ: prints a table
 	@deploy/setup.sh demo
 	.venv/bin/python -m tests.bench.bench_delay
