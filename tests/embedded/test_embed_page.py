@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from playwright.async_api import Page, expect
 
-from deploy.rabbitmq_node import free_port
+from deploy.demo.rabbitmq_node import free_port
 from tests.browser.conftest import chromium, new_page  # noqa: F401  (fixtures: the same browser)
 from tests.services import PATIENCE, ROOT, Postgres, Process, answers
 
