@@ -1,0 +1,191 @@
+"""The documentation builds strictly, loads nothing from other servers, and says what the code says."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from markdown_it import MarkdownIt
+
+from deploy.index_readme import for_index
+from progrock.broker.lanes import LANES, SHORTEST, lane_for, ttl
+from progrock.models import State
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+CODE = ("broker", "consumers", "site/progrock")
+#: Where a page fetches something by itself, unlike a link that a reader follows.
+LOADS = {
+    "script": ["src"],
+    "link": ["href"],
+    "img": ["src", "srcset"],
+    "iframe": ["src"],
+    "source": ["src", "srcset"],
+    "video": ["src", "poster"],
+    "object": ["data"],
+    "form": ["action"],
+}
+#: These name files of the repository. Other pages name those of a project that the reader makes.
+NAMING = ["architecture", "contributing", "delays", "glossary", "lifecycle", "promise", "why"]
+
+
+#: Figures on the pages: where, in which words, and the constant (times so much) that they repeat.
+FIGURES = [
+    ("delays", "a random 0 to {:g} % of the interval", "SPREAD", 100),
+    ("delays", "on multiples of {:g} ms", "GRID", 1000),
+    ("delays", "due within {:g} ms", "TOGETHER", 1000),
+    ("delays", "leaves its lane {:g} ms early", "HEAD_START", 1000),
+    ("delays", "a message carries up to {:g} tasks", "MAX_TASKS", 1),
+    ("promise", "Every worker looks every {:g} s", "SWEEP", 1),
+    ("promise", '"Long before" means {:g} s, or twice', "GRACE", 1),
+    ("promise", "When nothing has arrived for {:g} s", "SILENCE", 1),
+    ("promise", "asks the ledger every {:g} s", "REPAIR", 1),
+    ("lifecycle", "at most {:g} s (or the interval", "LONGEST_BACKOFF", 1),
+    ("lifecycle", "sweeps its queues every {:g} s", "SWEEP", 1),
+    ("lifecycle", "given up: {:g} workers crashed", "MOST_CRASHES", 1),
+    ("glossary", "An empty frame every {:g} s", "BEAT", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as `make lint` builds it."""
+    folder = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads by itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.classes: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the attributes that make a browser fetch."""
+        self.found += [value for name, value in attrs if name in LOADS.get(tag, ()) and value]
+        for name, value in attrs:
+            if name == "class" and value:
+                self.classes |= set(value.split())
+
+
+def test_no_page_loads_anything_from_another_server(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
+    assert len(pages) > 5
+    for page in pages:
+        loads = Loads(page.read_text())
+        foreign = [each for each in loads.found if urlsplit(each).netloc]
+        assert not foreign, page
+        assert "mermaid" not in loads.classes, f"{page}: Material loads mermaid from a CDN"
+
+
+def test_no_stylesheet_loads_anything_from_another_server(built: Path) -> None:
+    for sheet in built.rglob("*.css"):
+        found = re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")]+)", sheet.read_text())
+        assert not found, sheet
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    for page in NAMING:
+        text = (DOCS / f"{page}.md").read_text()
+        for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text):
+            assert (ROOT / name).exists(), f"{page}.md names {name}"
+
+
+def test_every_word_of_the_glossary_is_used_in_the_code() -> None:
+    files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
+    code = " ".join(re.sub(r"[_\s]+", " ", file.read_text().lower()) for file in files)
+    terms = re.findall(r"^([a-z][a-z ]+)\n:   ", (DOCS / "glossary.md").read_text(), re.M)
+    assert len(terms) > 40
+    assert terms == sorted(terms)
+    for term in terms:
+        assert re.search(rf"\b{term.replace(' ', '[ -]')}", code), term
+
+
+def test_the_lanes_of_the_page_are_those_of_the_code() -> None:
+    text = (DOCS / "delays.md").read_text()
+    assert "  ".join(lane.name for lane in LANES) in text
+    assert f"`{LANES[0].queue}` to `{LANES[-1].queue}`" in text
+
+
+def test_the_way_of_a_delay_is_the_one_on_the_page() -> None:
+    told = re.search(r"^([\d.]+) s: +(.*)  →  a timer", (DOCS / "delays.md").read_text(), re.M)
+    assert told
+    left, way = float(told[1]), []
+    while (lane := lane_for(left)) is not None:
+        way.append(lane.name)
+        left -= ttl(lane, left) + 0.002  # what a hop costs
+    assert way == told[2].split("  →  ")
+    assert 0 < left < SHORTEST
+
+
+@pytest.mark.parametrize(("page", "words", "constant", "times"), FIGURES)
+def test_the_figures_of_the_pages_are_those_of_the_code(
+    page: str, words: str, constant: str, times: int
+) -> None:
+    files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
+    pattern = re.compile(rf"^{constant}(?:: \w+)? = ([\d.]+)", re.M)
+    found = {value for file in files for value in pattern.findall(file.read_text())}
+    assert len(found) == 1, f"{constant}: {found}"
+    text = " ".join((DOCS / f"{page}.md").read_text().split())
+    assert words.format(float(found.pop()) * times) in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/why.md"])
+def test_measured_figures_are_those_of_the_page_that_says_how_they_were_measured(
+    name: str,
+) -> None:
+    text, measured = (ROOT / name).read_text(), (DOCS / "measured.md").read_text()
+    for figure in ("21,926", "497"):  # polls a second, ProgRock's and Celery's
+        assert figure in text
+        assert f"| {figure}/s" in measured
+
+
+def test_every_state_of_a_job_is_told_and_drawn() -> None:
+    text = (DOCS / "lifecycle.md").read_text()
+    for state in State:
+        assert f"| `{state.value}` |" in text
+        assert f">{state.value}</text>" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_resolves(name: str) -> None:
+    for target in _links((ROOT / name).read_text()):
+        parts = urlsplit(target)
+        if parts.scheme or not parts.path:
+            continue
+        assert (ROOT / unquote(parts.path)).exists(), f"{name} links to {target}"
+
+
+def test_the_readme_on_the_package_index_has_no_link_that_leads_nowhere() -> None:
+    text = for_index((ROOT / "README.md").read_text(), None)
+    assert [target for target in _links(text) if not urlsplit(target).scheme] == []
+
+
+def test_the_readme_on_the_package_index_leads_to_the_repository_where_there_is_one() -> None:
+    text = "![a page](docs/a.gif), [words](docs/b.md#c), [far](https://example.com), [here](#d)"
+    assert for_index(text, "https://example.com/own/er/") == (
+        "![a page](https://example.com/own/er/raw/HEAD/docs/a.gif), "
+        "[words](https://example.com/own/er/blob/HEAD/docs/b.md#c), "
+        "[far](https://example.com), [here](#d)"
+    )
+    assert for_index(text, None) == ", words, [far](https://example.com), [here](#d)"
+
+
+def _links(text: str) -> list[str]:
+    """Where the links and pictures of a Markdown text lead."""
+    found = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        for inner in token.children or ():
+            found += [str(inner.attrs[key]) for key in ("href", "src") if key in inner.attrs]
+        if token.type == "html_block":
+            found += Loads(token.content).found
+    return found
