@@ -150,6 +150,18 @@ def test_the_operate_page_names_each_command() -> None:
     assert set(re.findall(r"^### (\w+)$", section("operate.md", "## Commands"), re.M)) == ours
 
 
+def test_the_operate_page_quotes_the_log_as_it_is() -> None:
+    page = section("operate.md", "## What one sees in an outage")
+    sources = [file for room in ("broker", "consumers", "site") for file in python_of(room)]
+    said = " ".join("".join(re.findall(r'"(.*)"', file.read_text())) for file in sources)
+    quotes = [quote for quote in re.findall(r"`([^`]+)`", page) if " " in quote]
+    assert quotes
+    for quote in quotes:
+        if not quote.startswith(("manage.py", "rabbitmqctl")):
+            for part in quote.split("…"):
+                assert part.strip() in said, quote
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_exists(page: Path) -> None:
     if page.name == "CHANGELOG.md":
