@@ -1,7 +1,5 @@
-"""The one description of what exists in RabbitMQ, as data: names, queues, exchanges, bindings, and who may do what."""
+"""The one description of what exists in RabbitMQ, as data: names, queues, exchanges, bindings."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,16 +15,6 @@ WEB = "progrock.web"  # what the channel layer's exclusive queues start with; th
 # Far beyond RabbitMQ 4's default of 20. Poll queues: each failed confirm of a long alarm is a delivery of healthy tasks;
 # the ledger counts crashes and ends a poisonous job long before. Dead queue: each look is one ("Get messages", requeue).
 _MANY, _ENDLESS = 1_000, 1_000_000
-
-# Least rights (configure, write, read), as regular expressions over names. A user of another name is an operator.
-_RIGHTS = {
-    "web": (
-        r"^progrock\.web\..*",
-        r"^progrock\.(poll|groups|web\..*)$",
-        r"^progrock\.(groups|web\..*)$",
-    ),
-    "worker": (r"^$", r"^progrock\.(poll|delay|dead|groups)$", r"^progrock\.poll\..*"),
-}
 
 
 class Exchange(NamedTuple):
@@ -184,63 +172,3 @@ async def declare_on(connection: AbstractConnection, topology: Topology) -> None
         for binding in sorted(topology.bindings, key=lambda each: each.queue == DEAD):
             await queues[binding.queue].bind(exchanges[binding.exchange], binding.key)
         await channel.close()
-
-
-def definitions(
-    topology: Topology, passwords: Mapping[str, str], vhost: str = "/"
-) -> dict[str, Any]:
-    """RabbitMQ's definitions file (`load_definitions`): the topology, and a user for each of `passwords`.
-
-    `web` and `worker` get no more rights than they need and may not configure anything but their own queues;
-    any other name is an operator with all rights.
-    """
-    everything = (".*", ".*", ".*")
-    durable = {"vhost": vhost, "durable": True, "auto_delete": False}
-    return {
-        "users": [
-            {
-                "name": user,
-                "password_hash": _password_hash(user, password),
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": [] if user in _RIGHTS else ["administrator"],
-            }
-            for user, password in passwords.items()
-        ],
-        "vhosts": [{"name": vhost}],
-        "permissions": [
-            {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
-            for user, (configure, write, read) in (
-                (user, _RIGHTS.get(user, everything)) for user in passwords
-            )
-        ],
-        "exchanges": [
-            {
-                "name": each.name,
-                **durable,
-                "type": each.type,
-                "internal": False,
-                "arguments": dict(each.arguments),
-            }
-            for each in topology.exchanges
-        ],
-        "queues": [
-            {"name": each.name, **durable, "arguments": dict(each.arguments)}
-            for each in topology.queues
-        ],
-        "bindings": [
-            {
-                "source": each.exchange,
-                "vhost": vhost,
-                "destination": each.queue,
-                "destination_type": "queue",
-            }
-            | {"routing_key": each.key, "arguments": {}}
-            for each in topology.bindings
-        ],
-    }
-
-
-def _password_hash(user: str, password: str) -> str:
-    """RabbitMQ's salted SHA-256 (https://www.rabbitmq.com/docs/passwords); same input, same file."""
-    salt = hashlib.sha256(f"progrock {user} {password}".encode()).digest()[:4]
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

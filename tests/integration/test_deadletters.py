@@ -1,4 +1,4 @@
-"""What could not be handled lies in the dead queue with its reason: `manage.py deadletters` lists, shows, replays, discards."""
+"""Letters in a real dead queue: told with their reason, replayed, discarded, and the command."""
 
 import asyncio
 import time
@@ -9,18 +9,18 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from progrock.broker import dead, tasks, topology
-from progrock.broker.dead import Letter
+from progrock.broker import tasks, topology
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.operate import letters
+from progrock.broker.operate.letters import Letter
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
 from progrock.broker.topology import DEAD, POLL, Topology
 from tests.services import MANAGE, PATIENCE, ROOT
 
 TOPOLOGY = Topology({"render": 2})
-JOBS = [
-    f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)
-]  # the last digit is even in shard 0
+# Those whose last digit is even belong to shard 0.
+JOBS = [f"{n:08x}-0000-4000-8000-00000000000{n}" for n in range(4)]
 
 
 def every(letter: Letter) -> bool:
@@ -41,11 +41,12 @@ async def send(channel: AbstractChannel, key: str, body: bytes, **about: object)
 
 
 async def waits(channel: AbstractChannel, queue: str, count: int) -> None:
-    """Until so many messages are in a queue."""
+    """Wait until so many messages are in a queue."""
     async with asyncio.timeout(PATIENCE):
-        while (
-            await channel.declare_queue(queue, passive=True)
-        ).declaration_result.message_count != count:
+        while True:
+            found = await channel.declare_queue(queue, passive=True)
+            if found.declaration_result.message_count == count:
+                return
             await asyncio.sleep(0.02)
 
 
@@ -69,10 +70,10 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     await message.reject(requeue=False)
     await waits(channel, DEAD, 3)
     for _ in range(30):  # more looks than RabbitMQ 4 would allow by itself
-        letters, count = await dead.read(vhost_url, every, 2)
-        assert (len(letters), count) == (2, 3), "a look removes nothing"
-    letters, _ = await dead.read(vhost_url, every, 100)
-    told = {letter.reason: letter for letter in letters}
+        found, count = await letters.read(vhost_url, every, 2)
+        assert (len(found), count) == (2, 3), "a look removes nothing"
+    found, _ = await letters.read(vhost_url, every, 100)
+    told = {letter.reason: letter for letter in found}
     own = told.pop("not JSON: of a worker's own words")
     assert (own.queue, own.key, own.jobs, own.body) == (
         "progrock.poll.render.1",
@@ -92,8 +93,8 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     for letter in (own, rejected):
         assert letter.time
         assert begun <= letter.time.timestamp() <= time.time()
-    again, _ = await dead.read(vhost_url, every, 100)
-    assert {letter.id for letter in again} == {letter.id for letter in letters}, "an id stays"
+    again, _ = await letters.read(vhost_url, every, 100)
+    assert {letter.id for letter in again} == {letter.id for letter in found}, "an id stays"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ async def test_a_forged_x_death_is_told_like_any_letter(
 ) -> None:
     await send(channel, "now.nobody.0", due(JOBS[0]), headers={"x-death": forged})
     await waits(channel, DEAD, 1)
-    [letter], _ = await dead.read(vhost_url, every, 100)
+    [letter], _ = await letters.read(vhost_url, every, 100)
     assert (letter.jobs, letter.time) == ([JOBS[0]], None)
 
 
@@ -118,7 +119,7 @@ async def test_a_message_that_was_delivered_too_often_says_so(
         assert message
         await message.reject(requeue=True)
     await waits(channel, DEAD, 1)
-    [letter], _ = await dead.read(vhost_url, every, 100)
+    [letter], _ = await letters.read(vhost_url, every, 100)
     assert "delivery_limit" in letter.reason
     assert letter.queue == "progrock.poll.render.0"
 
@@ -130,7 +131,7 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
     await send(channel, "now.nobody.0", due(JOBS[0]))
     await send(channel, "now.render.9", b"rubbish")
     await waits(channel, DEAD, 3)
-    count, stay = await dead.replay(vhost_url, TOPOLOGY, every)
+    count, stay = await letters.replay(vhost_url, TOPOLOGY, every)
     assert count == 1
     assert len(stay) == 2
     assert any("no backend is named 'nobody'" in sentence for sentence in stay)
@@ -148,28 +149,34 @@ async def test_only_the_chosen_letters_go(channel: AbstractChannel, vhost_url: s
     for n in range(250):  # more than are worked on at once
         await send(channel, "now.render.7", due(str(uuid.uuid4()), turn=n))
     await waits(channel, DEAD, 250)
-    letters, _ = await dead.read(vhost_url, every, 1000)
-    [one, two] = [letter.id for letter in letters[::125]]
-    assert await dead.discard(vhost_url, lambda letter: letter.id == one) == 1
-    assert await dead.replay(vhost_url, TOPOLOGY, lambda letter: letter.id == two) == (1, [])
-    left, count = await dead.read(vhost_url, every, 1000)
+    found, _ = await letters.read(vhost_url, every, 1000)
+    [one, two] = [letter.id for letter in found[::125]]
+    assert await letters.discard(vhost_url, lambda letter: letter.id == one) == 1
+    assert await letters.replay(vhost_url, TOPOLOGY, lambda letter: letter.id == two) == (1, [])
+    left, count = await letters.read(vhost_url, every, 1000)
     assert count == 248
     assert not {one, two} & {letter.id for letter in left}
-    assert await dead.replay(vhost_url, TOPOLOGY, every) == (248, [])
-    assert await dead.read(vhost_url, every, 1000) == ([], 0)
+    assert await letters.replay(vhost_url, TOPOLOGY, every) == (248, [])
+    assert await letters.read(vhost_url, every, 1000) == ([], 0)
 
 
 async def test_without_the_topology_the_reason_is_told(vhost_url: str) -> None:
     with pytest.raises(BrokerUnavailable, match=r"cannot read progrock\.dead"):
-        await dead.read(vhost_url, every, 1)
+        await letters.read(vhost_url, every, 1)
 
 
 async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
     async def command(*args: str) -> tuple[int, str]:
         env = {"DEBUG": "1", "AMQP_URL": vhost_url, "PATH": ""}
         program = await asyncio.create_subprocess_exec(
-            *MANAGE, "deadletters", *args, env=env, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )  # fmt: skip
+            *MANAGE,
+            "deadletters",
+            *args,
+            env=env,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
         text, _ = await program.communicate()
         return program.returncode or 0, text.decode()
 

@@ -8,10 +8,12 @@ import pytest
 from progrock.broker import blocking
 from progrock.broker.connection import vhost_of
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
-from progrock.broker.management import depths, prune, verify
+from progrock.broker.operate.definitions import definitions
+from progrock.broker.operate.management import depths, verify
+from progrock.broker.operate.prune import prune
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import shard_of
-from progrock.broker.topology import Topology, declare, definitions, poll_queue
+from progrock.broker.topology import Topology, declare, poll_queue
 from tests.amqp import (
     QUEUE,
     TOPOLOGY,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from progrock.backends import load
-from progrock.broker.topology import Topology, definitions
+from progrock.broker.operate.definitions import definitions
+from progrock.broker.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from progrock.broker.operate.definitions import definitions
 from progrock.broker.topology import (
     DELAY,
     POLL,
     Topology,
-    definitions,
     describe,
     parse_poll_queue,
     poll_queue,

@@ -1,26 +1,29 @@
-"""`manage.py deadletters`: list, show, replay and discard what could not be handled."""
+"""`manage.py deadletters`: lists, shows, replays and discards the messages in the dead queue."""
 
 import asyncio
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from progrock import conf
-from progrock.backends import ConfigError
-from progrock.broker import dead
-from progrock.broker.dead import Letter
-from progrock.broker.errors import BrokerError
-from progrock.broker.topology import DEAD, Topology
+from progrock.broker.operate import letters
+from progrock.broker.operate.letters import Letter
+from progrock.broker.topology import DEAD
+from progrock.management import base
 
 MOST = 100
 
 
-class Command(BaseCommand):
-    """The operator's hand on the dead queue; letters are named by the id that `list` shows, or by its beginning."""
+class Command(base.Command):
+    """The operator's hand on the dead queue.
+
+    A letter is named by the id that `list` shows, or by the beginning of that id.
+    """
 
     help = f"Lists the messages in {DEAD} with their reasons; shows, replays or discards them."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """One subcommand for each action; without one the letters are listed."""
         parser.set_defaults(do="list", most=MOST)
         actions = parser.add_subparsers(dest="do", metavar="ACTION")
         listing = actions.add_parser(
@@ -39,7 +42,8 @@ class Command(BaseCommand):
             action.add_argument("ids", nargs="*", metavar="ID")
             action.add_argument("--all", action="store_true", help="every letter")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def run(self, **options: Any) -> None:
+        """Do the one action that was asked for."""
         url, do = conf.amqp_url(), options["do"] or "list"
         ids, every = tuple(options.get("ids") or ()), options.get("all", False)
         if do in ("replay", "discard") and bool(ids) == every:
@@ -48,39 +52,30 @@ class Command(BaseCommand):
         def chosen(letter: Letter) -> bool:
             return every or letter.id.startswith(ids)
 
-        try:
-            if do == "list":
-                self._list(*asyncio.run(dead.read(url, lambda _: True, options["most"])))
-            elif do == "show":
-                self._show(asyncio.run(dead.read(url, chosen, MOST))[0])
-            elif do == "replay":
-                topology = Topology(
-                    {name: backend.shards for name, backend in conf.backends().items()}
-                )
-                count, stay = asyncio.run(dead.replay(url, topology, chosen))
-                self.stdout.write("\n".join([*stay, f"replayed {count}"]))
-            else:
-                self.stdout.write(f"discarded {asyncio.run(dead.discard(url, chosen))}")
-        except (BrokerError, ConfigError) as error:
-            raise CommandError(str(error)) from None
+        if do == "list":
+            self._list(*asyncio.run(letters.read(url, lambda _: True, options["most"])))
+        elif do == "show":
+            self._show(asyncio.run(letters.read(url, chosen, MOST))[0])
+        elif do == "replay":
+            count, stay = asyncio.run(letters.replay(url, base.topology(), chosen))
+            self.stdout.write("\n".join([*stay, f"replayed {count}"]))
+        else:
+            self.stdout.write(f"discarded {asyncio.run(letters.discard(url, chosen))}")
 
-    def _list(self, letters: list[Letter], count: int) -> None:
-        self.stdout.write(
-            f"{count} in {DEAD}" + (f", the first {len(letters)}:" if len(letters) < count else "")
-        )
-        for letter in letters:
+    def _list(self, found: list[Letter], count: int) -> None:
+        first = f", the first {len(found)}:" if len(found) < count else ""
+        self.stdout.write(f"{count} in {DEAD}{first}")
+        for letter in found:
             when = f"{letter.time:%Y-%m-%d %H:%M:%S}" if letter.time else "-"
-            jobs = " ".join(job[:8] for job in letter.jobs[:3]) + (
-                " …" if len(letter.jobs) > 3 else ""
-            )
-            self.stdout.write(
-                f"{letter.id}  {when:19}  {letter.queue}  {letter.key}  {jobs or '-'}  {letter.reason[:100]}"
-            )
+            more = " …" if len(letter.jobs) > 3 else ""
+            jobs = " ".join(job_id[:8] for job_id in letter.jobs[:3]) + more or "-"
+            cells = (letter.id, f"{when:19}", letter.queue, letter.key, jobs, letter.reason[:100])
+            self.stdout.write("  ".join(cells))
 
-    def _show(self, letters: list[Letter]) -> None:
-        if not letters:
+    def _show(self, found: list[Letter]) -> None:
+        if not found:
             raise CommandError(f"no such letter in {DEAD}; `manage.py deadletters` lists them")
-        for letter in letters:
+        for letter in found:
             for name, value in (
                 ("id", letter.id),
                 ("reason", letter.reason),

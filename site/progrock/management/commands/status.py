@@ -10,11 +10,11 @@ from django.db.models import Count, Min, Q
 
 from progrock import conf
 from progrock.backends import ConfigError
-from progrock.broker import management
 from progrock.broker.connection import vhost_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import LANES
-from progrock.broker.management import Depth
+from progrock.broker.operate import management
+from progrock.broker.operate.management import Depth
 from progrock.broker.topology import DEAD, poll_queue
 from progrock.models import ACTIVE, Job, State
 

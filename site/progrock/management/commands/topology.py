@@ -1,26 +1,32 @@
-"""`manage.py topology`: print, make, verify and prune what ProgRock needs in RabbitMQ."""
+"""`manage.py topology`: prints, makes, verifies and prunes what ProgRock needs in RabbitMQ."""
 
 import asyncio
 import json
 import os
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from progrock import conf
-from progrock.backends import ConfigError
-from progrock.broker import management, topology
+from progrock.broker import topology
 from progrock.broker.connection import vhost_of
-from progrock.broker.errors import BrokerError
+from progrock.broker.operate import management
+from progrock.broker.operate.definitions import definitions
+from progrock.broker.operate.prune import prune
 from progrock.broker.topology import Topology
+from progrock.management import base
 
 
-class Command(BaseCommand):
+class Command(base.Command):
     """The operator's hand on exchanges, queues and bindings."""
 
-    help = "Prints the topology of the configured backends; with an option: makes it, compares it, tidies it up."
+    help = (
+        "Prints the topology of the configured backends;"
+        " with an option: makes it, compares it, tidies it up."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """What to do; without an option the topology is printed."""
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--declare", action="store_true", help="make what is missing in RabbitMQ")
         what.add_argument(
@@ -32,53 +38,44 @@ class Command(BaseCommand):
         what.add_argument(
             "--definitions",
             action="store_true",
-            help="print RabbitMQ's definitions file, with the users web, worker and operator, whose passwords are read from"
-            " RABBITMQ_WEB_PASSWORD, RABBITMQ_WORKER_PASSWORD and RABBITMQ_OPERATOR_PASSWORD",
+            help="print RabbitMQ's definitions file, with the users web, worker and operator,"
+            " whose passwords are read from RABBITMQ_WEB_PASSWORD, RABBITMQ_WORKER_PASSWORD and"
+            " RABBITMQ_OPERATOR_PASSWORD",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            wanted = Topology({name: backend.shards for name, backend in conf.backends().items()})
-            if options["definitions"]:
-                self.stdout.write(
-                    json.dumps(
-                        topology.definitions(wanted, passwords(), vhost_of(conf.amqp_url())),
-                        indent=2,
-                    )
-                )
-            elif options["declare"]:
-                asyncio.run(topology.declare(conf.amqp_url(), wanted))
-                self.stdout.write(
-                    f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues"
-                )
-            elif options["prune"]:
-                done = asyncio.run(management.prune(conf.amqp_url(), conf.management_url(), wanted))
-                self.stdout.write("\n".join(done) or "nothing is left over")
-            elif options["verify"]:
-                self._verify(wanted)
-            else:
-                self.stdout.write(topology.describe(wanted))
-        except (BrokerError, ConfigError) as error:
-            raise CommandError(str(error)) from None
+    def run(self, **options: Any) -> None:
+        """Do the one thing that was asked for."""
+        url, wanted = conf.amqp_url(), base.topology()
+        if options["definitions"]:
+            found = definitions(wanted, passwords(), vhost_of(url))
+            self.stdout.write(json.dumps(found, indent=2))
+        elif options["declare"]:
+            asyncio.run(topology.declare(url, wanted))
+            self.stdout.write(
+                f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues"
+            )
+        elif options["prune"]:
+            done = asyncio.run(prune(url, conf.management_url(), wanted))
+            self.stdout.write("\n".join(done) or "nothing is left over")
+        elif options["verify"]:
+            self._verify(vhost_of(url), wanted)
+        else:
+            self.stdout.write(topology.describe(wanted))
 
-    def _verify(self, wanted: Topology) -> None:
-        differences = asyncio.run(
-            management.verify(conf.management_url(), vhost_of(conf.amqp_url()), wanted)
-        )
+    def _verify(self, vhost: str, wanted: Topology) -> None:
+        differences = asyncio.run(management.verify(conf.management_url(), vhost, wanted))
         if differences:
             raise CommandError("\n".join(differences), returncode=1)
         self.stdout.write("RabbitMQ has all that is wanted, and nothing is left over")
 
 
 def passwords() -> dict[str, str]:
-    """The users of the definitions file. Raises CommandError where a password is missing."""
-    found = {
-        name: os.environ.get(f"RABBITMQ_{name.upper()}_PASSWORD", "")
-        for name in ("web", "worker", "operator")
+    """The users of the definitions file. Raises CommandError if a password is missing."""
+    variables = {
+        user: f"RABBITMQ_{user.upper()}_PASSWORD" for user in ("web", "worker", "operator")
     }
-    if missing := [
-        f"RABBITMQ_{name.upper()}_PASSWORD" for name, password in found.items() if not password
-    ]:
+    found = {user: os.environ.get(variable, "") for user, variable in variables.items()}
+    if missing := [variables[user] for user, password in found.items() if not password]:
         raise CommandError(
             f"not set: {', '.join(missing)}; wanted a password for each user of the definitions"
         )

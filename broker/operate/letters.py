@@ -1,4 +1,4 @@
-"""Reads, replays and discards what lies in the dead queue: messages that could not be handled, with the reason."""
+"""Reads, replays and discards letters: the messages in the dead queue, which nobody could handle."""
 
 import asyncio
 import hashlib
@@ -17,14 +17,19 @@ from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, decode, last_death, shard_of
 from progrock.broker.topology import DEAD, POLL, Topology, parse_poll_queue
 
-#: Letters that are worked on at once, so that their messages travel together. Fewer than 32: RabbitMQ keeps later acks of
-#: quorum queues back, and forgets them where the channel closes before it has sent them on (7 of 248, on 3.10).
+# How many letters are worked on at once, so that their tasks travel together. It must be below 32,
+# because RabbitMQ batches more acks than that for a quorum queue and loses them if the channel
+# closes first (7 of 248 were lost on 3.10).
 AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A dead message. `id` stays the same while it lies there; `key` is the routing key that it came by."""
+    """A message in the dead queue.
+
+    `id` stays the same while it lies there. `queue` is where it was to go, or came from, and `key`
+    is the routing key that it came by. `jobs` are the ids of its jobs.
+    """
 
     id: str
     reason: str
@@ -37,9 +42,9 @@ class Letter:
 
 
 async def read(url: str, chosen: Callable[[Letter], bool], most: int) -> tuple[list[Letter], int]:
-    """The first `most` of the chosen letters, and how many letters there are. They stay where they are.
+    """Read the chosen letters, at most `most`; returns them and how many letters there are in all.
 
-    RabbitMQ counts such a look as a delivery, so the queue has an endless delivery limit.
+    They stay where they are. Raises BrokerUnavailable.
     """
     async with _dead_queue(url) as queue:
         found: list[Letter] = []
@@ -55,9 +60,10 @@ async def read(url: str, chosen: Callable[[Letter], bool], most: int) -> tuple[l
 async def replay(
     url: str, topology: Topology, chosen: Callable[[Letter], bool]
 ) -> tuple[int, list[str]]:
-    """Send the chosen letters' tasks to the queues that they belong to now, due as they were; returns how many went.
+    """Send the chosen letters' tasks to the queues that they belong to now, due as they were.
 
-    What cannot be read, and what is of a backend that there is no more, stays: a sentence each. Raises BrokerError.
+    Returns how many letters went, and a sentence for each that stays, because it cannot be read or
+    its backend is gone. Raises BrokerError.
     """
     publisher = Publisher(url, "deadletters")
     stay: list[str] = []
@@ -78,7 +84,7 @@ async def replay(
 
 
 async def discard(url: str, chosen: Callable[[Letter], bool]) -> int:
-    """Delete the chosen letters; returns how many there were."""
+    """Delete the chosen letters; returns how many there were. Raises BrokerUnavailable."""
 
     async def delete(letter: Letter, message: AbstractIncomingMessage) -> bool:
         await message.ack()
@@ -88,9 +94,10 @@ async def discard(url: str, chosen: Callable[[Letter], bool]) -> int:
 
 
 async def forward(publisher: Publisher, topology: Topology, key: str, body: bytes) -> int:
-    """Send the tasks of a message that came by `<lane>.<backend>.<shard>` to the queues that they belong to now.
+    """Send the tasks of a message to the queues that they belong to now.
 
-    Returns how many. Raises BrokenMessage or PublishFailed.
+    `key` is the routing key that the message came by, `<lane>.<backend>.<shard>`, and `body` its
+    body. Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
     """
     backend = (parse_poll_queue(f"{POLL}.{key.partition('.')[2]}") or ("",))[0]
     if not (shards := topology.backends.get(backend)):
@@ -109,7 +116,7 @@ async def _each(
     chosen: Callable[[Letter], bool],
     work: Callable[[Letter, AbstractIncomingMessage], Awaitable[bool]],
 ) -> int:
-    """Work on the chosen ones of the letters that are there now; returns how many were worked on with success."""
+    """Do `work` for the chosen ones of the letters that are there now; returns how often it did."""
     done = 0
     async with _dead_queue(url) as queue:
         some: list[Awaitable[bool]] = []
@@ -121,13 +128,13 @@ async def _each(
                 done += sum(await asyncio.gather(*some))
                 some.clear()
         done += sum(await asyncio.gather(*some))
-        await queue.get(fail=False)  # answered when the acks before it are done
+        await queue.get(fail=False)  # is answered only after RabbitMQ has done the acks before it
     return done
 
 
 @asynccontextmanager
 async def _dead_queue(url: str) -> AsyncIterator[AbstractQueue]:
-    """The queue on a connection of its own: what was not acked goes back when that closes."""
+    """The dead queue on a connection of its own; letters that were not acked go back at its end."""
     connection = await connect(url, "deadletters")
     try:
         async with translated(f"cannot read {DEAD}"):
@@ -142,8 +149,8 @@ async def _letters(
 ) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
     """How many letters there are now, and each of them with its message.
 
-    The count is that of the first fetch, which is answered after what the last look gave back is in the queue again (with
-    a slow disk that takes a while). The number in the answer to a declaration waits for nothing.
+    The count is from basic.get, because that is answered only after the letters of an earlier look
+    are back in the queue. A declaration is answered at once and may say 0.
     """
     first = await queue.get(fail=False)
     others = (first.message_count or 0) if first else 0
@@ -162,7 +169,7 @@ async def _letters(
 
 
 def _letter(message: AbstractIncomingMessage) -> Letter:
-    """Told by our own headers where a worker sent it here, else by RabbitMQ's."""
+    """Read a letter from our own headers if a worker sent it here, else from RabbitMQ's."""
     headers: dict[str, Any] = dict(message.headers)
     death = last_death(headers)
     key = str(headers.get("key") or message.routing_key or "")
@@ -175,10 +182,9 @@ def _letter(message: AbstractIncomingMessage) -> Letter:
     except BrokenMessage as error:
         jobs, reason = [], reason or str(error)
     _, backend, shard = f"{key}..".split(".")[:3]
+    content = f"{message.message_id} {key} {reason}".encode() + message.body
     return Letter(
-        id=hashlib.sha256(
-            f"{message.message_id} {key} {reason}".encode() + message.body
-        ).hexdigest()[:10],
+        id=hashlib.sha256(content).hexdigest()[:10],
         reason=str(reason or f"no queue for {key}"),
         queue=str(queue or f"{POLL}.{backend}.{shard}"),
         key=key,

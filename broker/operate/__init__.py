@@ -1,0 +1,1 @@
+"""The operators' wing: only the commands of `manage.py` import it, never the core."""

@@ -1,0 +1,79 @@
+"""Removes from RabbitMQ what no backend uses any more, after moving the tasks that still lie there."""
+
+import asyncio
+
+from aio_pika.abc import AbstractChannel, AbstractQueue
+
+from progrock.broker.connection import connect, shut, translated, vhost_of
+from progrock.broker.errors import BrokenMessage
+from progrock.broker.operate.letters import forward
+from progrock.broker.operate.management import arrow, differences
+from progrock.broker.publisher import Publisher
+from progrock.broker.topology import DEAD, Topology
+
+# RabbitMQ says "no consumers" as well if the queue's leader does not answer within 250 ms. So we
+# ask three times before we believe it.
+_LOOKS, _PAUSE = 3, 0.5
+
+
+async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
+    """Drain and remove what is left over; returns what was done, a sentence each.
+
+    Tasks go to the shard that their job belongs to now, or to the dead queue if their backend is
+    gone. A queue that somebody still consumes stays. Raises BrokerUnavailable or PublishFailed.
+    """
+    found = await differences(management_url, vhost_of(url), topology)
+    publisher = Publisher(url, "topology")
+    connection = await connect(url, "topology prune")
+    done = []
+    try:
+        async with translated("cannot remove what is left over"):
+            channel = await connection.channel()
+            for each in found.bindings:
+                queue = await channel.get_queue(each.queue, ensure=False)
+                await queue.unbind(each.exchange, each.key)
+                done.append(f"{arrow(each)}: removed")
+            done += [await _remove(channel, name, publisher, topology) for name in found.queues]
+            for name in found.exchanges:
+                await channel.exchange_delete(name)
+                done.append(f"exchange {name}: removed")
+    finally:
+        await publisher.close()
+        await shut(connection)
+    return done
+
+
+async def _remove(
+    channel: AbstractChannel, name: str, publisher: Publisher, topology: Topology
+) -> str:
+    for _ in range(_LOOKS):
+        queue = await channel.get_queue(name)
+        if consumers := queue.declaration_result.consumer_count:
+            return (
+                f"queue {name}: kept, as it has {consumers} consumers;"
+                " stop the workers that use it first"
+            )
+        await asyncio.sleep(_PAUSE)
+    moved, dead = await _drain(queue, name, publisher, topology)
+    # Quorum queues cannot be deleted on the condition that they are unused or empty.
+    await queue.delete(if_unused=False, if_empty=False)
+    return (
+        f"queue {name}: removed; {moved} tasks moved to the queue they belong to now,"
+        f" {dead} messages to {DEAD}"
+    )
+
+
+async def _drain(
+    queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology
+) -> tuple[int, int]:
+    """Empty a queue; returns how many tasks were moved, and how many messages went to the dead."""
+    moved = dead = 0
+    while message := await queue.get(fail=False):
+        key = message.routing_key or ""
+        try:
+            moved += await forward(publisher, topology, key, message.body)
+        except BrokenMessage as error:
+            await publisher.dead_letter(message.body, str(error), {"queue": name, "key": key})
+            dead += 1
+        await message.ack()
+    return moved, dead

@@ -1,0 +1,32 @@
+"""What the commands share: the topology of the configured backends, and errors told in one line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from progrock import conf
+from progrock.backends import ConfigError, Options
+from progrock.broker.errors import BrokerError
+from progrock.broker.topology import Topology
+
+
+class Command(BaseCommand):
+    """A command that talks to RabbitMQ; a subclass implements `run`."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Call `run`. An error of RabbitMQ or of the configuration becomes a CommandError."""
+        try:
+            self.run(**options)
+        except (BrokerError, ConfigError) as error:
+            raise CommandError(str(error)) from None
+
+    def run(self, **options: Any) -> None:
+        """Do the work. May raise BrokerError, ConfigError and CommandError."""
+        raise NotImplementedError
+
+
+def topology(backends: Mapping[str, Options] | None = None) -> Topology:
+    """What these backends need in RabbitMQ; by default the configured ones. Raises ConfigError."""
+    backends = conf.backends() if backends is None else backends
+    return Topology({name: options.shards for name, options in backends.items()})
