@@ -174,6 +174,8 @@ async def poll(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
 
 
 async def up(layer: ChannelLayer) -> ChannelLayer:
-    """Wait until a layer is connected, because a push waits for that only a second."""
-    await asyncio.wait_for(asyncio.shield(layer.carehare_connection), PATIENCE)
+    """Wait until a layer is connected: a single push waits for that only a second."""
+    async with asyncio.timeout(PATIENCE):
+        while not await layer.group_send("up", {"type": "x"}):
+            await asyncio.sleep(0.01)
     return layer

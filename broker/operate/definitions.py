@@ -1,4 +1,4 @@
-"""Decides who may do what in RabbitMQ, and writes its definitions file: the topology and the users."""
+"""Decides who may do what in RabbitMQ, and writes its definitions file."""
 
 import base64
 import hashlib

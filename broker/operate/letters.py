@@ -1,4 +1,4 @@
-"""Reads, replays and discards letters: the messages in the dead queue, which nobody could handle."""
+"""Reads, replays and discards letters: messages that nobody could handle, in the dead queue."""
 
 import asyncio
 import hashlib

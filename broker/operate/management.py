@@ -1,4 +1,4 @@
-"""Talks to RabbitMQ's management API: what exists, what differs from the topology, how much waits."""
+"""Talks to RabbitMQ's management API: what exists, what differs, how much waits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

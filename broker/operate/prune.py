@@ -1,4 +1,4 @@
-"""Removes from RabbitMQ what no backend uses any more, after moving the tasks that still lie there."""
+"""Removes from RabbitMQ what no backend uses any more, after moving its tasks to others."""
 
 import asyncio
 

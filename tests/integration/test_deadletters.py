@@ -127,7 +127,7 @@ async def test_a_message_that_was_delivered_too_often_says_so(
 async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what_cannot_be_read(
     channel: AbstractChannel, vhost_url: str
 ) -> None:
-    await send(channel, "now.render.7", due(*JOBS))  # of a time with more shards
+    await send(channel, "now.render.7", due(*JOBS))  # from a time when there were more shards
     await send(channel, "now.nobody.0", due(JOBS[0]))
     await send(channel, "now.render.9", b"rubbish")
     await waits(channel, DEAD, 3)
@@ -146,7 +146,7 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
 
 
 async def test_only_the_chosen_letters_go(channel: AbstractChannel, vhost_url: str) -> None:
-    for n in range(250):  # more than are worked on at once
+    for n in range(250):  # more letters than are worked on at once
         await send(channel, "now.render.7", due(str(uuid.uuid4()), turn=n))
     await waits(channel, DEAD, 250)
     found, _ = await letters.read(vhost_url, every, 1000)

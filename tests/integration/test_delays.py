@@ -72,7 +72,7 @@ async def test_any_delay_is_never_early_and_nobody_waits_behind_a_longer_one(
 
 
 async def test_a_message_waits_as_long_as_its_lane_says_whatever_else_waits(vhost_url: str) -> None:
-    """Long ones first: with one queue for all, everybody would wait for the longest."""
+    """Long delays go first: in one queue for all, everybody would wait for the longest."""
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         await publisher.publish("render", 0, tasks(due=time.time() + HOUR), delay=HOUR)
         dues: dict[str, float] = {}
@@ -138,7 +138,7 @@ async def test_a_missing_lane_is_a_failed_publish_and_says_so(
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/progrock.delay.04-1s")
         with pytest.raises(PublishFailed, match=r"progrock\.delay has no queue for 1s\.render\.0"):
             await publisher.publish("render", 0, tasks(), delay=1.0)
-        await publisher.publish("render", 0, tasks(), delay=0.5)  # the others live on
+        await publisher.publish("render", 0, tasks(), delay=0.5)  # the other lanes live on
         with pytest.raises(PublishFailed, match=r"no queue for 1s\.render\.0"):
             await asyncio.to_thread(
                 blocking.publish_tasks, vhost_url, "render", 0, tasks(), delay=1.0
@@ -200,7 +200,7 @@ async def test_a_broken_body_goes_to_the_dead_queue_with_its_reason_and_the_rest
 
 async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        never = tasks(due=1e12)  # after the last year that a date knows
+        never = tasks(due=1e12)  # later than any date can say
         calls = [
             publisher.publish("render", 0, some, delay=0) for some in (tasks(), never, tasks())
         ]
@@ -291,9 +291,8 @@ async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
         parameters.socket_timeout = parameters.stack_timeout = PATIENCE
         return connection(parameters)
 
-    monkeypatch.setattr(
-        blocking.pika, "BlockingConnection", patient
-    )  # it is the confirm that does not come
+    # The connection is patient, so that it is the confirm that does not come.
+    monkeypatch.setattr(blocking.pika, "BlockingConnection", patient)
     monkeypatch.setattr(blocking, "TIMEOUT", 1.0)
     about = (line.url, [("render", 0, tasks(), 0.0)], [("feed", {"type": "x"})])
     with pytest.raises(BrokerUnavailable, match="no answer in time"):

@@ -130,7 +130,7 @@ async def test_a_push_lost_between_two_connections_of_the_layer_shows_at_once(hu
     socket = await Seen(hub, "user:1").opened()
     await hub.join(socket.member)
     job = await database_sync_to_async(make)("user:1")
-    hub.layer._carehare_connection.result().abort()
+    hub.layer.reconnect()
     assert (await socket.next())["job"] == job
 
 

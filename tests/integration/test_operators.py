@@ -110,7 +110,7 @@ async def test_the_management_api_says_what_is_wrong(rabbitmq: Broker) -> None:
 async def test_web_and_worker_work_with_the_rights_of_the_definitions(
     rabbitmq: Broker, vhost_url: str, new_layer: NewLayer
 ) -> None:
-    """The generated file itself, imported: everything works, and nothing more is allowed."""
+    """With the generated file imported, everything works, and nothing more is allowed."""
     vhost = vhost_of(vhost_url)
     made = definitions(TOPOLOGY, {"web": "w p:/@", "worker": "b"}, vhost=vhost)
     names = {user: f"{user}-{vhost}" for user in ("web", "worker")}

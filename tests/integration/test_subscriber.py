@@ -107,9 +107,8 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
         [first] = await take(subscriber)
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         begun = int(time.time())
-        await publisher.publish(
-            "render", 0, tasks(due=time.time() + 50), delay=0
-        )  # on a long way: not due yet
+        # This one passes through on a long way and is not due yet.
+        await publisher.publish("render", 0, tasks(due=time.time() + 50), delay=0)
         [second] = await take(subscriber)
         mark = subscriber.watermark(QUEUE)
         assert mark is not None
@@ -160,7 +159,7 @@ async def test_channels_that_rabbitmq_closes_are_opened_again(
 async def test_a_missing_queue_does_not_stop_the_others(
     rabbitmq: Broker, vhost_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the user may not declare anything, it waits until somebody does."""
+    """A worker that may not declare anything waits until somebody does."""
     report = poll_queue("report", 0)
     async with running(vhost_url, [QUEUE, report]) as (publisher, subscriber):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
@@ -287,9 +286,8 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
         [delivery] = await take(subscriber)
         await delivery.ack()
         assert not subscriber.consumes(slow)
-        await until(
-            lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE
-        )  # its lost tasks can be swept
+        # The silence is proof, so that lost tasks of this queue can be swept.
+        await until(lambda: (subscriber.idle(QUEUE) or 0) > subscriber_module.SILENCE)
         assert subscriber.idle(slow) is None
         subscriber.restart("once more")
         await until(lambda: not subscriber.connected)
