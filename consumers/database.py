@@ -14,7 +14,8 @@ from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError, ProgrammingError, close_old_connections
 
 from progrock import ledger
-from progrock.ledger import Update, Won
+from progrock.ledger import Committed, Row
+from progrock.lifecycle import Decision
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,11 @@ class WorkerDatabase:
         answer, _ = await self._wait_for(partial(function, *args, **kwargs))
         return answer
 
-    async def commit(self, updates: Sequence[Update], now: float) -> dict[str, Won]:
+    async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
         """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote."""
-        won, repeated = await self._wait_for(partial(ledger.commit, updates, now))
+        won, repeated = await self._wait_for(partial(ledger.commit, decided, now))
         if repeated:
-            won |= await self(ledger.committed, updates, now)
+            won += await self(ledger.committed, decided, now)
         return won
 
     async def _wait_for(self, call: Callable[[], T]) -> tuple[T, bool]:

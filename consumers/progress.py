@@ -142,7 +142,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         if created:
             self.hub.later(self.hub.publish(row), self.hub.show(row))
         else:
-            self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
+            self.member.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
 
     async def _cancel(self, message: dict[str, Any]) -> None:
         assert self.member is not None
@@ -152,7 +152,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                 self.hub.show(row), *([self.hub.publish(row)] if row.state == State.RUNNING else [])
             )
         else:
-            self.member.outbox.offer(row.id, wire.encode(wire.update_frame(row)))
+            self.member.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
 
     async def _refuse(self, close: int, code: str, sentence: str) -> None:
         """Accept, tell, and close: a script sees nothing of a refused handshake but 1006."""

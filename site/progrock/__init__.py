@@ -1,4 +1,4 @@
-"""The Django app: the ledger of jobs, the backends, the poll policy, the Python API and the pages.
+"""ProgRock: the ledger of jobs, their backends, the Python API and the pages, as one Django app.
 
 The API in one import: `progrock.start`, `progrock.cancel`, `progrock.astart`, `progrock.acancel`,
 `progrock.job_changed`, `progrock.job_finished`, `progrock.Refused`.

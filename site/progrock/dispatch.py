@@ -8,7 +8,7 @@ code, `send` for a worker and its sweeper. A web process keeps what cannot be se
 import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from progrock import wire
 from progrock.audiences import feed_of
@@ -16,23 +16,13 @@ from progrock.backends import Options
 from progrock.broker import blocking
 from progrock.broker.lanes import Lane, lane_for, spread_of
 from progrock.broker.tasks import Task, shard_of
-from progrock.ledger import Row
+from progrock.ledger import Committed, Row
 from progrock.models import State
 
 if TYPE_CHECKING:  # synchronous code need not load the asynchronous driver
     from progrock.broker.publisher import Publisher
 
-
-class Committed(NamedTuple):
-    """A change of a job that stands in the ledger.
-
-    `row` is the job after it. `delay` is how many seconds later the next poll task is due; None where
-    no task follows. `visible` says whether browsers see a difference.
-    """
-
-    row: Row
-    delay: float | None
-    visible: bool
+T = TypeVar("T")
 
 
 class Message(NamedTuple):
@@ -62,14 +52,14 @@ def asked(row: Row) -> Committed:
     return Committed(row, 0.0 if due_now else None, True)
 
 
-def after(committed: Iterable[Committed], backends: Mapping[str, Options]) -> Outbound:
+def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Outbound:
     """What follows these changes. A job of a backend that is not configured gets no task."""
     return Outbound(
         _messages(committed, backends), feeds(each.row for each in committed if each.visible)
     )
 
 
-def _messages(committed: Iterable[Committed], backends: Mapping[str, Options]) -> list[Message]:
+def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -> list[Message]:
     """One message for all tasks of a shard that go into one lane; regular polls travel by themselves."""
     delays: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row, delay, _ in committed:
@@ -137,14 +127,15 @@ def _event(changes: Sequence[wire.Change]) -> dict[str, Any]:
     return {"type": "job.changed", "changes": changes}
 
 
-async def to_the_end(work: Sequence[Coroutine[Any, Any, Any]]) -> None:
+async def to_the_end(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run it all concurrently, each part to its end, and then raise what failed.
 
     So a publish that fails does not break off a start. Several failures are raised as a group.
+    Returns the results in order.
     """
     if len(work) == 1:
-        await work[0]
-        return
+        return [await work[0]]
     done = await asyncio.gather(*work, return_exceptions=True)
     if failed := [each for each in done if isinstance(each, BaseException)]:
         raise failed[0] if len(failed) == 1 else BaseExceptionGroup("several parts failed", failed)
+    return cast(list[T], done)

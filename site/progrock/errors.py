@@ -4,7 +4,7 @@
 class Refused(Exception):
     """Raised when a request cannot be granted.
 
-    `code` is for programs (docs: "The wire" lists the codes), `message` is a sentence for people.
+    `code` is for programs (docs/wire.md lists them), `message` is a sentence for people.
     """
 
     def __init__(self, code: str, message: str) -> None:

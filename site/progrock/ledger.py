@@ -1,50 +1,58 @@
-"""The ledger: every read and write of jobs in batches, fenced by the job's turn, in SQL for SQLite and PostgreSQL.
+"""The ledger: every read and write of jobs, in batches, fenced by the job's turn.
 
-All functions are synchronous and do one statement or two; asynchronous callers run them in one thread of the process.
-Rows travel into a statement as one JSON parameter, whatever their number.
+All functions are synchronous and run one statement or two. Asynchronous callers run them in one
+thread of the process. `progrock.sql` has what the two databases spell differently.
 """
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-import orjson
-from django.db import connection, transaction
+from django.db import transaction
 
+from progrock import lifecycle, sql
+from progrock.lifecycle import Decision
 from progrock.models import ACTIVE
 
-#: A result above this many characters stays out of frames; `GET /jobs/<id>` has it.
+#: A result above so many bytes of compact JSON stays out of frames; `GET /jobs/<id>` gives it.
 LARGE_RESULT = 16_384
 
 _TABLE = "progrock_job"
-_ACTIVE = "state IN ('queued', 'starting', 'running')"
-#: The sweep's index holds `due_at` in slots of so many seconds, so that most steps leave the index alone. A slot may be
-#: too low, never too high: a sweep then reads a little too much, and compares `due_at` itself. Below the least grace.
+_ACTIVE = f"state IN ({', '.join(repr(state) for state in ACTIVE)})"
+#: The index of the sweep holds `due_at` rounded down to so many seconds (`due_slot`), so that most
+#: steps do not touch it. A sweep finds candidates by it and then compares `due_at`. It must be
+#: shorter than the least grace.
 _SLOT = 5
 
 
 @dataclass(slots=True)
 class Row:
-    """A job as the ledger holds it: `params` as JSON, times in seconds since the epoch, `created` and `ended` as the database's text."""
+    """A job as the ledger holds it.
+
+    `params` is JSON text. Times are in seconds since the epoch, but `created` and `ended`, which are
+    the database's text. `result` is None where it was not asked for; `result_size` says in bytes of
+    compact JSON how large it is, and is None where there is none.
+    """
 
     id: str
-    params: str
-    cancel_requested: bool
-    has_result: bool
-    result: object
     audience: str
     backend: str
+    params: str
     request: str | None
     handle: str
     state: str
     progress: float | None
     message: str
+    result: Any
+    result_size: int | None
     error: str
     version: int
     turn: int
     due_at: float
+    cancel_requested: bool
     attempts: int
     crashes: int
     sweeps: int
@@ -58,151 +66,225 @@ class Row:
         return self.state in ACTIVE
 
 
-class Update(NamedTuple):
-    """What one step wants to write; it wins only where the job is active and still at `turn`.
+class Committed(NamedTuple):
+    """A change of a job that stands in the ledger.
 
-    What a browser could see, all that stands after `visible`, is written only where that is true.
+    `row` is the job after it. `delay` is how many seconds later the next poll task is due; None where
+    no task follows. `visible` says whether browsers see a difference.
     """
 
-    id: str
-    turn: int
-    attempts: int
-    crashes: int
-    cancel_seen: bool
-    due_at: float
+    row: Row
+    delay: float | None
     visible: bool
-    state: str
-    handle: str
-    progress: float | None
-    message: str
-    error: str
-    result: object
 
 
-class Won(NamedTuple):
-    """What a committed step left in the row."""
-
-    turn: int
-    version: int
-    due_at: float
-    cancel_requested: bool
-    ended: str | None
+# Reading
 
 
-def load(ids: Iterable[str], *, results: bool = False, large: bool = False) -> dict[str, Row]:
-    """The jobs of these ids, by id; unknown ids are absent. Results only where asked for, and the large ones only with `large`."""
-    result = "result" if large else _small() if results else "NULL"
-    return _select(result, f"WHERE {_listed()}", [[key] for key in _keys(ids)], ("n_id",))
+def load(job_ids: Iterable[str], *, results: bool = False, large: bool = False) -> dict[str, Row]:
+    """The jobs of these ids, by id; unknown ids are absent.
+
+    `results` reads their results as well, but for large ones; `large` reads those, too.
+    """
+    result = "result" if large else _small_result() if results else "NULL"
+    rows = [[key] for key in sql.keys(job_ids)]
+    return _select(result, f"WHERE {sql.is_listed()}", rows, ("n_id",))
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
-    """All active jobs of the audiences and their latest `ended` ones, newest first; large results left out."""
+    """All active jobs of the audiences and their latest `ended` ones, newest first.
+
+    Large results are left out.
+    """
     mine = "audience IN (SELECT n_audience FROM v) AND"
+    latest = (
+        f"SELECT id FROM {_TABLE} WHERE {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}"
+    )
     rows = _select(
-        _small(),
-        f"WHERE {mine} ({_ACTIVE} OR id IN (SELECT id FROM {_TABLE} WHERE {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}))"
-        " ORDER BY created_at DESC",
-        [[a] for a in audiences],
+        _small_result(),
+        f"WHERE {mine} ({_ACTIVE} OR id IN ({latest})) ORDER BY created_at DESC",
+        [[each] for each in audiences],
         ("n_audience",),
     )
     return list(rows.values())
 
 
-def commit(updates: Sequence[Update], now: float) -> dict[str, Won]:
-    """Write one step of each job; returns the winners by id, the others lost their turn.
+def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[str, int]]:
+    """Audience and version, by id, of the audiences' jobs that changed in the last `seconds`.
 
-    The cancel flag is never written. Where it came up since the row was read (`cancel_seen` is false), the next step is due now.
+    The database's clock decides.
     """
-    seen, hidden = [u for u in updates if u.visible], [u for u in updates if not u.visible]
-    with (
-        transaction.atomic() if seen and hidden else nullcontext()
-    ):  # one statement is a transaction by itself
-        return _step(hidden, now, visible=False) | _step(seen, now, visible=True)
+    found = sql.execute(
+        f"SELECT CAST(id AS text), audience, version FROM {_TABLE}, v"
+        f" WHERE audience = n_audience AND changed_at >= {sql.ago(seconds)}",
+        [[each] for each in audiences],
+        ("n_audience",),
+    )
+    return {sql.job_id(key): (audience, version) for key, audience, version in found}
 
 
-def _step(updates: Sequence[Update], now: float, *, visible: bool) -> dict[str, Won]:
-    if not updates:
-        return {}
-    dues = {
-        due: (_text(due), _slot(due)) for due in {u.due_at for u in updates}
-    }  # a batch's steps mostly share theirs
-    some = dict(zip(_keys(u.id for u in updates), updates, strict=True))
-    rows = [
-        [
-            key,
-            *u[1:5],
-            *(dues[u.due_at] if u.state in ACTIVE else (dues[u.due_at][0], None)),
-            *(u[7:] if visible else ()),
-        ]
-        for key, u in some.items()
+def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
+    """Whether a job of these audiences and backends waits for a worker since over `grace` seconds."""
+    before = datetime.now(UTC).timestamp() - grace
+    found = sql.execute(
+        f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)}
+        AND due_at < {sql.time_literal(before)} AND state IN ('queued', 'running')
+        AND audience IN (SELECT n_audience FROM v)
+        AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
+        [[each] for each in audiences],
+        ("n_audience",),
+        backends,
+    )
+    return bool(found)
+
+
+# A step of jobs
+
+
+def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+    """Write one step of each job, and give the rows of those that won, changed in place.
+
+    A step wins where its job is active and still at the row's turn; the other rows stay as they
+    were. The cancel flag is never written. If it was set since the row was read, the next step is
+    due now.
+    """
+    visible: list[tuple[Row, Decision]] = []
+    hidden: list[tuple[Row, Decision]] = []
+    for step in decided:
+        (visible if lifecycle.is_visible(*step) else hidden).append(step)
+    # one statement is a transaction by itself
+    with transaction.atomic() if visible and hidden else nullcontext():
+        written = _write(hidden, now, visible=False)
+        shown = _write(visible, now, visible=True)
+    # only now: what a failed transaction wrote must not show in the rows
+    return [_advance(*each, now, visible=False) for each in written] + [
+        _advance(*each, now, visible=True) for each in shown
     ]
+
+
+#: What the database gives back of a step: version, cancel_requested, ended_at as text.
+_Answer = tuple[int, bool, str | None]
+
+
+def _write(
+    steps: Sequence[tuple[Row, Decision]], now: float, *, visible: bool
+) -> list[tuple[Row, Decision, _Answer]]:
+    """The steps that won. What a browser could see is written only with `visible`."""
+    if not steps:
+        return []
     names = ["n_id", "n_turn", "n_attempts", "n_crashes", "n_seen", "n_due", "n_slot"]
     news = ""
     if visible:
-        names += ["n_state", "n_handle", "n_progress", "n_message", "n_error", "n_result"]
-        news = f""", state = n_state, handle = n_handle, progress = n_progress, message = n_message, error = n_error,
-        result = n_result, version = version + 1, changed_at = {_now()},
-        ended_at = CASE WHEN n_slot IS NULL THEN {_now()} END"""
-    found = _execute(
-        f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes, sweeps = 0,
-        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END,
-        due_slot = CASE WHEN cancel_requested AND NOT n_seen AND n_slot IS NOT NULL THEN %s ELSE n_slot END{news}
-        FROM v WHERE {_listed() + " AND" if _postgresql() else ""} id = n_id AND turn = n_turn AND {_ACTIVE}
+        names += ["n_state", "n_handle", "n_progress", "n_message", "n_error"]
+        names += ["n_result", "n_result_size"]
+        news = f""", state = n_state, handle = n_handle, progress = n_progress,
+        message = n_message, error = n_error, result = n_result, result_size = n_result_size,
+        version = version + 1, changed_at = {sql.now()},
+        ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
+    dues: dict[float | None, tuple[str, int | None]] = {}  # a batch's steps mostly share theirs
+    values: list[list[object]] = []
+    by_key: dict[str, tuple[Row, Decision]] = {}
+    for key, step in zip(sql.keys(row.id for row, _ in steps), steps, strict=True):
+        row, decision = step
+        by_key[key] = step
+        if (due := dues.get(decision.delay)) is None:
+            at = now + (decision.delay or 0.0)
+            ends = decision.delay is None
+            due = dues[decision.delay] = (sql.time_text(at), None if ends else _slot(at))
+        seen = lifecycle.knows_of_cancel(row, decision)
+        value: list[object] = [key, row.turn, decision.attempts, decision.crashes, seen, *due]
+        if visible:
+            value += [decision.state, decision.handle, decision.progress, decision.message]
+            value += [decision.error, *decision.result]
+        values.append(value)
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes,
+        sweeps = 0, due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END,
+        due_slot = CASE WHEN cancel_requested AND NOT n_seen AND n_slot IS NOT NULL
+        THEN %s ELSE n_slot END{news} FROM v
+        WHERE {sql.is_listed() + " AND" if sql.is_postgresql() else ""}
+        id = n_id AND turn = n_turn AND {_ACTIVE}
         RETURNING CAST(id AS text), version, cancel_requested, CAST(ended_at AS text)""",
-        rows,
+        values,
         names,
-        [_text(now), _slot(now)],
+        [sql.time_text(now), _slot(now)],
     )
-    won: dict[str, Won] = {}
-    for job, version, cancel, ended in found:
-        u = some[job]
-        won[u.id] = Won(
-            u.turn + 1,
-            version,
-            now if cancel and not u.cancel_seen else u.due_at,
-            bool(cancel),
-            ended,
-        )
-    return won
+    return [(*by_key[key], (version, bool(cancel), ended)) for key, version, cancel, ended in found]
 
 
-def committed(updates: Sequence[Update], now: float) -> dict[str, Won]:
-    """Those of `commit`'s updates that stand in the ledger as they were to be written: it was done, and only its answer was lost."""
-    found: dict[str, Won] = {}
-    rows = load(u.id for u in updates)
-    for u in updates:
-        row = rows.get(u.id)
-        if row is None or (row.turn, row.state) != (u.turn + 1, u.state):
+def _advance(
+    row: Row, decision: Decision, answer: _Answer, now: float, *, visible: bool
+) -> Committed:
+    """Make the row what the ledger holds after its step."""
+    knew = lifecycle.knows_of_cancel(row, decision)
+    row.version, row.cancel_requested, row.ended = answer
+    row.turn += 1
+    row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0
+    delay = decision.delay
+    if row.cancel_requested and not knew:
+        row.due_at, delay = now, None if delay is None else 0.0
+    else:
+        row.due_at = now + (delay or 0.0)
+    if visible:
+        row.state, row.handle, row.progress = decision.state, decision.handle, decision.progress
+        row.message, row.error = decision.message, decision.error
+        row.result, row.result_size = decision.result
+    return Committed(row, None if decision.opens_intent else delay, visible)
+
+
+def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+    """After a lost answer of `commit`: which of its steps stand in the ledger."""
+    found: list[Committed] = []
+    rows = load(row.id for row, _ in decided)
+    for row, decision in decided:
+        there = rows.get(row.id)
+        if there is None or (there.turn, there.state) != (row.turn + 1, decision.state):
             continue
-        if any(abs(row.due_at - due) < 2e-6 for due in (u.due_at, now)):
-            found[u.id] = Won(row.turn, row.version, row.due_at, row.cancel_requested, row.ended)
+        due_at = there.due_at
+        if any(abs(due_at - due) < 2e-6 for due in (now + (decision.delay or 0.0), now)):
+            visible = lifecycle.is_visible(row, decision)
+            answer = (there.version, there.cancel_requested, there.ended)
+            found.append(_advance(row, decision, answer, now, visible=visible))
+            row.due_at = due_at
     return found
 
 
-def count_crash(job: str, turn: int) -> int | None:
-    """Commit `crashes + 1` for one job before a call that may kill the worker; None where the turn is gone."""
-    found = _execute(
-        f"UPDATE {_TABLE} SET crashes = crashes + 1 FROM v WHERE id = n_id AND turn = n_turn AND {_ACTIVE} RETURNING crashes",
-        [[*_keys([job]), turn]],
+def count_crash(job_id: str, turn: int) -> int | None:
+    """Commit `crashes + 1` for one job before a call that may kill the worker.
+
+    Returns the new count, or None where the turn is gone.
+    """
+    found = sql.execute(
+        f"UPDATE {_TABLE} SET crashes = crashes + 1 FROM v"
+        f" WHERE id = n_id AND turn = n_turn AND {_ACTIVE} RETURNING crashes",
+        [[*sql.keys([job_id]), turn]],
         ("n_id", "n_turn"),
     )
     return found[0][0] if found else None
 
 
-def request_cancel(job: str, now: float) -> Row | None:
-    """Ask for a cancellation: at once where the job only waits in line, else the next step does it. None: nothing to cancel."""
-    found = _execute(
-        f"""UPDATE {_TABLE} SET cancel_requested = TRUE, version = version + 1, changed_at = {_now()},
+def request_cancel(job_id: str, now: float) -> Row | None:
+    """Ask for a cancellation. Returns the job after it, or None where there is nothing to cancel.
+
+    A queued job ends now. A running one is made due now, and its next step cancels it. A starting
+    one is only flagged.
+    """
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET cancel_requested = TRUE, version = version + 1,
+        changed_at = {sql.now()},
         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
         turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
-        ended_at = CASE WHEN state = 'queued' THEN {_now()} END,
+        ended_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
         due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
         due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
         FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
-        [[*_keys([job]), _text(now), _slot(now)]],
+        [[*sql.keys([job_id]), sql.time_text(now), _slot(now)]],
         ("n_id", "n_now", "n_slot"),
     )
-    return load([job])[job] if found else None
+    return load([job_id])[job_id] if found else None
+
+
+# What the sweeper does
 
 
 def sweep(
@@ -215,202 +297,122 @@ def sweep(
     now: float,
     most: int = 1000,
 ) -> list[tuple[str, int]]:
-    """Claim the jobs of one queue that were due more than a grace before `before`; returns (id, turn) of each one claimed.
+    """Claim the jobs of one queue that were due more than a grace (seconds) before `before`.
 
-    The grace doubles with each sweep in vain, up to 64 times. A claim moves `due_at` to now, so of two sweepers one gets it.
+    Returns (id, turn) of each one claimed. The grace doubles with each sweep in vain, up to 64 times.
+    A claim moves `due_at` to now, so of two sweepers one gets the job.
     """
     cutoffs = " OR ".join(
-        f"(sweeps {'=' if n < 6 else '>='} {n} AND due_at < {_when(before - grace * 2**n)})"
+        f"(sweeps {'=' if n < 6 else '>='} {n}"
+        f" AND due_at < {sql.time_literal(before - grace * 2**n)})"
         for n in range(7)
     )
-    found = _execute(
-        f"""UPDATE {_TABLE} SET due_at = n_now, due_slot = n_slot, sweeps = sweeps + 1 FROM v WHERE id IN (
-            SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before - grace)} AND {_ACTIVE} AND backend = %s
-            AND bucket %% %s = %s AND ({cutoffs}) ORDER BY due_at LIMIT {most}
-        ) AND {_ACTIVE} AND due_at < {_when(before - grace)} RETURNING CAST(id AS text), turn""",
-        [[_text(now), _slot(now)]],
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET due_at = n_now, due_slot = n_slot, sweeps = sweeps + 1 FROM v
+        WHERE id IN (
+            SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before - grace)} AND {_ACTIVE}
+            AND backend = %s AND bucket %% %s = %s AND ({cutoffs}) ORDER BY due_at LIMIT {most}
+        ) AND {_ACTIVE} AND due_at < {sql.time_literal(before - grace)}
+        RETURNING CAST(id AS text), turn""",
+        [[sql.time_text(now), _slot(now)]],
         ("n_now", "n_slot"),
         [backend, shards, shard],
     )
-    return [(_id(job), turn) for job, turn in found]
+    return [(sql.job_id(key), turn) for key, turn in found]
 
 
 def unsweep(claimed: Sequence[tuple[str, int]]) -> None:
-    """Take back that these jobs were swept: their tasks could not be published."""
-    rows = [[*_keys([job]), turn] for job, turn in claimed]
-    _execute(
-        f"UPDATE {_TABLE} SET sweeps = sweeps - 1 FROM v WHERE id = n_id AND turn = n_turn AND sweeps > 0 RETURNING id",
-        rows,
+    """Take back that these jobs were swept, because their tasks could not be published."""
+    sql.execute(
+        f"UPDATE {_TABLE} SET sweeps = sweeps - 1 FROM v"
+        " WHERE id = n_id AND turn = n_turn AND sweeps > 0 RETURNING id",
+        [[*sql.keys([job_id]), turn] for job_id, turn in claimed],
         ("n_id", "n_turn"),
     )
 
 
 def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> list[str]:
-    """End active jobs of none of these backends that nobody has looked at since `before`; returns their ids.
+    """End active jobs of none of these backends that were due before `before`; returns their ids.
 
-    Such a job ends at its deadline, or once its cancellation was asked for; a worker that knows its backend comes first.
+    Such a job ends at its deadline, or once its cancellation was asked for. A worker that knows its
+    backend comes first.
     """
     sentence = "the job did not end before its deadline, and its backend is no longer configured"
-    found = _execute(
-        f"""UPDATE {_TABLE} SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'expired' END,
+    past = sql.time_literal(before)
+    found = sql.execute(
+        f"""UPDATE {_TABLE}
+        SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'expired' END,
         error = CASE WHEN cancel_requested THEN '' ELSE '{sentence}' END, message = '',
-        turn = turn + 1, version = version + 1, changed_at = {_now()}, ended_at = {_now()}, due_slot = NULL
+        turn = turn + 1, version = version + 1, changed_at = {sql.now()}, ended_at = {sql.now()},
+        due_slot = NULL
         WHERE id IN (
-            SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND {_ACTIVE} AND due_at < {_when(before)}
-            AND (cancel_requested OR deadline_at < {_when(before)}) AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
+            SELECT id FROM {_TABLE}
+            WHERE due_slot <= {_slot(before)} AND {_ACTIVE} AND due_at < {past}
+            AND (cancel_requested OR deadline_at < {past})
+            AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
         ) AND {_ACTIVE} RETURNING CAST(id AS text)""",
         [[name] for name in backends],
         ["n_backend"],
     )
-    return [_id(job) for (job,) in found]
-
-
-def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[str, int]]:
-    """Audience and version, by id, of the audiences' jobs that changed in the last `seconds` by the database's clock."""
-    ago = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '-{seconds:.3f} seconds')"
-    if _postgresql():
-        ago = f"clock_timestamp() - interval '{seconds:.3f} seconds'"
-    found = _execute(
-        f"SELECT CAST(id AS text), audience, version FROM {_TABLE}, v WHERE audience = n_audience AND changed_at >= {ago}",
-        [[a] for a in audiences],
-        ("n_audience",),
-    )
-    return {_id(job): (audience, version) for job, audience, version in found}
-
-
-def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
-    """Whether a job of these audiences and backends has waited for a worker for more than `grace` seconds."""
-    before = datetime.now(UTC).timestamp() - grace
-    found = _execute(
-        f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)} AND due_at < {_when(before)}
-        AND state IN ('queued', 'running') AND audience IN (SELECT n_audience FROM v)
-        AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
-        [[a] for a in audiences],
-        ("n_audience",),
-        backends,
-    )
-    return bool(found)
+    return [sql.job_id(key) for (key,) in found]
 
 
 def forget(days: float, most: int = 500) -> int:
     """Delete up to `most` jobs that ended more than `days` ago; returns how many."""
-    ago = _when(datetime.now(UTC).timestamp() - days * 86400)
-    found = _execute(
-        f"DELETE FROM {_TABLE} WHERE id IN (SELECT id FROM {_TABLE} WHERE NOT {_ACTIVE} AND changed_at < {ago} LIMIT {most}) RETURNING id",
+    past = sql.time_literal(datetime.now(UTC).timestamp() - days * 86400)
+    found = sql.execute(
+        f"""DELETE FROM {_TABLE} WHERE id IN (
+            SELECT id FROM {_TABLE} WHERE NOT {_ACTIVE} AND changed_at < {past} LIMIT {most}
+        ) RETURNING id""",
         [],
         ("n_id",),
     )
     return len(found)
 
 
-# What the two databases spell differently.
-_TYPES = {
-    "n_id": "uuid",
-    "n_turn": "int",
-    "n_slot": "int",
-    "n_attempts": "int",
-    "n_crashes": "int",
-    "n_progress": "float8",
-}
-_TYPES |= {"n_due": "timestamptz", "n_now": "timestamptz", "n_seen": "bool"}
+# Columns
 
 
-def _postgresql() -> bool:
-    return connection.vendor == "postgresql"
+def _slot(seconds: float) -> int:
+    return int(seconds // _SLOT)
 
 
-def _now() -> str:
-    return "clock_timestamp()" if _postgresql() else "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
+def _small_result() -> str:
+    return f"CASE WHEN result_size <= {LARGE_RESULT} THEN result END"
 
 
-def _epoch(column: str) -> str:
-    """A time as seconds since the epoch; SQLite's own functions would round it to milliseconds."""
-    if _postgresql():
-        return f"date_part('epoch', {column})"
-    return f"(unixepoch(substr({column}, 1, 19)) + ('0' || substr({column}, 20)))"
-
-
-def _json(column: str) -> str:
-    return f"{column}::text" if _postgresql() else column
-
-
-def _small() -> str:
-    return f"CASE WHEN length({_json('result')}) <= {LARGE_RESULT} THEN result END"
-
-
-def _listed() -> str:
-    """That a job is one of the rows. PostgreSQL is led to its primary key, whatever it believes of a table that has just grown."""
-    return "id = ANY(ARRAY(SELECT n_id FROM v))" if _postgresql() else "id IN (SELECT n_id FROM v)"
-
-
-def _values(names: Sequence[str]) -> str:
-    """The head of a statement: its one JSON parameter, an array of arrays, as the table `v` with these columns."""
-    if _postgresql():
-        columns = ", ".join(
-            f"NULLIF(e->{i}, 'null'::jsonb)"
-            if name == "n_result"
-            else f"(e->>{i})::{_TYPES.get(name, 'text')}"
-            for i, name in enumerate(names)
-        )
-        return f"WITH v({', '.join(names)}) AS MATERIALIZED (SELECT {columns} FROM jsonb_array_elements(%s::jsonb) e) "
-    columns = ", ".join(
-        f"NULLIF(value->{i}, 'null')" if name == "n_result" else f"value->>{i}"
-        for i, name in enumerate(names)
+@cache
+def _columns(result: str, postgresql: bool) -> str:
+    """What is selected for a Row, in the order of its fields; kept for each kind of database."""
+    return ", ".join(
+        result if each.name == "result" else _expression(each.name) for each in fields(Row)
     )
-    return f"WITH v({', '.join(names)}) AS (SELECT {columns} FROM json_each(%s)) "
 
 
-def _execute(
-    sql: str, rows: Sequence[Sequence[object]], names: Sequence[str], more: Sequence[str | int] = ()
-) -> list[Any]:
-    """Run one statement over `rows`, in a transaction of its own where none is open."""
-    with connection.cursor() as cursor:
-        cursor.execute(_values(names) + sql, [orjson.dumps(rows).decode(), *more])
-        return list(cursor.fetchall())
+def _expression(field: str) -> str:
+    """How a field of Row is read; where nothing else is said, it is the column of its name."""
+    match field:
+        case "id":
+            return "CAST(id AS text)"
+        case "params":
+            return sql.json_text("params")
+        case "due_at" | "deadline_at":
+            return sql.epoch(field)
+        case "created" | "ended":
+            return f"CAST({field}_at AS text)"
+    return field
 
 
 def _select(
     result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]
 ) -> dict[str, Row]:
-    """Jobs by id; `result` is the expression for theirs."""
-    found = _execute(
-        f"""SELECT CAST(id AS text), {_json("params")}, cancel_requested, result IS NOT NULL, {result}, audience, backend, request,
-        handle, state, progress, message, error, version, turn, {_epoch("due_at")}, attempts, crashes, sweeps,
-        {_epoch("deadline_at")}, CAST(created_at AS text), CAST(ended_at AS text) FROM {_TABLE} {where}""",
-        rows,
-        names,
-    )
-    jobs = [
-        Row(_id(job), params, bool(cancel), bool(has_result), _loads(result), *rest)
-        for job, params, cancel, has_result, result, *rest in found
-    ]
-    return {row.id: row for row in jobs}
-
-
-def _keys(jobs: Iterable[str]) -> list[str]:
-    """Ids as the database casts them to text; SQLite keeps them without dashes."""
-    return list(jobs) if _postgresql() else [job.replace("-", "") for job in jobs]
-
-
-def _id(value: str) -> str:
-    """An id with dashes; SQLite keeps it without."""
-    if len(value) == 32:
-        return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
-    return value
-
-
-def _loads(value: Any) -> Any:
-    return orjson.loads(value) if isinstance(value, str) else value
-
-
-def _text(seconds: float) -> str:
-    """A time as both databases take it; always with microseconds, since SQLite compares it as text."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def _when(seconds: float) -> str:
-    return f"'{_text(seconds)}'"
-
-
-def _slot(seconds: float) -> int:
-    return int(seconds // _SLOT)
+    """Jobs by id; `result` is the expression for their results."""
+    columns = _columns(result, sql.is_postgresql())
+    jobs = {}
+    for values in sql.execute(f"SELECT {columns} FROM {_TABLE} {where}", rows, names):
+        row = Row(*values)
+        row.id = sql.job_id(row.id)
+        row.result = sql.loads(row.result)
+        row.cancel_requested = bool(row.cancel_requested)
+        jobs[row.id] = row
+    return jobs

@@ -47,6 +47,9 @@ class Job(models.Model):
     )
     message = models.CharField(max_length=500, default="", blank=True)
     result = models.JSONField(null=True, blank=True)
+    result_size = models.PositiveIntegerField(
+        null=True, editable=False, help_text="Bytes of the result as compact JSON"
+    )
     error = models.TextField(default="", blank=True)
     version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
     turn = models.PositiveIntegerField(

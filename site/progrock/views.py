@@ -34,7 +34,9 @@ def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         return JsonResponse(
             wire.error_frame("unknown_job", "There is no such job, or it is not yours."), status=404
         )
-    return HttpResponse(wire.encode(wire.job_frame(row)), content_type="application/json")
+    return HttpResponse(
+        wire.encode(wire.job_frame(row, whole=True)), content_type="application/json"
+    )
 
 
 @never_cache

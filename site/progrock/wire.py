@@ -1,4 +1,4 @@
-"""The JSON that browsers see: a job's frame, the snapshot, an error (docs/wire.md)."""
+"""The JSON that browsers see: a job's frame, the snapshot, errors and status (docs/wire.md)."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,15 +14,22 @@ from progrock.models import State
 #: A committed change as it travels to the hubs: audience, job id, version, ended, the frame's text.
 Change = list[Any]
 
+#: Why updates are delayed, in a sentence for people.
 DELAYED = {
-    "rabbitmq": "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
+    "rabbitmq": "Updates are delayed: RabbitMQ is away."
+    " Your jobs run on, and this page catches up by itself.",
     "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
-    "work": "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
+    "work": "Updates are delayed: more work than the workers can do at the moment."
+    " This page catches up by itself.",
 }
 
 
-def job_frame(row: Row) -> dict[str, Any]:
-    """A job as one frame; the last one has `complete` and then `result` (or, where it is large, `result_url`) or `error`."""
+def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
+    """A job as one frame.
+
+    The last frame of a job has `complete`, and then `result` or `error`. A result that is large, or
+    was not read, is left out, and `result_url` says where it is; `whole` keeps a large one.
+    """
     frame: dict[str, Any] = {
         "type": "job",
         "job": row.id,
@@ -38,40 +45,17 @@ def job_frame(row: Row) -> dict[str, Any]:
         "ended": row.ended and _time(row.ended),
     }
     if row.state == State.SUCCEEDED:
-        if row.has_result and row.result is None:
+        large = row.result_size is not None and row.result_size > LARGE_RESULT and not whole
+        if large or (row.result_size is not None and row.result is None):
             frame["result_url"] = _url(row.id)
-        frame["result"] = row.result
+        frame["result"] = None if large else row.result
     elif not row.active:
         frame["error"] = row.error or None
     return frame
 
 
-def _time(text: str) -> str:
-    """The database's text of a time as ISO 8601 in UTC, to the millisecond."""
-    return (
-        datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-    )
-
-
-def _url(job: str) -> str | None:
-    """Where `GET` gives the whole job; None in a project that does not route our pages."""
-    try:
-        return reverse("progrock:job", args=[job])
-    except NoReverseMatch:
-        return None
-
-
-def update_frame(row: Row) -> dict[str, Any]:
-    """The frame of a change that was just committed: a large result is left out, as in a snapshot."""
-    if row.result is not None:
-        row.has_result = True
-        if len(orjson.dumps(row.result)) > LARGE_RESULT:
-            row.result = None
-    return job_frame(row)
-
-
 def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict[str, Any]:
-    """What a socket gets on connect: its jobs, newest first, and the backends that it may choose among."""
+    """What a socket gets when it connects: its jobs, newest first, and the backends to choose from."""
     return {
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],
@@ -82,8 +66,13 @@ def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict
     }
 
 
+def error_frame(code: str, message: str, request: str | None = None) -> dict[str, Any]:
+    """Why a message had no effect; the socket stays open."""
+    return {"type": "error", "code": code, "message": message, "request": request}
+
+
 def status_frame(trouble: str | None) -> dict[str, Any]:
-    """Whether updates come at once; `trouble` is a key of DELAYED that says why they do not, or None."""
+    """Whether updates come at once; `trouble` is a key of DELAYED if they do not, else None."""
     return {
         "type": "status",
         "live": trouble is None,
@@ -93,14 +82,23 @@ def status_frame(trouble: str | None) -> dict[str, Any]:
 
 def change_of(row: Row) -> Change:
     """The change that shows a job as it is now."""
-    return [row.audience, row.id, row.version, not row.active, encode(update_frame(row))]
-
-
-def error_frame(code: str, message: str, request: str | None = None) -> dict[str, Any]:
-    """Why a message had no effect; the socket stays open."""
-    return {"type": "error", "code": code, "message": message, "request": request}
+    return [row.audience, row.id, row.version, not row.active, encode(job_frame(row))]
 
 
 def encode(frame: Mapping[str, Any]) -> str:
     """The text of a frame."""
     return orjson.dumps(frame).decode()
+
+
+def _time(text: str) -> str:
+    """The database's text of a time as ISO 8601 in UTC, to the millisecond."""
+    time = datetime.fromisoformat(text).replace(tzinfo=None)
+    return time.isoformat(timespec="milliseconds") + "Z"
+
+
+def _url(job_id: str) -> str | None:
+    """Where `GET` gives the whole job; None in a project that does not route our pages."""
+    try:
+        return reverse("progrock:job", args=[job_id])
+    except NoReverseMatch:
+        return None

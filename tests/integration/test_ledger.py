@@ -5,9 +5,9 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, cast
 
 import dj_database_url
@@ -18,11 +18,13 @@ from django.db import connection, connections
 from progrock import ledger, wire
 from progrock.backends import Options
 from progrock.broker.tasks import Task
-from progrock.consumers import poller
+from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
-from progrock.consumers.poller import Poller
-from progrock.ledger import Row, Update
+from progrock.consumers.sweeper import Sweeper
+from progrock.ledger import Row
+from progrock.lifecycle import Decision
 from progrock.models import Job
+from progrock.storable import storable_result
 from tests.services import PATIENCE
 
 
@@ -68,14 +70,25 @@ def make(**changes: Any) -> Row:
     return ledger.load([str(key)], results=True)[str(key)]
 
 
-def update(row: Row, **changes: Any) -> Update:
-    """An update of the row that shows progress."""
+def step(row: Row, *, turn: int | None = None, **changes: Any) -> tuple[Row, Decision]:
+    """A step that shows progress, of the job as a worker has read it; due again after a second."""
     values: dict[str, Any] = {
-        "id": row.id, "turn": row.turn, "state": "running", "handle": row.handle, "progress": 42.5, "message": "halfway",
-        "error": "", "result": None, "attempts": 0, "crashes": 0, "due_at": time.time() + 1, "visible": True,
-        "cancel_seen": row.cancel_requested,
+        "state": "running", "handle": row.handle, "progress": 42.5, "message": "halfway",
+        "delay": 1.0,
     }  # fmt: skip
-    return Update(**values | changes)
+    read = replace(row, turn=row.turn if turn is None else turn)
+    return read, Decision(**values | changes)
+
+
+def hidden(row: Row, **changes: Any) -> tuple[Row, Decision]:
+    """A step that shows nothing new."""
+    return step(row, progress=row.progress, message=row.message, **changes)
+
+
+def commit(*steps: tuple[Row, Decision], now: float | None = None) -> dict[str, Row]:
+    """The rows of the steps that won, by id."""
+    won = ledger.commit(steps, time.time() if now is None else now)
+    return {each.row.id: each.row for each in won}
 
 
 def test_a_row_comes_back_as_it_was_written() -> None:
@@ -105,47 +118,46 @@ def test_a_row_comes_back_as_it_was_written() -> None:
 
 def test_of_two_steps_of_one_turn_one_wins() -> None:
     row = make()
-    due = time.time() + 5
-    first = ledger.commit([update(row, due_at=due)], time.time())
-    second = ledger.commit([update(row, message="late", due_at=due)], time.time())
-    assert second == {}
-    assert (first[row.id].turn, first[row.id].version) == (4, 2)
-    assert abs(first[row.id].due_at - due) < 1e-5
-    now = ledger.load([row.id])[row.id]
-    assert (now.turn, now.version, now.message, now.progress) == (4, 2, "halfway", 42.5)
+    now = time.time()
+    late = step(row, message="late", delay=5.0)
+    first = commit(step(row, delay=5.0), now=now)[row.id]
+    assert commit(late) == {}
+    assert late[0] == row, "what lost stays as it was"
+    assert (first.turn, first.version) == (4, 2)
+    assert abs(first.due_at - now - 5) < 1e-5
+    there = ledger.load([row.id])[row.id]
+    assert (there.turn, there.version, there.message, there.progress) == (4, 2, "halfway", 42.5)
+    assert replace(there, due_at=first.due_at) == first, "the row is what the ledger holds"
 
 
 def test_a_batch_is_won_row_by_row() -> None:
     rows = [make() for _ in range(100)]
     lost = {row.id for row in rows[::3]}
-    won = ledger.commit(
-        [update(row, turn=row.turn - (row.id in lost)) for row in rows], time.time()
-    )
+    won = commit(*(step(row, turn=row.turn - (row.id in lost)) for row in rows))
     assert won.keys() == {row.id for row in rows} - lost
 
 
 def test_a_commit_whose_answer_was_lost_is_known_again() -> None:
     now = time.time()
-    shown, hidden, ended, other, lost = (make() for _ in range(5))
-    updates = [
-        update(shown, message="news", due_at=now + 1.5),
-        update(hidden, visible=False, due_at=now + 2.5),
-        update(ended, state="failed", due_at=now),
-        update(other, due_at=now + 1),
-        update(lost, due_at=now + 1),
-    ]
-    won = ledger.commit(updates[:3], now)
-    ledger.commit([update(other, due_at=now + 3)], now)  # another worker was first
-    assert ledger.commit(updates[:4], now) == {}
-    found = ledger.committed(updates, now)
+    shown, unseen, ended, other, lost = (make() for _ in range(5))
+
+    def steps() -> list[tuple[Row, Decision]]:
+        return [
+            step(shown, message="news", delay=1.5),
+            hidden(unseen, delay=2.5),
+            step(ended, state="failed", delay=None),
+            step(other),
+            step(lost),
+        ]
+
+    won = commit(*steps()[:3], now=now)
+    commit(step(other, delay=3.0), now=now)  # another worker was first
+    assert commit(*steps()[:4], now=now) == {}
+    found = {each.row.id: each.row for each in ledger.committed(steps(), now)}
     assert found.keys() == won.keys()
-    for job, each in won.items():
-        assert (found[job].turn, found[job].version, found[job].ended) == (
-            each.turn,
-            each.version,
-            each.ended,
-        )
-        assert abs(found[job].due_at - each.due_at) < 1e-5
+    for job_id, row in won.items():
+        assert abs(found[job_id].due_at - row.due_at) < 1e-5
+        assert replace(found[job_id], due_at=row.due_at) == row
 
 
 def test_a_job_that_was_swept_but_not_published_is_not_swept_more_rarely() -> None:
@@ -160,8 +172,8 @@ def test_a_job_that_was_swept_but_not_published_is_not_swept_more_rarely() -> No
 
 def test_an_invisible_step_counts_the_turn_and_not_the_version() -> None:
     row = make()
-    won = ledger.commit([update(row, visible=False)], time.time())
-    assert (won[row.id].turn, won[row.id].version) == (4, 1)
+    [won] = ledger.commit([hidden(row)], time.time())
+    assert (won.row.turn, won.row.version, won.visible, won.delay) == (4, 1, False, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -169,18 +181,14 @@ def test_an_invisible_step_counts_the_turn_and_not_the_version() -> None:
 )
 def test_an_end_keeps_its_result_and_takes_no_further_step(result: object) -> None:
     row = make()
-    won = ledger.commit(
-        [update(row, state="succeeded", progress=100.0, result=result)], time.time()
-    )
-    assert won[row.id].ended is not None
-    now = ledger.load([row.id], results=True)[row.id]
-    assert (now.state, now.result, now.active, now.has_result) == (
-        "succeeded",
-        result,
-        False,
-        result is not None,
-    )
-    assert ledger.commit([update(now)], time.time()) == {}
+    kept = storable_result(result)
+    end = step(row, state="succeeded", progress=100.0, result=kept, delay=None)
+    [won] = ledger.commit([end], time.time())
+    assert (won.row.ended is None, won.delay, won.visible) == (False, None, True)
+    there = ledger.load([row.id], results=True)[row.id]
+    assert (there.state, there.active) == ("succeeded", False)
+    assert (there.result, there.result_size) == kept == (won.row.result, won.row.result_size)
+    assert commit(step(there)) == {}
     assert ledger.request_cancel(row.id, time.time()) is None
 
 
@@ -195,12 +203,12 @@ def test_a_cancel_in_the_middle_of_a_round_makes_the_next_step_due_now() -> None
         True,
     )
     now = time.time()
-    won = ledger.commit([update(row, due_at=now + 60)], now)
-    assert won[row.id].cancel_requested
-    assert abs(won[row.id].due_at - now) < 1e-5
-    assert won[row.id].version == 3
+    [won] = ledger.commit([step(row, delay=60.0)], now)
+    assert (won.row.cancel_requested, won.row.version, won.delay) == (True, 3, 0.0)
+    assert abs(won.row.due_at - now) < 1e-5
     seen = ledger.load([row.id])[row.id]
-    assert ledger.commit([update(seen, due_at=now + 60)], now)[row.id].due_at > now + 59
+    [won] = ledger.commit([step(seen, delay=60.0)], now)
+    assert won.row.due_at > now + 59
 
 
 def test_a_queued_job_is_cancelled_at_once_and_its_task_is_stale() -> None:
@@ -208,7 +216,7 @@ def test_a_queued_job_is_cancelled_at_once_and_its_task_is_stale() -> None:
     asked = ledger.request_cancel(row.id, time.time())
     assert asked is not None
     assert (asked.state, asked.turn, asked.ended is not None) == ("cancelled", 4, True)
-    assert ledger.commit([update(row)], time.time()) == {}
+    assert commit(step(row)) == {}
     assert ledger.request_cancel(row.id, time.time()) is None
 
 
@@ -229,7 +237,7 @@ def test_crashes_are_counted_for_one_job_and_a_commit_sets_them_back() -> None:
     assert [ledger.count_crash(row.id, row.turn) for _ in range(2)] == [1, 2]
     assert ledger.count_crash(row.id, row.turn + 1) is None
     assert ledger.load([other.id])[other.id].crashes == 0
-    ledger.commit([update(row)], time.time())
+    commit(step(row))
     assert ledger.load([row.id])[row.id].crashes == 0
 
 
@@ -262,13 +270,14 @@ def test_the_index_of_the_sweep_hides_no_job() -> None:
     """It holds a time not later than `due_at` for each active job, and nothing else."""
     now = time.time()
     stepped, hurried, asked, ended, swept, waiting = (make(due_at=at(30)) for _ in range(6))
-    ledger.commit([update(stepped, due_at=now + 3600), update(stepped, turn=9, due_at=now)], now)
-    ledger.commit([update(stepped, turn=stepped.turn + 1, due_at=now + 7200, visible=False)], now)
+    after = commit(step(stepped, delay=3600.0), now=now)[stepped.id]
+    commit(step(stepped, turn=9, delay=0.0), now=now)
+    commit(hidden(after, delay=7200.0), now=now)
     ledger.request_cancel(hurried.id, now)
-    ledger.commit([update(hurried, due_at=now + 3600, visible=False)], now)
-    ledger.commit([update(asked, due_at=now + 3600)], now)
+    commit(hidden(hurried, delay=3600.0), now=now)
+    commit(step(asked, delay=3600.0), now=now)
     ledger.request_cancel(asked.id, now)
-    ledger.commit([update(ended, state="failed", due_at=now + 3600)], now)
+    commit(step(ended, state="failed", delay=None), now=now)
     ledger.sweep("render", int(swept.id[-4:], 16) % 64, 64, before=now, grace=10, now=now)
     slots = {str(job.pk): job.due_slot for job in Job.objects.all()}
     assert slots.pop(ended.id) is None
@@ -321,18 +330,25 @@ def test_a_snapshot_has_all_active_jobs_and_the_latest_ended_ones_of_these_audie
 
 
 def test_a_snapshot_leaves_large_results_out() -> None:
-    small, large = (
-        make(state="succeeded", result="x" * 100),
-        make(state="succeeded", result="x" * 20_000),
-    )
-    found = {row.id: row for row in ledger.snapshot(["user:1"])}
-    assert (found[small.id].result, found[small.id].has_result) == ("x" * 100, True)
-    assert (found[large.id].result, found[large.id].has_result) == (None, True)
+    results = {"x" * 100: False, "x" * 20_000: True, "é" * 8_000: False, "é" * 10_000: True}
+    for result, large in results.items():
+        end = step(
+            make(), state="succeeded", progress=100.0, result=storable_result(result), delay=None
+        )
+        row = commit(end)[end[0].id]
+        [found] = [each for each in ledger.snapshot(["user:1"]) if each.id == row.id]
+        assert found.result == (None if large else result)
+        assert wire.job_frame(found) == wire.job_frame(row), "a snapshot shows what a change showed"
+        assert ("result_url" in wire.job_frame(row)) is large
+        assert (
+            wire.job_frame(ledger.load([row.id], large=True)[row.id], whole=True)["result"]
+            == result
+        )
 
 
 def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
     row, old, other = make(), make(changed_at=at(100)), make(audience="user:2")
-    ledger.commit([update(row)], time.time())
+    commit(step(row))
     assert ledger.changed_since(["user:1"], 20) == {row.id: ("user:1", 2)}
     assert ledger.changed_since(["user:1", "user:2"], 200) == {
         row.id: ("user:1", 2),
@@ -438,21 +454,13 @@ async def test_a_worker_waits_for_a_migration(
     assert back == "the ledger is back"
 
 
-class Sweeper:
-    """A worker that does nothing but sweep one queue, on the real ledger; `swept` gets the jobs whose tasks it publishes."""
+class Swept:
+    """RabbitMQ, as a sweeper of one queue sees it; `ids` gets the jobs whose tasks are published."""
 
     def __init__(self, worker: WorkerDatabase) -> None:
         self.worker = worker
-        self.swept: asyncio.Queue[str] = asyncio.Queue()
+        self.ids: asyncio.Queue[str] = asyncio.Queue()
         self.failures: list[Exception] = []
-        self.poller = cast(Any, Poller.__new__(Poller))
-        self.poller.queues, self.poller.database, self.poller._forgets = (
-            [("render", 0)],
-            worker,
-            True,
-        )
-        self.poller.rounds = {"render": SimpleNamespace(options=Options(name="render", shards=1))}
-        self.poller.publisher = self.poller.subscriber = self
 
     def watermark(self, queue: str) -> float:
         if self.failures:
@@ -460,42 +468,52 @@ class Sweeper:
         return time.time()
 
     async def publish(
-        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float
+        self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float
     ) -> None:
         for task in tasks:
-            self.swept.put_nowait(task.job_id)
+            self.ids.put_nowait(task.job_id)
+
+    async def tell_ended(self, job_ids: list[str]) -> None:
+        raise AssertionError(job_ids)
 
     async def sweeps(self) -> None:
         """A job that is overdue from now on is swept."""
         lost = await self.worker._run(partial(make, due_at=at(30)))
         async with asyncio.timeout(PATIENCE):
-            while await self.swept.get() != lost.id:
+            while await self.ids.get() != lost.id:
                 pass
 
 
 @pytest.fixture
-async def sweeper(
-    worker: WorkerDatabase, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Sweeper]:
-    monkeypatch.setattr(poller, "SWEEP", 0.05)
-    sweeper = Sweeper(worker)
-    sweeping = asyncio.create_task(sweeper.poller._sweep())
-    yield sweeper
+async def swept(worker: WorkerDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Swept]:
+    """A sweeper at work on the real ledger."""
+    monkeypatch.setattr(module, "SWEEP", 0.05)
+    swept = Swept(worker)
+    sweeper = Sweeper(
+        [("render", 0)],
+        {"render": Options(name="render", shards=1)},
+        database=worker,
+        publisher=cast(Any, swept),
+        watermark=swept.watermark,
+        tell_ended=swept.tell_ended,
+    )
+    sweeping = asyncio.create_task(sweeper.run())
+    yield swept
     sweeping.cancel()
     await asyncio.wait([sweeping])
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The poller's errors."""
+    """The sweeper's errors."""
     return [
         record.getMessage()
         for record in caplog.records
-        if (record.name, record.levelname) == (poller.__name__, "ERROR")
+        if (record.name, record.levelname) == (module.__name__, "ERROR")
     ]
 
 
 async def test_ended_jobs_are_kept_where_something_points_at_one_and_sweeps_go_on(
-    database: str, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+    database: str, swept: Swept, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A table of the project's own, whose foreign key says nothing of deletions."""
 
@@ -511,20 +529,22 @@ async def test_ended_jobs_are_kept_where_something_points_at_one_and_sweeps_go_o
         return old
 
     try:
-        old = await sweeper.worker._run(point)
+        old = await swept.worker._run(point)
         for _ in range(3):
-            await sweeper.sweeps()
-        assert await sweeper.worker._run(partial(ledger.load, [old.id]))
+            await swept.sweeps()
+        assert await swept.worker._run(partial(ledger.load, [old.id]))
     finally:
-        await sweeper.worker._run(partial(execute, "DROP TABLE IF EXISTS own"))
+        await swept.worker._run(partial(execute, "DROP TABLE IF EXISTS own"))
     [once] = said(caplog)
-    assert once.startswith("ended jobs are kept for ever, since something points at one of them: ")
+    assert once.startswith(
+        "ended jobs are kept for ever, because something points at one of them: "
+    )
 
 
 async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(
-    sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+    swept: Swept, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sweeper.failures.append(ValueError("a mistake"))
-    await sweeper.sweeps()
+    swept.failures.append(ValueError("a mistake"))
+    await swept.sweeps()
     assert said(caplog) == ["a sweep failed"]
     assert "ValueError: a mistake" in caplog.text

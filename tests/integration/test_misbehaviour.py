@@ -11,8 +11,8 @@ import aiohttp
 import psutil
 import pytest
 
-from progrock.consumers.rounds import MOST_CRASHES
-from progrock.policy import LONGEST_MESSAGE
+from progrock.lifecycle import MOST_CRASHES
+from progrock.storable import LONGEST_MESSAGE
 from tests.fragile import POLLS, STARTS, STATUSES
 from tests.services import PATIENCE, DemoBackend, Stack, http
 from tests.visitor import Frame, Visitor, browse

@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 
 def row(job_id: str = "00000000-0000-4000-8000-000000000001", **changes: Any) -> Row:
     values: dict[str, Any] = {
-        "id": job_id, "params": "{}", "cancel_requested": False, "has_result": False,
+        "id": job_id, "params": "{}", "cancel_requested": False, "result_size": None,
         "result": None, "audience": "user:1", "backend": "render", "request": None, "handle": "h1",
         "state": "running", "progress": None, "message": "", "error": "", "version": 1, "turn": 3,
         "due_at": NOW, "attempts": 0, "crashes": 0, "sweeps": 0, "deadline_at": NOW + 100,

@@ -1,4 +1,6 @@
-"""The promise, by a state machine: real ledger, policy, rounds and sweeper, against a model of RabbitMQ, the backend and time.
+"""The promise, by a state machine.
+
+The ledger, the rounds and the sweeper are real; RabbitMQ, the backend and time are a model.
 
 Each await of a worker is a gate that the machine opens when it likes, with the outcome that it likes: so rounds of two workers
 mix in any order, a worker freezes by not being let on, and it crashes between any two steps.
@@ -9,7 +11,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
@@ -35,11 +37,14 @@ from progrock.backends.base import Status
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
 from progrock.broker.topology import poll_queue
-from progrock.consumers import poller, rounds
+from progrock.consumers import calls, commits, poller, rounds, starts, sweeper
 from progrock.consumers.database import WorkerDatabase
+from progrock.consumers.lateness import Lateness
 from progrock.consumers.poller import Poller
 from progrock.consumers.rounds import Rounds
+from progrock.consumers.sweeper import Sweeper
 from progrock.ledger import Row
+from progrock.lifecycle import MOST_CRASHES
 from progrock.models import ENDED, Job
 
 INTERVAL, TIMEOUT, GRACE = 5.0, 5.0, 10.0
@@ -127,7 +132,7 @@ class Worker:
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
         self.poller.database = self.database = Database(self)
-        self.poller._lateness = Counter()
+        self.poller.lateness = Lateness()
         self.poller.rounds = {
             name: Rounds(
                 cast(Any, Backend(self, options)),
@@ -139,6 +144,14 @@ class Worker:
             )
             for name, options in BACKENDS.items()
         }
+        self.sweeper = Sweeper(
+            self.poller.queues,
+            BACKENDS,
+            database=self.database,
+            publisher=cast(Any, self),
+            watermark=self.watermark,
+            tell_ended=self.poller.rounds["render"].commits.tell_ended,
+        )
 
     async def pause(
         self,
@@ -167,11 +180,7 @@ class Worker:
     def sweep(self) -> None:
         """Look for lost jobs, where the look before is over."""
         if self.sweeping is None or self.sweeping.done():
-            self.sweeping = self.begin(self.look())
-
-    async def look(self) -> None:
-        for backend in BACKENDS:
-            await self.poller._sweep_queue(backend, 0)
+            self.sweeping = self.begin(self.sweeper.sweep())
 
     def over(self, task: "asyncio.Task[None]") -> None:
         self.tasks.discard(task)
@@ -245,9 +254,15 @@ class Database(WorkerDatabase):
         name = function.func.__name__
 
         def do(outcome: str) -> tuple[str, Any]:
-            return outcome, None if outcome == "away" else self.worker.world.call(
-                self.worker, function
-            )
+            if outcome == "away":
+                return outcome, None
+            asked = function
+            if function.func is ledger.commit and outcome == "answer lost":
+                decided = [(replace(row), decision) for row, decision in function.args[0]]
+                asked = partial(
+                    ledger.commit, decided, *function.args[1:]
+                )  # its rows stay as they are
+            return outcome, self.worker.world.call(self.worker, asked)
 
         outcome, answer = await self.worker.pause(name, ("done", "answer lost", "away"), do)
         await self.worker.pause(f"{name} {outcome}")
@@ -334,8 +349,8 @@ class Promise(RuleBasedStateMachine):
         self.clock = 1_800_000_000.0
         clock = SimpleNamespace(time=lambda: self.clock, monotonic=lambda: self.clock)
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(rounds, "time", clock)
-        self.patch.setattr(poller, "time", clock)
+        for module in (calls, commits, poller, rounds, starts, sweeper):
+            self.patch.setattr(module, "time", clock)
         self.patch.setattr(asyncio, "sleep", self.sleep)
         self.messages: list[Message] = []
         self.runs: dict[str, dict[str, Run]] = {name: {} for name in BACKENDS}
@@ -369,24 +384,23 @@ class Promise(RuleBasedStateMachine):
     def call(self, worker: Worker, call: "partial[Any]") -> Any:
         """A function of the ledger, with what must be true of each commit and each claim."""
         function, args, before = call.func, call.args, self.rows()
+        if function is ledger.commit:
+            wanted_by_job = {row.id: (row.turn, decision) for row, decision in args[0]}
         answer = call()
         if function is ledger.commit:
-            for job in answer:
+            for change in answer:
+                job = change.row.id
                 row = before[job]
-                wanted = next(update for update in args[0] if update.id == job)
-                if (
-                    row.turn == wanted.turn + 1
-                ):  # the answer to its commit was lost, and it asks again
-                    assert row.state == wanted.state or not wanted.visible, (
+                turn, wanted = wanted_by_job[job]
+                if row.turn == turn + 1:  # the answer to its commit was lost, and it asks again
+                    assert row.state == wanted.state or not change.visible, (
                         "told to have won, and another did"
                     )
                     continue
                 assert row.turn not in self.kept[job].winners, f"two winners of turn {row.turn}"
                 self.kept[job].winners.add(row.turn)
                 if wanted.error.startswith("given up"):
-                    assert self.kept[job].risks >= rounds.MOST_CRASHES, (
-                        "given up without its crashes"
-                    )
+                    assert self.kept[job].risks >= MOST_CRASHES, "given up without its crashes"
                 elif not wanted.crashes:
                     self.kept[job].risks = 0
                 if wanted.state == "starting":

@@ -1,4 +1,7 @@
-"""Rounds by themselves, with a ledger that always lets them win: what may die together, and who is told of an end."""
+"""Rounds by themselves, with a ledger in which every commit wins.
+
+What may die together, and who is told of an end.
+"""
 
 import asyncio
 import time
@@ -9,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from progrock import ledger
+from progrock import ledger, lifecycle
 from progrock.backends import JobView, Options
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
-from progrock.consumers import rounds as module
-from progrock.consumers.rounds import MOST_CRASHES, Rounds
-from progrock.ledger import Row, Update, Won
+from progrock.consumers import calls
+from progrock.consumers.rounds import Rounds
+from progrock.ledger import Committed, Row
+from progrock.lifecycle import MOST_CRASHES, Decision
 
 
 class Database:
@@ -30,9 +34,16 @@ class Database:
             return {job: self.rows[job] for job in args[0] if job in self.rows}
         raise AssertionError(function)
 
-    async def commit(self, updates: Sequence[Update], now: float) -> dict[str, Won]:
-        self.steps.append([(update.id, update.state) for update in updates])
-        return {u.id: Won(u.turn + 1, 1, u.due_at, False, None) for u in updates}
+    async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+        self.steps.append([(row.id, decision.state) for row, decision in decided])
+        won = []
+        for row, decision in decided:
+            visible = lifecycle.is_visible(row, decision)
+            row.turn, row.state, row.handle = row.turn + 1, decision.state, decision.handle
+            row.message, row.error = decision.message, decision.error
+            delay = None if decision.opens_intent else decision.delay
+            won.append(Committed(row, delay, visible))
+        return won
 
 
 class Backend:
@@ -80,7 +91,7 @@ class Wire:
 
 def row(**changes: Any) -> Row:
     values: dict[str, Any] = {
-        "id": str(uuid.uuid4()), "params": "{}", "cancel_requested": False, "has_result": False, "result": None,
+        "id": str(uuid.uuid4()), "params": "{}", "cancel_requested": False, "result_size": None, "result": None,
         "audience": "user:1", "backend": "render", "request": None, "handle": "", "state": "queued", "progress": None,
         "message": "", "error": "", "version": 1, "turn": 3, "due_at": time.time(), "attempts": 0, "crashes": 0,
         "sweeps": 0, "deadline_at": time.time() + 100, "created": "2026-01-01 00:00:00", "ended": None,
@@ -115,7 +126,7 @@ async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() 
     fresh = [row() for _ in range(3)]
     every = [*suspects, *swept, *fresh]
     made, book, backend, wire = rounds(*every)
-    await made.work(0, [part(*every)])
+    await made.work([part(*every)])
     assert {each.id for each in every} == set().union(*backend.together)
     for suspect in suspects:
         assert [at_once for at_once in backend.together if suspect.id in at_once] == [{suspect.id}]
@@ -130,7 +141,7 @@ async def test_a_start_that_may_have_killed_a_worker_is_tried_again_by_itself() 
 async def test_a_start_that_killed_five_workers_is_given_up() -> None:
     deadly = row(state="starting", sweeps=1, crashes=MOST_CRASHES - 1)
     made, book, backend, _ = rounds(deadly)
-    await made.work(0, [part(deadly)])
+    await made.work([part(deadly)])
     assert book.steps == [[(deadly.id, "failed")]]
     assert deadly.error == "given up: 5 workers crashed while they handled this job"
     assert backend.together == []
@@ -151,7 +162,7 @@ async def test_an_end_is_told_again_where_it_may_not_have_been(
 ) -> None:
     ended = row(state=state, handle=handle)
     made, book, _, wire = rounds(ended)
-    await made.work(0, [part(ended, behind=behind, deliveries=deliveries)])
+    await made.work([part(ended, behind=behind, deliveries=deliveries)])
     assert [change[1] for change in wire.pushed] == [ended.id] * told
     assert book.steps == []
     assert wire.published == []
@@ -172,7 +183,7 @@ async def test_a_publish_that_fails_breaks_off_no_start() -> None:
 
     wire.publish, backend.start = publish, start  # type: ignore[method-assign]
     with pytest.raises(ExceptionGroup) as raised:
-        await made.work(0, [part(polled, fresh)])
+        await made.work([part(polled, fresh)])
     assert raised.group_contains(PublishFailed)
     assert [(fresh.id, "running")] in book.steps, "the handle is kept"
 
@@ -181,27 +192,27 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     late = row(deadline_at=time.time() - 1)
     made, book, _, wire = rounds(late)
 
-    async def lose(updates: Sequence[Update], now: float) -> dict[str, Won]:
+    async def lose(decided: Any, now: float) -> list[Committed]:
         # a web process has cancelled it meanwhile
         book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1)
-        return {}
+        return []
 
     book.commit = lose  # type: ignore[method-assign]
-    await made.work(0, [part(late)])
+    await made.work([part(late)])
     assert [change[1] for change in wire.pushed] == [late.id]
 
 
 async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "SAY_AGAIN", 3600.0)
+    monkeypatch.setattr(calls, "SAY_AGAIN", 3600.0)
     polled = row(state="running", handle="h1")
     made, book, _, _ = rounds(polled)  # this backend has no poll
     for tracebacks in (1, 2):
         for _ in range(5):
-            await made.work(0, [part(polled)])
+            await made.work([part(polled)])
         assert [bool(record.exc_info) for record in caplog.records] == [True] * tracebacks
-        made._said -= 3601.0
+        made.calls._said -= 3601.0
     assert (
         polled.message
         == "backend unreachable, retrying (the backend's class failed: NotImplementedError)"

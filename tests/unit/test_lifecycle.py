@@ -1,4 +1,4 @@
-"""The poll policy: pure, so by table at its edges, and by Hypothesis where a law can be stated."""
+"""The life of a job, which is pure: by table at its edges, and by Hypothesis where a law holds."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,29 @@ from hypothesis import strategies as st
 
 from progrock.backends import BackendError, Handle, Options, Status
 from progrock.broker.lanes import round_delay
-from progrock.policy import FORGOTTEN, Decision, decide_cancel, decide_poll, decide_start
+from progrock.lifecycle import (
+    FORGOTTEN,
+    MOST_CRASHES,
+    Decision,
+    Moment,
+    Standing,
+    Step,
+    after_cancel,
+    after_poll,
+    after_start,
+    cancelled_in_line,
+    intent,
+    is_visible,
+    knows_of_cancel,
+    next_step,
+    one_by_one,
+    owes_cancel,
+    put_back,
+    standing,
+    too_late_to_start,
+)
+from progrock.models import ACTIVE, ENDED
+from progrock.storable import Result
 
 NOW = 1_800_000_000.0
 OPTIONS = Options(name="render")
@@ -23,21 +45,201 @@ class Job:
     handle: str = "h1"
     progress: float | None = 40.0
     message: str = "Rendering"
+    error: str = ""
+    turn: int = 3
     attempts: int = 0
+    crashes: int = 0
+    sweeps: int = 0
     deadline_at: float = NOW + 3600
     cancel_requested: bool = False
 
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
 
-def poll(outcome: Status | BackendError, job: Job | None = None, **changes: Any) -> Decision:
-    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
-    return decide_poll(job or Job(), outcome, **arguments)
+
+def waiting(state: str, **changes: Any) -> Job:
+    """A job that the backend has not confirmed yet."""
+    values: dict[str, Any] = {"handle": "", "progress": None, "message": ""}
+    return Job(state=state, **values | changes)
 
 
-def start(outcome: str | BackendError, job: Job | None = None, **changes: Any) -> Decision:
-    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
-    return decide_start(
-        job or Job(state="starting", handle="", progress=None), outcome, **arguments
-    )
+def moment(options: Options = OPTIONS, draw: float = 0.5) -> Moment:
+    return Moment(NOW, draw, options)
+
+
+def poll(outcome: Status | BackendError, job: Job | None = None, **about: Any) -> Decision:
+    return after_poll(job or Job(), outcome, moment(**about))
+
+
+def start(
+    outcome: str | BackendError, job: Job | None = None, *, repeated: bool = False, **about: Any
+) -> Decision:
+    return after_start(job or waiting("starting"), outcome, moment(**about), repeated=repeated)
+
+
+def cancel(outcome: Status | BackendError | None, job: Job | None = None) -> Decision:
+    return after_cancel(job or Job(cancel_requested=True), outcome, moment())
+
+
+# What a task means
+
+
+@pytest.mark.parametrize(
+    ("job", "behind", "again", "means"),
+    [
+        (None, 0, True, Standing.STALE),
+        (Job(), 0, False, Standing.VALID),
+        (Job(), 0, True, Standing.VALID),
+        (Job(), 1, False, Standing.STALE),
+        (Job(), 1, True, Standing.RESUME),
+        (Job(), 2, True, Standing.STALE),
+        (Job(), -1, True, Standing.STALE),
+        (waiting("queued"), 1, True, Standing.RESUME),
+        (waiting("starting"), 0, False, Standing.VALID),
+        (waiting("starting"), 1, True, Standing.STALE),  # only a sweep brings back an intent
+        (Job(state="succeeded"), 1, True, Standing.OWED),
+        (Job(state="succeeded"), 1, False, Standing.STALE),
+        (Job(state="succeeded"), 0, True, Standing.STALE),
+        (Job(state="succeeded"), 2, True, Standing.STALE),
+        (waiting("cancelled"), 1, False, Standing.OWED),  # cancelled while it waited in line
+        (Job(state="cancelled"), 1, False, Standing.STALE),  # the second task of a cancel
+        (Job(state="cancelled"), 1, True, Standing.OWED),
+    ],
+)
+def test_what_a_task_means_follows_from_its_turn_and_whether_it_came_before(
+    job: Job | None, behind: int, again: bool, means: Standing
+) -> None:
+    turn = 3 if job is None else job.turn - behind
+    assert standing(job, turn, again=again) is means
+
+
+def test_only_a_job_without_a_handle_was_cancelled_in_line() -> None:
+    assert cancelled_in_line(waiting("cancelled"))
+    assert not cancelled_in_line(Job(state="cancelled"))
+    assert not cancelled_in_line(waiting("queued", cancel_requested=True))
+
+
+def test_a_message_that_was_delivered_twice_before_is_worked_one_by_one() -> None:
+    assert [one_by_one(deliveries) for deliveries in range(4)] == [False, False, True, True]
+
+
+# What to do next
+
+CANCELS = Options(name="render", cancels=True)
+ONCE = Options(name="once", repeat=False)
+GIVEN_UP = "given up: %d workers crashed while they handled this job"
+UNCONFIRMED = "the deadline passed before the backend had confirmed the job"
+UNKNOWN = "outcome unknown: the start may or may not have arrived"
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "step"),
+    [
+        (Job(), OPTIONS, Step.POLL),
+        (Job(deadline_at=NOW - 1), OPTIONS, Step.POLL),  # the backend's word may come late
+        (Job(cancel_requested=True), CANCELS, Step.CANCEL),
+        (waiting("queued"), OPTIONS, Step.START),
+        (waiting("queued"), ONCE, Step.START),
+        (waiting("starting"), OPTIONS, Step.START),
+        (waiting("starting", sweeps=1), OPTIONS, Step.START),
+        (waiting("starting", cancel_requested=True), OPTIONS, Step.START),  # for its handle
+        (waiting("starting", sweeps=1, crashes=MOST_CRASHES - 2), OPTIONS, Step.START),
+        (waiting("queued", sweeps=3, crashes=MOST_CRASHES - 1), OPTIONS, Step.START),
+    ],
+)
+def test_what_the_backend_is_asked_for_next(job: Job, options: Options, step: Step) -> None:
+    assert next_step(job, now=NOW, options=options) is step
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "state", "error"),
+    [
+        (Job(crashes=5), OPTIONS, "failed", GIVEN_UP % 5),
+        (Job(crashes=5, cancel_requested=True), CANCELS, "failed", GIVEN_UP % 5),
+        (waiting("queued", crashes=6), OPTIONS, "failed", GIVEN_UP % 6),
+        (waiting("starting", crashes=4, sweeps=1), OPTIONS, "failed", GIVEN_UP % 5),
+        (Job(cancel_requested=True), OPTIONS, "cancelled", ""),  # the backend takes no cancel
+        (waiting("queued", cancel_requested=True), CANCELS, "cancelled", ""),
+        (waiting("queued", cancel_requested=True, deadline_at=NOW), CANCELS, "cancelled", ""),
+        (waiting("queued", deadline_at=NOW), OPTIONS, "expired", UNCONFIRMED),
+        (waiting("starting", deadline_at=NOW - 1), ONCE, "expired", UNCONFIRMED),
+        (waiting("starting"), ONCE, "failed", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_which_jobs_end_without_asking_the_backend(
+    job: Job, options: Options, state: str, error: str
+) -> None:
+    decision = next_step(job, now=NOW, options=options)
+    assert isinstance(decision, Decision)
+    assert (decision.state, decision.error, decision.delay) == (state, error, None)
+    assert (decision.handle, decision.progress) == (job.handle, job.progress)
+
+
+def test_an_intent_keeps_the_job_as_it_is_and_counts_the_crash_of_a_swept_one() -> None:
+    job = waiting("queued", attempts=2, crashes=1, message="retrying")
+    options = Options(name="render", timeout=7.0)
+    assert intent(job, options=options) == Decision(
+        state="starting", handle="", progress=None, message="retrying", attempts=2, crashes=1,
+        delay=14.0, opens_intent=True,
+    )  # fmt: skip
+    assert intent(waiting("starting", sweeps=2, crashes=1), options=options).crashes == 2
+
+
+def test_a_start_is_not_sent_later_than_its_timeout_after_the_intent() -> None:
+    assert not too_late_to_start(5.0, Options(name="r", timeout=5.0))
+    assert too_late_to_start(5.1, Options(name="r", timeout=5.0))
+
+
+@pytest.mark.parametrize(("repeated", "state"), [(False, "queued"), (True, "starting")])
+def test_a_start_that_was_not_sent_comes_again_at_once(repeated: bool, state: str) -> None:
+    decision = put_back(waiting("starting", attempts=2), repeated=repeated)
+    assert (decision.state, decision.delay, decision.attempts) == (state, 0.0, 2)
+
+
+# What a decision does to a job
+
+
+@pytest.mark.parametrize(
+    ("changes", "visible"),
+    [
+        ({}, False),
+        ({"attempts": 3, "crashes": 1}, False),
+        ({"state": "starting"}, True),
+        ({"handle": "h2"}, True),
+        ({"progress": 41.0}, True),
+        ({"progress": None}, True),
+        ({"message": "Encoding"}, True),
+        ({"delay": None}, True),
+    ],
+)
+def test_only_what_a_browser_sees_is_visible(changes: dict[str, Any], visible: bool) -> None:
+    decision = Decision(state="running", handle="h1", progress=40.0, message="Rendering", delay=1.0)
+    assert is_visible(Job(), decision._replace(**changes)) is visible
+
+
+@pytest.mark.parametrize(
+    ("job", "knows"),
+    [
+        (Job(), False),  # a cancel that comes meanwhile makes the next step due now
+        (Job(cancel_requested=True), True),
+        (waiting("starting", cancel_requested=True), False),  # the handle has come: cancel now
+    ],
+)
+def test_which_step_has_taken_account_of_a_cancel(job: Job, knows: bool) -> None:
+    assert knows_of_cancel(job, poll(Status(state="running"), job)) is knows
+    assert knows_of_cancel(job, intent(job, options=OPTIONS)), "the step after the start does"
+
+
+def test_the_backend_of_an_expired_job_is_told_once_to_cancel_where_it_can() -> None:
+    assert owes_cancel(Job(state="expired"), CANCELS)
+    assert not owes_cancel(Job(state="expired"), OPTIONS)
+    assert not owes_cancel(waiting("expired"), CANCELS)
+    for state in {*ACTIVE, *ENDED} - {"expired"}:
+        assert not owes_cancel(Job(state=state), CANCELS)
+
+
+# What an answer means
 
 
 def test_a_running_job_is_looked_at_again_after_the_interval() -> None:
@@ -89,17 +291,13 @@ def test_the_backends_last_word_counts_even_when_it_comes_after_the_deadline(sta
 
 def test_a_success_ends_at_100_with_its_result() -> None:
     decision = poll(Status(state="succeeded", progress=99.0, result={"file": "a.mp4"}))
-    assert (decision.state, decision.progress, decision.result, decision.error) == (
-        "succeeded",
-        100.0,
-        {"file": "a.mp4"},
-        "",
-    )
+    assert (decision.state, decision.progress, decision.error) == ("succeeded", 100.0, "")
+    assert decision.result == Result({"file": "a.mp4"}, len(b'{"file":"a.mp4"}'))
 
 
 @pytest.mark.parametrize("result", [0, False, "", [], None])
 def test_an_empty_result_is_a_result(result: object) -> None:
-    assert poll(Status(state="succeeded", result=result)).result == result
+    assert poll(Status(state="succeeded", result=result)).result.value == result
 
 
 def test_a_failure_carries_the_backends_error_and_the_progress_known() -> None:
@@ -279,17 +477,18 @@ def test_a_failed_start_is_repeated_where_it_may_be_and_stays_open_where_it_may_
     assert (decision.delay is None) == (state == "failed")
 
 
+def test_a_repeated_start_stays_starting_since_the_earlier_one_may_have_arrived() -> None:
+    refused = BackendError("connection refused", sent=False)
+    assert start(refused).state == "queued"
+    assert start(refused, repeated=True).state == "starting"
+    final = BackendError("the backend answered 422", final=True)
+    assert start(final, repeated=True).state == "failed"
+
+
 def test_a_start_at_the_deadline_expires_but_keeps_its_handle() -> None:
-    decision = start("h9", Job(state="starting", handle="", deadline_at=NOW))
+    decision = start("h9", waiting("starting", deadline_at=NOW))
     assert (decision.state, decision.handle) == ("expired", "h9")
-    assert start(BackendError("x"), Job(state="starting", deadline_at=NOW)).state == "expired"
-
-
-def cancel(
-    outcome: Status | BackendError | None, job: Job | None = None, **changes: Any
-) -> Decision:
-    arguments = {"now": NOW, "options": OPTIONS, "draw": 0.5} | changes
-    return decide_cancel(job or Job(cancel_requested=True), outcome, **arguments)
+    assert start(BackendError("x"), waiting("starting", deadline_at=NOW)).state == "expired"
 
 
 def test_a_cancelled_job_ends_and_keeps_its_progress() -> None:
@@ -315,7 +514,7 @@ def test_nothing_that_postgresql_refuses_gets_into_the_ledger() -> None:
     assert len(poll(Status(state="failed", error="e" * 9000)).error) == 2000
     tricky = {"nul": "a\0\0b", "not nul": "a\\u0000b", "\0key": ["\\\0", "\\\\u0000"]}
     kept = {"nul": "ab", "not nul": "a\\u0000b", "key": ["\\", "\\\\u0000"]}
-    assert poll(Status(state="succeeded", result=tricky)).result == kept
+    assert poll(Status(state="succeeded", result=tricky)).result.value == kept
     assert "\0" not in poll(BackendError("a\0b")).message
 
 
@@ -333,7 +532,8 @@ def test_any_result_loses_its_nuls_and_nothing_else(result: object) -> None:
             return [without(item) for item in value]
         return {without(key): without(item) for key, item in value.items()}
 
-    assert poll(Status(state="succeeded", result=result)).result == without(result)
+    kept = poll(Status(state="succeeded", result=result)).result
+    assert kept == Result(without(result), len(orjson.dumps(without(result))))
 
 
 def test_text_that_no_database_takes_is_mended() -> None:
@@ -350,7 +550,7 @@ def test_whatever_depth_of_a_result_is_kept_the_ledger_can_write() -> None:
             result = [result]
         decision = poll(Status(state="succeeded", result=result))
         assert decision.state in ("succeeded", "failed")
-        orjson.dumps([[decision.result]])
+        orjson.dumps([[decision.result.value]])
     assert decision.state == "failed", "JSON has a limit that this reaches"
 
 

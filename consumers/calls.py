@@ -1,0 +1,118 @@
+"""Calls the code of others: a backend, and a project's signal receivers. Nothing of theirs comes out."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from progrock import lifecycle
+from progrock.backends import Backend, BackendError, JobView, Options
+from progrock.ledger import Row
+from progrock.lifecycle import Decision, Moment
+from progrock.signals import job_changed, job_finished
+
+logger = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+#: Seconds between two tracebacks of a backend's class.
+SAY_AGAIN = 10.0
+
+Decided = list[tuple[Row, Decision]]
+
+
+class Calls:
+    """Asks one backend, within a time limit, and says what each answer means for its job.
+
+    Errors of a custom backend class count as a failed call and do not fail the round. `draw` gives
+    random numbers in [0, 1) for the backoff.
+    """
+
+    def __init__(self, backend: Backend, options: Options, draw: Callable[[], float]) -> None:
+        self.backend, self.options = backend, options
+        self._draw = draw
+        self._room_for_cancels = asyncio.Semaphore(options.concurrency)
+        self._said = 0.0  # when an error of the backend's class was logged
+
+    async def poll(self, rows: Sequence[Row]) -> Decided:
+        """Ask where running jobs stand."""
+        answers = await self._ask(self.backend.poll, [_view(row) for row in rows])
+        silence = BackendError("the backend said nothing of this job")
+        if not isinstance(answers, Mapping):
+            nonsense = BackendError("the backend's class gave no mapping")
+            silence = answers if isinstance(answers, BackendError) else nonsense
+            answers = {}
+        return [
+            (row, self._decide(lifecycle.after_poll, row, answers.get(row.id, silence)))
+            for row in rows
+        ]
+
+    async def cancel(self, row: Row) -> Decided:
+        """Cancel a running job."""
+        async with self._room_for_cancels:
+            outcome = await self._ask(self.backend.cancel, _view(row))
+        return [(row, self._decide(lifecycle.after_cancel, row, outcome))]
+
+    async def cancel_expired(self, row: Row) -> None:
+        """Tell the backend once that nobody waits for this job any more."""
+        await self._ask(self.backend.cancel, _view(row))
+
+    async def start(self, row: Row, *, repeated: bool) -> Decided:
+        """Start a job whose intent is committed; `repeated`: an earlier try may have arrived."""
+        outcome = await self._ask(self.backend.start, _view(row))
+        return [(row, self._decide(lifecycle.after_start, row, outcome, repeated=repeated))]
+
+    async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:
+        """What the backend says, or the BackendError that says why it said nothing."""
+        try:
+            # The HTTP backend keeps its timeout by itself; this is for the others.
+            async with asyncio.timeout(2 * self.options.timeout + 1.0):
+                return await call(about)
+        except BackendError as error:
+            return error
+        except TimeoutError:
+            sentence = f"the backend did not answer within {self.options.timeout:g} s"
+            return BackendError(sentence)
+        except Exception as error:  # a custom class may raise whatever it likes
+            return self._failure(error)
+
+    def _decide(
+        self, decide: Callable[..., Decision], row: Row, outcome: Any, **more: Any
+    ) -> Decision:
+        at = Moment(time.time(), self._draw(), self.options)
+        try:
+            return decide(row, outcome, at, **more)
+        except Exception as error:  # a custom class may answer with whatever it likes
+            return decide(row, self._failure(error), at, **more)
+
+    def _failure(self, error: Exception) -> BackendError:
+        if time.time() > self._said + SAY_AGAIN:
+            self._said = time.time()
+            logger.error("the class of backend %s failed", self.options.name, exc_info=error)
+        return BackendError(f"the backend's class failed: {type(error).__name__}")
+
+
+def _view(row: Row) -> JobView:
+    return JobView(row.id, row.handle, row.params)
+
+
+def has_receivers() -> bool:
+    """Whether anybody listens to the signals."""
+    return job_changed.has_listeners() or job_finished.has_listeners()
+
+
+def send_signals(frames: Sequence[dict[str, Any]]) -> None:
+    """Send `job_changed`, and at a job's end `job_finished`; a receiver that raises is logged."""
+    for frame in frames:
+        answers = job_changed.send_robust(sender=None, job=frame)
+        if frame["complete"]:
+            answers += job_finished.send_robust(sender=None, job=frame)
+        for receiver, answer in answers:
+            if isinstance(answer, Exception):
+                logger.error(
+                    "a signal receiver failed: %r, job=%s",
+                    receiver,
+                    frame["job"],
+                    exc_info=answer,
+                )

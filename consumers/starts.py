@@ -1,0 +1,71 @@
+"""Starts jobs in two steps, so that nobody starts one twice or loses one: the intent, then the call."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from progrock import lifecycle
+from progrock.backends import Options
+from progrock.consumers.calls import Calls, Decided
+from progrock.consumers.commits import Commits
+from progrock.dispatch import to_the_end
+from progrock.ledger import Row
+from progrock.lifecycle import Step
+from progrock.models import State
+
+
+class Starts:
+    """Starts the jobs of one backend."""
+
+    def __init__(self, options: Options, calls: Calls, commits: Commits) -> None:
+        self._options, self._calls, self._commits = options, calls, commits
+        self._one_group = asyncio.Lock()
+
+    async def start(self, rows: Sequence[Row]) -> None:
+        """Start jobs that are queued, or whose start was swept. Raises PublishFailed.
+
+        They are started in groups of as many as the backend takes at once, so that no intent is
+        open for longer than its call. A job whose start may have killed a worker is a group by
+        itself, so that the others of its batch do not die with it again.
+        """
+        size = self._options.concurrency
+        calm = [row for row in rows if not row.crashes]
+        groups = [calm[i : i + size] for i in range(0, len(calm), size)]
+        groups += [[row] for row in rows if row.crashes]
+        telling: list[asyncio.Task[None]] = []
+        for group in groups:
+            async with self._one_group:
+                decided = await self._start_group(group, telling)
+            await self._commits.finish(decided)
+        await asyncio.gather(*telling)
+
+    async def _start_group(self, rows: Sequence[Row], telling: list[asyncio.Task[None]]) -> Decided:
+        """Commit the intents, then call. `telling` gets what shows them: no start waits for it.
+
+        A worker that dies between the two leaves an open intent, which only a sweep brings back.
+        """
+        decided: Decided = []
+        intents: Decided = []
+        now = time.time()
+        for row in rows:
+            step = lifecycle.next_step(row, now=now, options=self._options)
+            if step is Step.START:
+                intents.append((row, lifecycle.intent(row, options=self._options)))
+            elif not isinstance(step, Step):
+                decided.append((row, step))
+        if not intents:
+            return decided
+        repeated = {row.id for row, _ in intents if row.state == State.STARTING}
+        opened = time.monotonic()
+        committed = await self._commits.commit(intents)
+        follow_up = self._commits.follow_up(intents, committed)
+        telling.append(self._commits.in_background(follow_up))
+        started = [self._call(each.row, each.row.id in repeated, opened) for each in committed]
+        for outcome in await to_the_end(started):
+            decided += outcome
+        return decided
+
+    async def _call(self, row: Row, repeated: bool, opened: float) -> Decided:
+        if lifecycle.too_late_to_start(time.monotonic() - opened, self._options):
+            return [(row, lifecycle.put_back(row, repeated=repeated))]
+        return await self._calls.start(row, repeated=repeated)

@@ -1,0 +1,111 @@
+"""Brings back jobs whose poll task was lost, ends those that nobody serves, and forgets old ones."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from django.db import IntegrityError, close_old_connections
+
+from progrock import conf, dispatch, ledger
+from progrock.backends import Options
+from progrock.broker.errors import BrokerError
+from progrock.broker.publisher import Publisher
+from progrock.broker.topology import poll_queue
+from progrock.consumers.database import WorkerDatabase, one_line
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two sweeps.
+SWEEP = 5.0
+#: A job is swept when it is so many seconds overdue, or twice its backend's timeout if that is
+#: longer, measured by the watermark of its queue.
+GRACE = 10.0
+#: A job of a backend that is not configured here is left to workers that know it until so many
+#: seconds after its deadline.
+ORPHANED = 60.0
+
+
+class Sweeper:
+    """Sweeps the queues (backend, shard) of one worker.
+
+    `watermark(queue)` gives the time (epoch seconds) before which all due tasks of a queue have
+    arrived, or None while that is unknown. `tell_ended(job_ids)` shows jobs that ended.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[tuple[str, int]],
+        backends: Mapping[str, Options],
+        *,
+        database: WorkerDatabase,
+        publisher: Publisher,
+        watermark: Callable[[str], float | None],
+        tell_ended: Callable[[list[str]], Awaitable[None]],
+    ) -> None:
+        self._queues, self._backends = queues, backends
+        self._database, self._publisher = database, publisher
+        self._watermark, self._tell_ended = watermark, tell_ended
+        self._forgets = True
+
+    async def run(self) -> None:
+        """Sweep again and again."""
+        while True:
+            await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
+            try:
+                await self.sweep()
+                # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold in the worker's thread as well
+                await self._database(close_old_connections)
+                await self._end_orphans()
+                await self._forget()
+            except Exception:  # the next sweep tries again; without this loop nobody would
+                logger.exception("a sweep failed")
+
+    async def sweep(self) -> None:
+        """Bring back the jobs of all queues that are overdue and overtaken by later tasks."""
+        for backend, shard in self._queues:
+            await self._sweep_queue(backend, shard)
+
+    async def _sweep_queue(self, backend: str, shard: int) -> None:
+        if (watermark := self._watermark(poll_queue(backend, shard))) is None:
+            return
+        options, now = self._backends[backend], time.time()
+        claimed = await self._database(
+            ledger.sweep,
+            backend,
+            shard,
+            options.shards,
+            before=watermark,
+            grace=max(GRACE, 2 * options.timeout),
+            now=now,
+        )
+        if not claimed:
+            return
+        logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
+        message = dispatch.swept(backend, shard, claimed, now)
+        try:
+            await dispatch.publish(self._publisher, [message])
+        except BrokerError as error:
+            logger.warning("swept jobs wait for the next sweep: %s", error)
+            await self._database(ledger.unsweep, claimed)
+
+    async def _end_orphans(self) -> None:
+        """End jobs of backends that are no longer configured: nobody consumes their queues."""
+        before = time.time() - ORPHANED
+        if ended := await self._database(ledger.end_orphans, list(conf.backends()), before=before):
+            logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
+            await self._tell_ended(ended)
+
+    async def _forget(self) -> None:
+        """Delete jobs that ended long ago."""
+        if not (conf.keep_days() and self._forgets):
+            return
+        try:
+            await self._database(ledger.forget, conf.keep_days())
+        except IntegrityError as error:
+            self._forgets = False
+            logger.error(
+                "ended jobs are kept for ever, because something points at one of them: %s",
+                one_line(error),
+            )

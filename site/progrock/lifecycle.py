@@ -1,0 +1,394 @@
+"""Decides what happens to a job: what a task means for it, what to do next, what an answer means.
+
+Everything here is pure: the clock and the dice are arguments, and nothing is read or written.
+The file is longer than others because it is the one place where a job's life is told.
+"""
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from progrock.backends.base import Handle, Options, Status, check_handle, percent
+from progrock.backends.errors import BackendError
+from progrock.broker.lanes import round_delay
+from progrock.models import State
+from progrock.storable import (
+    LONGEST_ERROR,
+    LONGEST_MESSAGE,
+    NO_RESULT,
+    Result,
+    storable_result,
+    storable_text,
+)
+
+#: So many workers may die of one job before it is given up.
+MOST_CRASHES = 5
+#: From this delivery on, the tasks of a message are worked one by one: it may kill workers.
+POISONOUS = 2
+LONGEST_BACKOFF = 60.0
+FORGOTTEN_LIMIT = 3
+FORGOTTEN = "the backend does not know this job at the moment, asking again"
+
+
+class Job(Protocol):
+    """What is read of a job; a row of the ledger has it all. Times are seconds since the epoch."""
+
+    state: str
+    handle: str
+    progress: float | None
+    message: str
+    error: str
+    turn: int
+    attempts: int
+    crashes: int
+    sweeps: int
+    deadline_at: float
+    cancel_requested: bool
+
+    @property
+    def active(self) -> bool:
+        """Whether the job has not come to its end."""
+
+
+class Moment(NamedTuple):
+    """When and for which backend something is decided.
+
+    `now` is in seconds since the epoch, `draw` is a random number in [0, 1) for the backoff.
+    """
+
+    now: float
+    draw: float
+    options: Options
+
+
+class Standing(Enum):
+    """What a poll task means for its job."""
+
+    STALE = "stale"  # nothing: another task of this turn was first
+    VALID = "valid"  # take the job's next step
+    RESUME = "resume"  # a worker died after the commit: publish the job's present task again
+    OWED = "owed"  # the job has ended, and that may not have been told
+
+
+class Step(Enum):
+    """What to ask the backend for."""
+
+    START = "start"
+    POLL = "poll"
+    CANCEL = "cancel"
+
+
+class Decision(NamedTuple):
+    """What to write into the ledger.
+
+    `delay` is in seconds until the next step, None where the job has ended. `opens_intent`: a start
+    is about to be sent. Then no task follows, so only a sweep, after `delay`, can bring one.
+    """
+
+    state: str
+    handle: str
+    progress: float | None
+    message: str = ""
+    result: Result = NO_RESULT
+    error: str = ""
+    attempts: int = 0
+    delay: float | None = None
+    crashes: int = 0
+    opens_intent: bool = False
+
+
+# What a task means
+
+
+def standing(job: Job | None, turn: int, *, again: bool) -> Standing:
+    """What a task of this `turn` means; `again`: the task was delivered before.
+
+    A task that is one turn behind was worked already. If it comes again, its worker died between
+    the commit and the ack, so what follows the commit may not have been sent. An open intent is
+    left alone all the same: only a sweep may bring a task to it.
+    """
+    if job is None:
+        return Standing.STALE
+    if job.active and turn == job.turn:
+        return Standing.VALID
+    if turn != job.turn - 1:
+        return Standing.STALE
+    if job.active:
+        return Standing.RESUME if again and job.state != State.STARTING else Standing.STALE
+    return Standing.OWED if again or cancelled_in_line(job) else Standing.STALE
+
+
+def cancelled_in_line(job: Job) -> bool:
+    """Whether a cancel ended the job before it was started; then a worker still owes `job_finished`."""
+    return job.state == State.CANCELLED and not job.handle
+
+
+def one_by_one(deliveries: int) -> bool:
+    """Whether the tasks of a message that was delivered so often before are worked one by one."""
+    return deliveries >= POISONOUS
+
+
+# What to do next
+
+
+def next_step(job: Job, *, now: float, options: Options) -> Step | Decision:
+    """What to ask the backend for, or the job's end where there is nothing to ask."""
+    if (crashes := _crashes(job)) >= MOST_CRASHES:
+        return _ended(
+            job,
+            State.FAILED,
+            f"given up: {crashes} workers crashed while they handled this job",
+        )
+    if job.state == State.RUNNING:
+        if not job.cancel_requested:
+            return Step.POLL
+        return Step.CANCEL if options.cancels else _ended(job, State.CANCELLED)
+    if job.state == State.QUEUED and job.cancel_requested:  # a start that failed was under way
+        return _ended(job, State.CANCELLED)
+    if now >= job.deadline_at:
+        return _ended(
+            job,
+            State.EXPIRED,
+            "the deadline passed before the backend had confirmed the job",
+        )
+    if job.state == State.STARTING and not options.repeat:
+        return _ended(job, State.FAILED, "outcome unknown: the start may or may not have arrived")
+    return Step.START
+
+
+def intent(job: Job, *, options: Options) -> Decision:
+    """What is written before a start is sent.
+
+    A call may take longer than its timeout, so the intent is due after twice that. The sweep's
+    grace, which comes on top, is at least as long again.
+    """
+    return Decision(
+        state=State.STARTING,
+        handle=job.handle,
+        progress=job.progress,
+        message=job.message,
+        error=job.error,
+        attempts=job.attempts,
+        crashes=_crashes(job),
+        delay=2 * options.timeout,
+        opens_intent=True,
+    )
+
+
+def _crashes(job: Job) -> int:
+    """A swept intent counts as a crash: its worker never came back from the start."""
+    return job.crashes + (job.state == State.STARTING and job.sweeps > 0)
+
+
+# What an answer means
+
+
+def too_late_to_start(waited: float, options: Options) -> bool:
+    """Whether a start must not be sent so many seconds after its intent.
+
+    The process was frozen, or the ledger was away. A sweep may have given the job to another worker.
+    """
+    return waited > options.timeout
+
+
+def put_back(job: Job, *, repeated: bool) -> Decision:
+    """The start was not sent. If a sweep has claimed the job meanwhile, this commit loses."""
+    return _ended(job, State.STARTING if repeated else State.QUEUED)._replace(delay=0.0)
+
+
+def after_start(
+    job: Job,
+    outcome: str | BackendError,
+    at: Moment,
+    *,
+    repeated: bool = False,
+) -> Decision:
+    """After a start: the handle, or what went wrong. `repeated`: an earlier try may have arrived.
+
+    A start that surely never arrived goes back to the queue. One that may have arrived is repeated
+    with the same key: the intent stays open, and a cancel waits for the handle. Where the backend
+    takes no repeat, the outcome is unknown.
+    """
+    if not isinstance(outcome, BackendError):
+        try:
+            handle = check_handle(str(outcome) if isinstance(outcome, str) else outcome)
+        except BackendError as error:
+            outcome = error
+    if isinstance(outcome, BackendError):
+        if outcome.final:
+            return _ended(job, State.FAILED, outcome.sentence)
+        if outcome.sent and not at.options.repeat:
+            return _ended(job, State.FAILED, f"outcome unknown: {outcome.sentence}")
+        state = State.STARTING if outcome.sent or repeated else State.QUEUED
+        return _again(job, outcome, state, at)
+    wait = outcome.retry_after if isinstance(outcome, Handle) else None
+    if at.now >= job.deadline_at:
+        return _expired(job, at.options)._replace(handle=handle)
+    delay = max(min(at.options.interval, 1.0), wait or 0.0)
+    return Decision(
+        state=State.RUNNING, handle=handle, progress=None, delay=_until(job, delay, at.now)
+    )
+
+
+def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision:
+    """After a poll: where the job stands, or why nobody knows.
+
+    The backend's word counts even when it comes after the deadline.
+    """
+    if isinstance(outcome, BackendError):
+        if outcome.final:
+            return _ended(job, State.FAILED, outcome.sentence)
+        if outcome.forgotten:
+            return _forgotten(job, outcome, at)
+        return _again(job, outcome, State.RUNNING, at)
+    progress = percent(outcome.progress)
+    message = storable_text(outcome.message, LONGEST_MESSAGE)
+    if outcome.state == "running":
+        if at.now >= job.deadline_at:
+            return _expired(job, at.options)
+        delay = _until(job, max(at.options.interval, outcome.retry_after or 0.0), at.now)
+        return Decision(
+            state=State.RUNNING,
+            handle=job.handle,
+            progress=progress,
+            message=message,
+            delay=delay,
+        )
+    if outcome.state == "succeeded":
+        try:
+            result = storable_result(outcome.result)
+        except TypeError as error:
+            sentence = f"the job succeeded, but its result cannot be kept: {error}"
+            return _ended(job, State.FAILED, sentence, message=message)
+        return Decision(
+            state=State.SUCCEEDED,
+            handle=job.handle,
+            progress=100.0,
+            message=message,
+            result=result,
+        )
+    error_text = storable_text(outcome.error, LONGEST_ERROR)
+    if outcome.state not in ("failed", "cancelled"):
+        raise ValueError(f"a backend's class answered with the state {outcome.state!r}")
+    if outcome.state == "failed":
+        error_text = error_text or "the backend says that the job failed"
+    elif not job.cancel_requested:
+        error_text = error_text or "cancelled at the backend"
+    return _ended(job, State(outcome.state), error_text, message=message, progress=progress)
+
+
+def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) -> Decision:
+    """After a cancel: None is done, a Status is where a job stands that was not cancelled."""
+    if outcome is None:
+        return _ended(job, State.CANCELLED)
+    if isinstance(outcome, BackendError):
+        return _again(
+            job,
+            outcome,
+            State.RUNNING,
+            at,
+            doing="cancelling, ",
+        )
+    if outcome.state != "running":
+        return after_poll(job, outcome, at)
+    refused = BackendError("the backend refused to cancel the job", retry_after=outcome.retry_after)
+    again = _again(job, refused, State.RUNNING, at)
+    if again.delay is None:
+        return again
+    message = f"{refused.sentence}, trying again"
+    return again._replace(progress=percent(outcome.progress), message=message)
+
+
+# What a decision does to a job
+
+
+def is_visible(job: Job, decision: Decision) -> bool:
+    """Whether a browser sees a difference."""
+    return decision.delay is None or (
+        decision.state != job.state
+        or decision.progress != job.progress
+        or decision.message != job.message
+        or decision.handle != job.handle
+    )
+
+
+def knows_of_cancel(job: Job, decision: Decision) -> bool:
+    """Whether the step has taken account of a cancel, so that the next one need not hurry.
+
+    An intent leaves a cancel to the step after the start, which has a handle to cancel.
+    """
+    return decision.opens_intent or (job.cancel_requested and job.state == State.RUNNING)
+
+
+def owes_cancel(job: Job, options: Options) -> bool:
+    """Whether the backend is told once to cancel: the job has expired here and may still run there."""
+    return job.state == State.EXPIRED and bool(job.handle) and options.cancels
+
+
+def _forgotten(job: Job, error: BackendError, at: Moment) -> Decision:
+    """The backend does not know the job; at the third such answer in a row it has failed."""
+    in_a_row = job.attempts + 1 if job.message == FORGOTTEN else 1
+    if in_a_row >= FORGOTTEN_LIMIT:
+        return _ended(job, State.FAILED, "the backend no longer knows this job")
+    again = _again(job, error, State.RUNNING, at)
+    return again if again.delay is None else again._replace(message=FORGOTTEN, attempts=in_a_row)
+
+
+def _again(
+    job: Job,
+    error: BackendError,
+    state: str,
+    at: Moment,
+    doing: str = "",
+) -> Decision:
+    """Retry after an exponential backoff with full jitter, or after Retry-After, which is kept exactly.
+
+    The backoff is rounded up to what two lanes hold, because each further lane costs a message.
+    """
+    if at.now >= job.deadline_at:
+        return _expired(job, at.options, f"; at last {error.sentence}")
+    attempts = job.attempts + 1
+    ceiling = min(
+        max(LONGEST_BACKOFF, at.options.interval), at.options.interval * 2.0 ** min(attempts, 30)
+    )
+    delay = round_delay(max(0.1, at.options.interval / 10, at.draw * ceiling))
+    if error.retry_after is not None and error.retry_after > delay:
+        delay = error.retry_after
+    message = f"{doing}backend unreachable, retrying ({error.sentence})"
+    return Decision(
+        state=state,
+        handle=job.handle,
+        progress=job.progress,
+        message=storable_text(message, LONGEST_MESSAGE),
+        attempts=attempts,
+        delay=_until(job, delay, at.now),
+    )
+
+
+def _until(job: Job, delay: float, now: float) -> float:
+    """The delay, cut so that the last poll is at the deadline."""
+    return max(0.0, min(delay, job.deadline_at - now))
+
+
+def _ended(
+    job: Job, state: str, error: str = "", *, message: str = "", progress: float | None = None
+) -> Decision:
+    return Decision(
+        state=state,
+        handle=job.handle,
+        progress=job.progress if progress is None else progress,
+        message=message,
+        error=storable_text(error, LONGEST_ERROR),
+        attempts=job.attempts,
+    )
+
+
+def _expired(job: Job, options: Options, more: str = "") -> Decision:
+    sentence = f"the job did not end within {_duration(options.deadline)}{more}"
+    return _ended(job, State.EXPIRED, sentence)
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit and seconds % unit == 0:
+            return f"{seconds / unit:g} {name}"
+    return f"{seconds:g} seconds"
