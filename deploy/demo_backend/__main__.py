@@ -8,6 +8,7 @@ import uvloop
 from aiohttp import web
 
 from deploy.demo_backend.app import application
+from deploy.demo_backend.hooks import with_hooks
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,17 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         web.run_app(
-            application(test=options.test),
+            with_hooks(application()) if options.test else application(),
             host=options.host,
             port=options.port,
             access_log=None,
             shutdown_timeout=1.0,
-            handler_cancellation=options.test,  # costs a task for each request
+            handler_cancellation=options.test,  # it costs a task for each request
             loop=uvloop.new_event_loop(),
         )
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise SystemExit(
-            f"port {options.port} cannot be used ({os.strerror(error.errno or 0)}): choose another by --port"
+            f"port {options.port} cannot be used ({reason}): choose another by --port"
         ) from error
 
 

@@ -1,10 +1,16 @@
-"""The demo backend's hooks for tests: make it misbehave, move a task, count what was asked of it.
+"""The demo backend's hooks for tests: make it misbehave, set values, count requests.
 
-POST /_test/behave    {"mode": "503", "on": "poll", "task": id, "count": 2, "retry_after": "3", "delay": 0.1}; all but mode optional
-DELETE /_test/behave  behave again
-POST /_test/tasks/id  {"percent": 42, "status": "running", "stage": "…"}: laid over what the task answers from now on
-GET /_test/tasks/id   {"polls": 3, "overlaps": 0, "times": [epoch seconds of polls], "cancels": 0}
-GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "under_way": 0, "most_under_way": 8}
+POST /_test/behave    {"mode": "503", "on": "poll", "task": id, "count": 2, "retry_after": "3",
+                      "delay": 0.1}: a rule for requests to come; all but `mode` may be left out
+DELETE /_test/behave  forget all rules
+POST /_test/tasks/id  {"percent": 42, "status": "running", "stage": "…"}: from now on the task
+                      answers with this in place of its own values
+GET /_test/tasks/id   {"polls": 3, "overlaps": 0, "cancels": 0, "times": [when, epoch seconds]}
+GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "under_way": 0,
+                      "most_under_way": 8}
+
+A mode is an HTTP status, a key of BODIES, or one of hang, reset, garbage, close, huge, bomb,
+redirect, text (right, but as text/plain) and ok (right, with the Retry-After and the delay).
 """
 
 import asyncio
@@ -22,6 +28,27 @@ from aiohttp.typedefs import Handler
 from deploy.demo_backend.app import TASKS, answer
 
 KINDS = {"POST": "start", "GET": "poll", "DELETE": "cancel"}
+#: Bodies by mode: each comes with 200 and as JSON, and is wrong in another way.
+BODIES = {
+    "html": b"<html>It works!</html>",
+    "nan": b'{"status": "running", "percent": NaN, "stage": "not a number"}',
+    "infinity": b'{"status": "running", "percent": Infinity}',
+    "state": b'{"status": "paused"}',
+    "stateless": b'{"percent": 10}',
+    "list": b"[1, 2]",
+    "empty": b"",
+    "handleless": b'{"id": null}',
+    "dots": b'{"id": ".."}',
+}
+#: What is written to the connection, by mode, before it is closed.
+CUT_SHORT = {
+    "reset": b"",
+    "garbage": b"good day\r\n\r\n",
+    "close": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        b'{"status": "ru'
+    ),
+}
 
 
 @dataclass
@@ -37,7 +64,7 @@ class Seen:
 
 @dataclass
 class Hooks:
-    """How to misbehave, and what was seen."""
+    """The rules of misbehaviour, and counts of what was asked."""
 
     rules: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
@@ -48,7 +75,7 @@ class Hooks:
     most_under_way: int = 0
 
     def rule(self, kind: str, ids: list[str]) -> dict[str, Any] | None:
-        """The first rule for such a request; each use counts down its `count`."""
+        """The first rule for such a request. Each use takes one from the rule's `count`."""
         for rule in self.rules:
             if (
                 rule.get("on") in (None, kind)
@@ -65,7 +92,7 @@ HOOKS = web.AppKey("hooks", Hooks)
 
 @web.middleware
 async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Counts, and answers by a rule where there is one."""
+    """Counts the request, and answers it by a rule if there is one for it."""
     if request.path.startswith("/_test/"):
         return await handler(request)
     hooks, kind = request.app[HOOKS], KINDS.get(request.method, "")
@@ -100,26 +127,19 @@ async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def misbehave(
     request: web.Request, handler: Handler, rule: dict[str, Any]
 ) -> web.StreamResponse:
-    """One answer that is not as it should be: `mode` is a status, or one of the words below."""
-    mode, headers = (
-        str(rule["mode"]),
-        {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {},
-    )
+    """Answers as the rule's mode says (see the top of this file)."""
+    mode = str(rule["mode"])
+    headers = {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():
         return answer(f"told to answer {mode}", int(mode), **headers)
     if mode == "hang":
         await asyncio.sleep(3600)
-    if mode in ("reset", "garbage", "close"):
-        transport = request.transport
-        if transport is None:
+    if mode in CUT_SHORT:
+        if request.transport is None:
             raise ConnectionResetError
-        head = (
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-            + b'{"status": "ru'
-        )
-        transport.write({"reset": b"", "garbage": b"good day\r\n\r\n", "close": head}[mode])
-        transport.close()
+        request.transport.write(CUT_SHORT[mode])
+        request.transport.close()
         return web.Response()
     if mode == "huge":
         response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
@@ -131,22 +151,11 @@ async def misbehave(
         return web.Response(
             body=bomb(), content_type="application/json", headers={"Content-Encoding": "gzip"}
         )
-    bodies = {
-        "html": b"<html>It works!</html>",
-        "nan": b'{"status": "running", "percent": NaN, "stage": "not a number"}',
-        "infinity": b'{"status": "running", "percent": Infinity}',
-        "state": b'{"status": "paused"}',
-        "stateless": b'{"percent": 10}',
-        "list": b"[1, 2]",
-        "empty": b"",
-        "handleless": b'{"id": null}',
-        "dots": b'{"id": ".."}',
-    }
-    if mode in bodies:
-        return web.Response(body=bodies[mode], content_type="application/json", headers=headers)
+    if mode in BODIES:
+        return web.Response(body=BODIES[mode], content_type="application/json", headers=headers)
     if mode == "redirect":
         return web.Response(status=302, headers={"Location": str(request.url), **headers})
-    response = await handler(request)  # "ok" and "text": the right answer, but for a header
+    response = await handler(request)  # "ok" and "text"
     response.headers.update(headers | ({"Content-Type": "text/plain"} if mode == "text" else {}))
     return response
 
@@ -184,19 +193,16 @@ async def seen(request: web.Request) -> web.Response:
 
 async def stats(request: web.Request) -> web.Response:
     """GET /_test/stats."""
-    hooks, names = (
-        request.app[HOOKS],
-        ("starts", "polls", "requests", "under_way", "most_under_way"),
-    )
-    return answer(
-        {"tasks": len(request.app[TASKS].by_id)} | {name: getattr(hooks, name) for name in names}
-    )
+    hooks, tasks = request.app[HOOKS], request.app[TASKS]
+    names = ("starts", "polls", "requests", "under_way", "most_under_way")
+    return answer({"tasks": len(tasks.by_id)} | {name: getattr(hooks, name) for name in names})
 
 
-def install(app: web.Application) -> None:
-    """Put the hooks into the program."""
+def with_hooks(app: web.Application) -> web.Application:
+    """The same program with the hooks in it."""
     app[HOOKS] = Hooks()
     app.middlewares.append(watch)
     app.add_routes([web.post("/_test/behave", set_rule), web.delete("/_test/behave", forget_rules)])
     app.add_routes([web.post("/_test/tasks/{id}", force), web.get("/_test/tasks/{id}", seen)])
     app.add_routes([web.get("/_test/stats", stats)])
+    return app

@@ -13,7 +13,9 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from deploy.demo_backend.app import TASKS, Task, Tasks, application
+from deploy.demo_backend.app import TASKS, application
+from deploy.demo_backend.hooks import with_hooks
+from deploy.demo_backend.tasks import Task, Tasks
 
 
 class Kept(Tasks):
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     options = parser.parse_args()
-    app = application(test=True)
+    app = with_hooks(application())
     app[TASKS] = Kept(options.journal)
     app.middlewares.insert(0, note)
     web.run_app(

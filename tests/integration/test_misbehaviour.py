@@ -1,4 +1,4 @@
-"""Backends and jobs that behave badly: what the browser is told, and that nobody else suffers."""
+"""Backends and jobs that misbehave: what the browser reads, and that no other job suffers."""
 
 import asyncio
 import itertools
@@ -14,6 +14,7 @@ import pytest
 from progrock.lifecycle import MOST_CRASHES
 from progrock.storable import LONGEST_MESSAGE
 from tests.fragile import POLLS, STARTS, STATUSES
+from tests.sentences import RETRYING, retrying
 from tests.services import PATIENCE, DemoBackend, Stack, http
 from tests.visitor import Frame, Visitor, browse
 
@@ -25,7 +26,10 @@ poll = {{ path = "/tasks/{{handle}}" }}
 cancel = {{ path = "/tasks/{{handle}}" }}
 handle = "id"
 state = "status"
-states = {{ running = ["running"], succeeded = ["done"], failed = ["failed"], cancelled = ["cancelled"] }}
+states.running = ["running"]
+states.succeeded = ["done"]
+states.failed = ["failed"]
+states.cancelled = ["cancelled"]
 progress = "percent"
 message = "stage"
 result = "output"
@@ -49,7 +53,6 @@ interval = 0.3
 timeout = 1.0
 shards = 1
 """
-RETRYING = "backend unreachable, retrying ("
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,8 @@ async def visitor(running: Stack, demo_backend: DemoBackend) -> AsyncIterator[Vi
 
 def handles(stack: Stack) -> dict[str, str]:
     """The backend's handle for each job."""
-    code = "from progrock.models import Job; [print(j.pk, j.handle) for j in Job.objects.exclude(handle='')]"
+    jobs = "Job.objects.exclude(handle='')"
+    code = f"from progrock.models import Job; [print(job.id, job.handle) for job in {jobs}]"
     lines = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.splitlines()
     return dict(line.split() for line in lines if line.count(" ") == 1)
 
@@ -86,21 +90,12 @@ def misbehave(backend: DemoBackend, mode: str, **rule: Any) -> None:
     http("POST", f"{backend.url}/_test/behave", {"mode": mode, **rule})
 
 
-# mode of the demo backend → what the browser reads while the job runs on
+#: What the browser reads while a job runs on, by mode of the demo backend.
 TOLD = {
-    "503": "backend unreachable, retrying (the backend answered 503)",
-    "429": "backend unreachable, retrying (the backend answered 429)",
-    "hang": "backend unreachable, retrying (the backend did not answer within 1 s)",
-    "close": "backend unreachable, retrying (the backend closed the connection half-way)",
-    "reset": "backend unreachable, retrying (the backend closed the connection)",
-    "garbage": "backend unreachable, retrying (the backend answered with something that is not HTTP)",
-    "redirect": "backend unreachable, retrying (the backend answered 302, a redirect, and those are not followed)",
-    "html": "backend unreachable, retrying (the backend answered with something that is not JSON)",
-    "huge": "backend unreachable, retrying (the backend's answer is larger than 100,000 bytes)",
-    "state": "backend unreachable, retrying (the backend answered with an unknown state: paused)",
-    "stateless": "backend unreachable, retrying (the backend answered without a state)",
+    **{mode: retrying(mode) for mode in ("503", "429", "redirect", "html", "huge", "hang")},
+    **{mode: retrying(mode) for mode in ("close", "reset", "garbage", "state", "stateless")},
     "404": "the backend does not know this job at the moment, asking again",
-    "nan": "not a number",  # the backend's own message: a progress that is no number is none
+    "nan": "not a number",  # the backend's own message, because such a progress counts as none
 }
 
 
@@ -115,11 +110,11 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     handle = await asyncio.to_thread(handles, running)
     worker = psutil.Process(running.workers()[0].pid)
     before = worker.memory_info().rss
-    for mode, job in jobs.items():
+    for mode, job_id in jobs.items():
         retry_after = {"retry_after": "2"} if mode == "429" else {}
         count = {"count": 2} if mode == "404" else {}  # three in a row would end the job
-        misbehave(demo_backend, mode, on="poll", task=handle[job], **retry_after, **count)
-    missing = {(job, TOLD[mode]) for mode, job in jobs.items()}
+        misbehave(demo_backend, mode, on="poll", task=handle[job_id], **retry_after, **count)
+    missing = {(job_id, TOLD[mode]) for mode, job_id in jobs.items()}
     seen: dict[str, Frame] = {}
     async with asyncio.timeout(PATIENCE):
         while missing:
@@ -132,10 +127,10 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
         "answers of 100 MB are not read to their end"
     )
     http("DELETE", f"{demo_backend.url}/_test/behave")
-    for job in jobs.values():
+    for job_id in jobs.values():
         http(
             "POST",
-            f"{demo_backend.url}/_test/tasks/{handle[job]}",
+            f"{demo_backend.url}/_test/tasks/{handle[job_id]}",
             {"status": "done", "percent": 100},
         )
     ended = await visitor.ends(set(jobs.values()), 2 * PATIENCE)  # a backoff may have grown
@@ -149,47 +144,32 @@ async def test_a_text_type_with_the_right_body_is_no_error(
     visitor: Visitor, demo_backend: DemoBackend
 ) -> None:
     misbehave(demo_backend, "text", on="poll")
-    job = (await visitor.start("good", seconds=1))["job"]
-    assert (await visitor.ended(job))["state"] == "succeeded"
-    assert not any("retrying" in f["message"] for f in visitor.frames if f.get("job") == job)
+    job_id = (await visitor.start("good", seconds=1))["job"]
+    assert (await visitor.ended(job_id))["state"] == "succeeded"
+    assert not any("retrying" in f["message"] for f in visitor.frames if f.get("job") == job_id)
 
 
 async def test_a_forgotten_handle_ends_the_job(
     visitor: Visitor, demo_backend: DemoBackend, running: Stack
 ) -> None:
-    job = (await visitor.start("bad", seconds=60))["job"]
+    job_id = (await visitor.start("bad", seconds=60))["job"]
     await visitor.until(lambda f: f.get("state") == "running")
-    handle = (await asyncio.to_thread(handles, running))[job]
+    handle = (await asyncio.to_thread(handles, running))[job_id]
     misbehave(demo_backend, "404", on="poll", task=handle)
-    last = await visitor.ended(job)
+    last = await visitor.ended(job_id)
     assert (last["state"], last["error"]) == ("failed", "the backend no longer knows this job")
-    assert any(f["message"] == TOLD["404"] for f in visitor.frames if f.get("job") == job)
+    assert any(f["message"] == TOLD["404"] for f in visitor.frames if f.get("job") == job_id)
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"),
-    [
-        ("503", "backend unreachable, retrying (the backend answered 503)"),
-        ("429", "backend unreachable, retrying (the backend answered 429)"),
-        ("hang", "backend unreachable, retrying (the backend did not answer within 1 s)"),
-        (
-            "handleless",
-            "backend unreachable, retrying (the backend answered without a usable handle for the job)",
-        ),
-        (
-            "dots",
-            "backend unreachable, retrying (the backend answered without a usable handle for the job)",
-        ),
-    ],
-)
+@pytest.mark.parametrize("mode", ["503", "429", "hang", "handleless", "dots"])
 async def test_a_start_that_goes_wrong_is_told_and_tried_again(
-    visitor: Visitor, demo_backend: DemoBackend, mode: str, told: str
+    visitor: Visitor, demo_backend: DemoBackend, mode: str
 ) -> None:
     misbehave(demo_backend, mode, on="start")
-    job = (await visitor.start("bad", seconds=0.3))["job"]
-    await visitor.until(lambda f: f.get("job") == job and f["message"] == told)
+    job_id = (await visitor.start("bad", seconds=0.3))["job"]
+    await visitor.until(lambda f: f.get("job") == job_id and f["message"] == retrying(mode))
     http("DELETE", f"{demo_backend.url}/_test/behave")
-    assert (await visitor.ended(job, 2 * PATIENCE))["state"] == "succeeded"
+    assert (await visitor.ended(job_id, 2 * PATIENCE))["state"] == "succeeded"
 
 
 async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(
@@ -209,9 +189,9 @@ async def test_a_backend_without_end_slows_no_other_backends_jobs(
 ) -> None:
     async def gap() -> float:
         """The median seconds between two polls of a good job."""
-        job = (await visitor.start("good", seconds=4))["job"]
-        assert (await visitor.ended(job))["state"] == "succeeded"
-        handle = (await asyncio.to_thread(handles, running))[job]
+        job_id = (await visitor.start("good", seconds=4))["job"]
+        assert (await visitor.ended(job_id))["state"] == "succeeded"
+        handle = (await asyncio.to_thread(handles, running))[job_id]
         times = http("GET", f"{demo_backend.url}/_test/tasks/{handle}")["times"]
         return statistics.median(b - a for a, b in itertools.pairwise(times))
 
@@ -220,15 +200,13 @@ async def test_a_backend_without_end_slows_no_other_backends_jobs(
     last = bad[-1]
     await visitor.until(lambda f: f.get("job") == last and f["state"] == "running")
     for handle in [
-        h for job, h in (await asyncio.to_thread(handles, running)).items() if job in bad
+        h for job_id, h in (await asyncio.to_thread(handles, running)).items() if job_id in bad
     ]:
         misbehave(demo_backend, mode, on="poll", task=handle)
     await visitor.until(lambda f: told in f.get("message", ""))
-    assert await gap() < calm + 0.5, (
-        "one that waits for the bad backend waits for its timeout of 1 s"
-    )
-    for job in bad:
-        await visitor.send({"action": "cancel", "job": job})
+    assert await gap() < calm + 0.5, "who waits for the bad backend waits for its timeout, 1 s"
+    for job_id in bad:
+        await visitor.send({"action": "cancel", "job": job_id})
     await visitor.ends(set(bad))
 
 
@@ -245,30 +223,32 @@ async def test_a_class_that_answers_nonsense_is_told_of_and_harms_nobody(
     }
     ended = await visitor.ends({good, *jobs})
     assert {
-        (jobs.get(job), frame["state"])
-        for job, frame in ended.items()
+        (jobs.get(job_id), frame["state"])
+        for job_id, frame in ended.items()
         if frame["state"] != "succeeded"
     } == set()
     frames = [frame for frame in visitor.frames if frame.get("job") in jobs]
     assert max(len(frame["message"]) for frame in frames) <= LONGEST_MESSAGE
+    # of these the browser reads nothing, because the wrong value is made a text or left out
     silent = {
         "number for a message",
         "bytes for a progress",
         "text for a wait",
         "NaN for a wait",
-    }  # or left out
+    }
     told = {frame["job"] for frame in frames if frame["message"].startswith(RETRYING)}
-    assert {
-        kind for job, kind in jobs.items() if job not in told and kind[1] not in silent
-    } == set()
+    untold = {kind for job_id, kind in jobs.items() if job_id not in told}
+    assert {kind for kind in untold if kind[1] not in silent} == set()
     assert "a round failed" not in running.logs("worker1")
 
 
 async def test_a_hung_poll_of_a_class_ends_with_the_timeout(visitor: Visitor) -> None:
-    job = (await visitor.start("careless", poll="hang"))["job"]
-    told = await visitor.until(lambda f: f.get("job") == job and f["message"].startswith(RETRYING))
+    job_id = (await visitor.start("careless", poll="hang"))["job"]
+    told = await visitor.until(
+        lambda f: f.get("job") == job_id and f["message"].startswith(RETRYING)
+    )
     assert "1 s" in told["message"]
-    assert (await visitor.ended(job))["state"] == "succeeded"
+    assert (await visitor.ended(job_id))["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("deadly", ["start", "poll"])
@@ -302,7 +282,7 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_bat
             ended[killer]["error"]
             == f"given up: {MOST_CRASHES} workers crashed while they handled this job"
         )
-        assert {ended[job]["state"] for job in calm} == {"succeeded"}
+        assert {ended[job_id]["state"] for job_id in calm} == {"succeeded"}
         assert MOST_CRASHES - 1 <= crashes <= MOST_CRASHES + 3
 
 

@@ -27,7 +27,7 @@ class ClassSpec:
     arguments: Mapping[str, Any]
 
 
-COMMON = {
+_COMMON = {
     "interval": number(0.1, 1.0),
     "timeout": number(0.1, 5.0),
     "deadline": number(1.0, 3600.0),
@@ -35,7 +35,7 @@ COMMON = {
     "concurrency": whole(1, 1000, 8),
     "max_answer": whole(1024, 1 << 30, 1 << 20),
 }
-CLASS = COMMON | {
+_CLASS = _COMMON | {
     "repeat": flag(True),
     "cancels": flag(True),
     "has_progress": flag(True),
@@ -84,12 +84,12 @@ def _options(where: str, name: str, table: object, environ: Mapping[str, str]) -
         raise ConfigError(
             where,
             found=repr(name),
-            wanted="a name of a-z, 0-9, _ and -, a letter first, at most 40",
+            wanted="a name of 1 to 40 characters from a-z, 0-9, _ and -, a letter first",
         )
     if isinstance(table, dict) and "class" in table:
         return _of_a_class(where, name, table)
-    values = read(where, table, COMMON | http_keys(where, environ))
-    common = {key: values.pop(key) for key in COMMON}
+    values = read(where, table, _COMMON | http_keys(where, environ))
+    common = {key: values.pop(key) for key in _COMMON}
     spec = http_spec(where, values)
     return Options(
         name=name,
@@ -103,16 +103,18 @@ def _options(where: str, name: str, table: object, environ: Mapping[str, str]) -
 
 def _of_a_class(where: str, name: str, table: Mapping[str, Any]) -> Options:
     """The options of a table with `class`: keys that are not ours are arguments of the class."""
-    ours = {key: value for key, value in table.items() if key in CLASS}
-    arguments = {key: value for key, value in table.items() if key not in CLASS}
-    common = read(where, ours, CLASS)
+    ours = {key: value for key, value in table.items() if key in _CLASS}
+    arguments = {key: value for key, value in table.items() if key not in _CLASS}
+    common = read(where, ours, _CLASS)
     path = common.pop("class")
     options = Options(name=name, spec=ClassSpec(path=path, arguments=arguments), **common)
     try:
         inspect.signature(_import(f"{where} class", path)).bind(options, **arguments)
     except TypeError as error:
         found = f"the keys {', '.join(arguments) or '(none)'}"
-        raise ConfigError(where, found=found, wanted=f"what {path} takes ({error})") from error
+        raise ConfigError(
+            where, found=found, wanted=f"the keys that {path} takes ({error})"
+        ) from error
     return options
 
 

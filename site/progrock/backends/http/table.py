@@ -124,7 +124,8 @@ def fill_headers(
         at = f"{where} headers.{name}"
         filled[name] = expand(at, text, environ)
         if not (filled[name].isprintable() and filled[name].isascii()):
-            raise ConfigError(at, found="a line break or the like", wanted="printable ASCII")
+            found = "a line break or another character that no header may hold"
+            raise ConfigError(at, found=found, wanted="printable ASCII")
     return filled
 
 
