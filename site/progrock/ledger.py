@@ -138,6 +138,27 @@ def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> boo
     return bool(found)
 
 
+class ActiveJobs(NamedTuple):
+    """How many jobs of a backend are active, and when the first that waits for a worker is due."""
+
+    jobs: int
+    due: float | None
+
+
+def by_backend() -> dict[str, ActiveJobs]:
+    """The active jobs by backend, in the order of the backends' names.
+
+    `due` is in epoch seconds, and None if no job waits: a job that is being started has its worker.
+    """
+    found = sql.execute(
+        f"""SELECT backend, COUNT(*), MIN({sql.epoch("due_at")}) FILTER (WHERE state <> 'starting')
+        FROM {_TABLE} WHERE {_ACTIVE} AND due_slot IS NOT NULL GROUP BY backend ORDER BY backend""",
+        [],
+        ("n_id",),
+    )
+    return {backend: ActiveJobs(jobs, due) for backend, jobs, due in found}
+
+
 # A step of jobs
 
 

@@ -357,6 +357,20 @@ def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
     }
 
 
+def test_active_jobs_are_counted_by_backend_with_the_first_that_waits() -> None:
+    now = datetime.now(UTC)
+    for seconds in (5, 9):
+        make(due_at=now - timedelta(seconds=seconds))
+    make(state="starting", due_at=now - timedelta(hours=1))
+    make(state="succeeded", due_at=now - timedelta(hours=1), due_slot=None)
+    make(backend="report", state="starting")
+    found = ledger.by_backend()
+    assert list(found) == ["render", "report"]
+    assert found["render"].jobs == 3
+    assert found["render"].due == pytest.approx(now.timestamp() - 9, abs=1e-3)
+    assert found["report"] == (1, None)
+
+
 def test_old_ended_jobs_are_forgotten() -> None:
     make(state="succeeded", ended_at=at(3 * 86400), changed_at=at(3 * 86400))
     young = {"ended_at": at(86400), "changed_at": at(86400)}
