@@ -189,3 +189,12 @@ def _links(text: str) -> list[str]:
         if token.type == "html_block":
             found += Loads(token.content).found
     return found
+
+
+def test_the_architecture_leads_to_every_file_of_the_core_path() -> None:
+    """Every module that a job meets stands on the page, so that a new one is not forgotten."""
+    text = (DOCS / "architecture.md").read_text()
+    for folder in ("broker", "consumers", "site/progrock"):
+        for file in (ROOT / folder).glob("*.py"):
+            name = f"{folder}/{file.name}"
+            assert file.name == "__init__.py" or f"`{name}`" in text, name
