@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from deploy.index_readme import for_index
 from progrock.broker.lanes import LANES, SHORTEST, lane_for, ttl
+from progrock.lifecycle import Standing
 from progrock.models import State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,11 +150,13 @@ def test_measured_figures_are_those_of_the_page_that_says_how_they_were_measured
         assert f"| {figure}/s" in measured
 
 
-def test_every_state_of_a_job_is_told_and_drawn() -> None:
+def test_every_state_of_a_job_and_every_meaning_of_a_task_is_told() -> None:
     text = (DOCS / "lifecycle.md").read_text()
     for state in State:
         assert f"| `{state.value}` |" in text
         assert f">{state.value}</text>" in text
+    for standing in Standing:
+        assert f"| {standing.value} |" in text
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
