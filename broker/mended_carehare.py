@@ -1,35 +1,38 @@
 """Mends carehare and channels-rabbitmq: all that reaches into their private parts stands here.
 
 Both are pinned exactly in pyproject.toml. tests/unit/test_mended_carehare.py names each private
-part that we use, and says so when a release moves one.
+part that we use, and fails with a sentence when a release moves one. Each entry says what is wrong,
+what mends it here, and when that may go.
 
 carehare 1.0.2
 - It gives RabbitMQ no name for the connection, does not ask to be told of a deleted queue, and
-  takes the server's heartbeat, which notices a silent loss after a minute or more. Until it takes
-  client properties and a heartbeat: `Protocol._accept_handshake_frame`.
-- It stumbles over the notice that its queue was deleted. Until it ends the consumer:
-  `Protocol.accept_frame`.
+  takes the server's heartbeat, so that it notices a silent loss only after a minute or more.
+  Mended in `Protocol._accept_handshake_frame`, until it takes client properties and a heartbeat.
+- It cannot handle the notice that its queue was deleted.
+  Mended in `Protocol.accept_frame`, until that ends the consumer.
 - It waits for ever if the peer closes the connection before it is open, as a load balancer without
-  a node does. Until `connect` fails then: `Protocol.connection_lost`.
-- It passes a percent-encoded login on as it stands, and knows no IPv6 address and no TLS options in
-  the URL. Until it reads them: `Connection.connect`.
-- A caller that is cancelled cancels a future that carehare resolves later, which is an error that
-  ends the connection. Until it shields its futures: `Connection.publish` and its neighbours.
-- After a deleted exchange or queue the connection lives on and is of no use. Only a new connection
-  makes them again: `Connection._answered`.
-- It logs a traceback at each end of a consumer, and then waits for RabbitMQ's answer even if it was
-  cancelled. Until it does not: `Connection.acking_consumer`.
-- It cannot end a connection at once, or say whether one is closing: `Connection.abort`, `usable`.
+  a node does. Mended in `Protocol.connection_lost`, until `connect` fails then.
+- It does not decode a percent-encoded login, and knows neither IPv6 addresses nor the URL's TLS
+  options. Mended in `Connection.connect`, until it reads all of the URL.
+- A caller that is cancelled cancels a future that carehare wants to resolve later. That fails and
+  ends the connection. Mended in `Connection.publish` and those after it, until it shields them.
+- The connection lives on after its exchange or queue was deleted, but only a new connection makes
+  them again. Mended in `Connection._answered`, for as long as the layer declares them once.
+- It logs a traceback at each end of a consumer, and waits for RabbitMQ's answer even if the
+  consumer was cancelled. Mended in `Connection.acking_consumer`, until it does neither.
+- It can neither end a connection at once nor say whether one is closing.
+  Mended in `Connection.abort` and `Connection.usable`, until it has the like.
 
 channels-rabbitmq 4.0.1
-- All callers wait for one future, so one that is cancelled in an outage ends the layer for good.
-  Until the library shields it: `Layer.carehare_connection`.
+- All callers wait for one future, so that one of them who is cancelled in an outage ends the layer
+  for good. Mended in `Layer.carehare_connection`, until the library shields it.
 - Its loop ends for good if the connection is lost during the set-up, and logs a traceback a second
-  in an outage. Until it lives through both: `Layer._reconnect_forever`, and `Layer.close`, which
-  has to end that loop.
-- It declares a queue in each process, also in one that only sends, and names it at random:
-  `Layer.receives`, `Layer.queue_name`.
-- It checks names by methods that Channels 4.3 warns about: `valid_channel_name` and its neighbour.
+  in an outage. Mended in `Layer._reconnect_forever`, and in `Layer.close`, which ends that loop.
+  Both may go when the library's loop lives through every loss.
+- It declares a queue in every process, even in one that only sends, and gives it a random name.
+  Mended in `Layer.receives` and `Layer.queue_name`, until both can be chosen.
+- It checks names by methods that Channels 4.3 warns about. Mended in `Layer.valid_channel_name` and
+  `Layer.valid_group_name`, until it asks by the new names.
 """
 
 import asyncio
