@@ -25,8 +25,13 @@ class Task(NamedTuple):
 
 
 def shard_of(job_id: str, shards: int) -> int:
-    """Which of `shards` poll queues a job belongs to: its last four hex digits decide."""
-    return int(job_id[-4:], 16) % shards
+    """Which of `shards` poll queues a job belongs to."""
+    return bucket_of(job_id) % shards
+
+
+def bucket_of(job_id: str) -> int:
+    """The last four hex digits of a job's id, 0 to 65535: they decide its shard."""
+    return int(job_id[-4:], 16)
 
 
 def encode(tasks: Sequence[Task]) -> bytes:

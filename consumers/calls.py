@@ -1,4 +1,4 @@
-"""Calls the code of others: a backend, and a project's signal receivers. Nothing of theirs comes out."""
+"""Calls the code of others, a backend or a project's signal receivers, and contains its errors."""
 
 import asyncio
 import logging

@@ -24,7 +24,7 @@ from progrock.consumers.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
-#: So many rounds of one queue may be under way at once: while one waits for its backend, others go on.
+#: So many rounds of one queue may be under way at once: while one waits, others go on.
 ROUNDS = 8
 #: Seconds that rounds under way get to finish when the process is told to stop.
 FINISH = 30.0

@@ -1,4 +1,4 @@
-"""Starts jobs in two steps, so that nobody starts one twice or loses one: the intent, then the call."""
+"""Starts jobs in two steps, the intent and then the call, so that none is started twice or lost."""
 
 import asyncio
 import time

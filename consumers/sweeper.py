@@ -1,4 +1,4 @@
-"""Brings back jobs whose poll task was lost, ends those that nobody serves, and forgets old ones."""
+"""Brings back jobs whose poll task was lost, ends jobs that nobody serves, forgets old ones."""
 
 import asyncio
 import logging

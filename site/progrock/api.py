@@ -1,4 +1,4 @@
-"""The Python API: start and cancel jobs from a project's own code; also what the WebSocket consumer calls."""
+"""The Python API: a project's own code, and the WebSocket consumer, start and cancel jobs here."""
 
 import logging
 import time
@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from progrock import conf, dispatch, ledger
 from progrock.audiences import audiences_of_request
 from progrock.broker.errors import BrokerError
+from progrock.broker.tasks import bucket_of
 from progrock.errors import Refused
 from progrock.models import ACTIVE, Job
 
@@ -27,10 +28,12 @@ def start(
 ) -> Job:
     """Start a job and return it, queued. Its poll task is published when the transaction commits.
 
-    `audience` says who may see it: a string such as "user:7" or "team:blue", a user, or an HttpRequest (then its first
-    audience). The same `request` (a string of the caller's choosing) of one audience starts one job, however often it is asked.
-    Raises `progrock.Refused`: unknown backend, params that are no dict or too large, too many active jobs.
-    While RabbitMQ is away the job is kept, and starts when it returns.
+    `audience` says who may see the job: a string such as "user:7" or "team:blue", a user, or an
+    HttpRequest, whose first audience is taken. `request` is a string of the caller's choosing:
+    however often an audience starts the same one, there is one job.
+    Raises `progrock.Refused` where the backend is unknown, where params are not a dict or are too
+    large, and where too many jobs of the audience are active.
+    While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
     job, created = create(_audience(audience), backend, params, request)
     if created:
@@ -39,11 +42,14 @@ def start(
 
 
 def cancel(job: Job | uuid.UUID | str) -> bool:
-    """Ask for a job's cancellation; returns False where there is nothing to cancel. The worker tells the backend."""
-    key = str(job.pk if isinstance(job, Job) else job)
-    found = ledger.request_cancel(str(uuid.UUID(key)), time.time()) is not None
+    """Ask for a job's cancellation; a worker tells the backend.
+
+    Returns False where there is nothing to cancel. Raises ValueError for what is no job's id.
+    """
+    job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
+    found = ledger.request_cancel(job_id, time.time()) is not None
     if found:
-        transaction.on_commit(lambda: _send(key))
+        transaction.on_commit(lambda: _send(job_id))
     return found
 
 
@@ -64,7 +70,10 @@ async def acancel(job: Job | uuid.UUID | str) -> bool:
 
 
 def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job, bool]:
-    """The row of a new job, or of the one that this request started before; and whether it is new. Raises Refused."""
+    """A new job, or the one that this request started before; and whether it is new.
+
+    Raises Refused.
+    """
     options = conf.backends().get(backend) if isinstance(backend, str) else None
     if options is None:
         names = ", ".join(conf.backends())
@@ -88,10 +97,10 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     ):
         raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
     now = datetime.now(UTC)
-    key = uuid.uuid4()
+    job_id = uuid.uuid4()
     job = Job(
-        id=key,
-        bucket=bucket_of(str(key)),
+        id=job_id,
+        bucket=bucket_of(str(job_id)),
         audience=audience,
         backend=backend,
         params=params,
@@ -115,11 +124,6 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     except IntegrityError:  # the same request, at the same time
         return Job.objects.get(audience=audience, request=request), False
     return job, True
-
-
-def bucket_of(job: str) -> int:
-    """0–65535, evenly spread; modulo the number of shards it is the job's shard (`broker.tasks.shard_of`)."""
-    return int(job[-4:], 16)
 
 
 def _audience(audience: Any) -> str:

@@ -1,8 +1,8 @@
-"""What follows a commit: which poll tasks travel in which messages, and which changes on which feeds.
+"""What follows a commit: which poll tasks go into which messages, which changes on which feeds.
 
-`after` and its neighbours compute that purely. Two thin functions send it: `send_now` for synchronous
-code, `send` for a worker and its sweeper. A web process keeps what cannot be sent and tries again
-(`progrock.consumers.outgoing`).
+`after` and its neighbours compute that purely. Thin functions send it: `send_now` for synchronous
+code, `publish` and `push` for asynchronous code. A web process keeps what cannot be sent, and tries
+again (`progrock.consumers.outgoing`).
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Message(NamedTuple):
 
 
 class Outbound(NamedTuple):
-    """All that follows: messages of tasks, and by feed the changes in the form of `wire.change_of`."""
+    """All that follows: messages of tasks, and the changes (`wire.change_of`) by their feed."""
 
     messages: list[Message]
     feeds: dict[str, list[wire.Change]]
@@ -45,8 +45,8 @@ class Outbound(NamedTuple):
 def asked(row: Row) -> Committed:
     """What a start or a cancel left in the ledger: the job's task is due now.
 
-    A job whose start is under way is only flagged. It gets no task, because only a sweep may bring one
-    to an open intent; the step that follows the start sees the flag.
+    A job whose start is under way is only flagged. It gets no task, because only a sweep may bring
+    one to an open intent; the step that follows the start sees the flag.
     """
     due_now = row.active and row.state != State.STARTING
     return Committed(row, 0.0 if due_now else None, True)
@@ -60,7 +60,7 @@ def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Ou
 
 
 def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -> list[Message]:
-    """One message for all tasks of a shard that go into one lane; regular polls travel by themselves."""
+    """One message for each shard and lane; regular polls travel by themselves."""
     delays: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row, delay, _ in committed:
         if delay is not None and row.backend in backends:

@@ -32,9 +32,9 @@ _SLOT = 5
 class Row:
     """A job as the ledger holds it.
 
-    `params` is JSON text. Times are in seconds since the epoch, but `created` and `ended`, which are
-    the database's text. `result` is None where it was not asked for; `result_size` says in bytes of
-    compact JSON how large it is, and is None where there is none.
+    `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
+    are the database's text. `result` is None where it was not asked for. `result_size` is its length
+    in bytes of compact JSON, and None where there is no result.
     """
 
     id: str
@@ -69,8 +69,8 @@ class Row:
 class Committed(NamedTuple):
     """A change of a job that stands in the ledger.
 
-    `row` is the job after it. `delay` is how many seconds later the next poll task is due; None where
-    no task follows. `visible` says whether browsers see a difference.
+    `row` is the job after it. `delay` is how many seconds later the next poll task is due; None
+    where no task follows. `visible` says whether browsers see a difference.
     """
 
     row: Row
@@ -124,7 +124,7 @@ def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[s
 
 
 def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
-    """Whether a job of these audiences and backends waits for a worker since over `grace` seconds."""
+    """Whether a job of these audiences and backends has waited for over `grace` seconds."""
     before = datetime.now(UTC).timestamp() - grace
     found = sql.execute(
         f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)}
@@ -320,8 +320,8 @@ def sweep(
 ) -> list[tuple[str, int]]:
     """Claim the jobs of one queue that were due more than a grace (seconds) before `before`.
 
-    Returns (id, turn) of each one claimed. The grace doubles with each sweep in vain, up to 64 times.
-    A claim moves `due_at` to now, so of two sweepers one gets the job.
+    Returns (id, turn) of each one claimed. The grace doubles with each sweep in vain, up to 64
+    times. A claim moves `due_at` to now, so of two sweepers one gets the job.
     """
     cutoffs = " OR ".join(
         f"(sweeps {'=' if n < 6 else '>='} {n}"

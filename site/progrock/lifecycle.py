@@ -118,7 +118,7 @@ def standing(job: Job | None, turn: int, *, again: bool) -> Standing:
 
 
 def cancelled_in_line(job: Job) -> bool:
-    """Whether a cancel ended the job before it was started; then a worker still owes `job_finished`."""
+    """Whether a cancel ended the job before its start; a worker then still owes `job_finished`."""
     return job.state == State.CANCELLED and not job.handle
 
 
@@ -185,7 +185,7 @@ def _crashes(job: Job) -> int:
 def too_late_to_start(waited: float, options: Options) -> bool:
     """Whether a start must not be sent so many seconds after its intent.
 
-    The process was frozen, or the ledger was away. A sweep may have given the job to another worker.
+    The process was frozen, or the ledger was away. A sweep may have given the job to somebody else.
     """
     return waited > options.timeout
 
@@ -320,7 +320,7 @@ def knows_of_cancel(job: Job, decision: Decision) -> bool:
 
 
 def owes_cancel(job: Job, options: Options) -> bool:
-    """Whether the backend is told once to cancel: the job has expired here and may still run there."""
+    """Whether the backend is told once to cancel: the job has expired, and may still run there."""
     return job.state == State.EXPIRED and bool(job.handle) and options.cancels
 
 
@@ -340,9 +340,10 @@ def _again(
     at: Moment,
     doing: str = "",
 ) -> Decision:
-    """Retry after an exponential backoff with full jitter, or after Retry-After, which is kept exactly.
+    """Retry after an exponential backoff with full jitter, or after Retry-After.
 
-    The backoff is rounded up to what two lanes hold, because each further lane costs a message.
+    Retry-After is kept exactly. The backoff is rounded up to what two lanes hold, because each
+    further lane costs a message.
     """
     if at.now >= job.deadline_at:
         return _expired(job, at.options, f"; at last {error.sentence}")

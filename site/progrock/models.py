@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 
 class State(models.TextChoices):
-    """Where a job stands; `queued → starting → running → succeeded | failed | cancelled | expired`."""
+    """Where a job stands: queued, starting, running, and then one of four ends."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -24,7 +24,7 @@ ENDED = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value, State
 
 
 class Job(models.Model):
-    """One long run on a backend. Workers write it through `progrock.ledger` only, never by `save()`."""
+    """One long run on a backend. Workers write it only through `progrock.ledger`."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     audience = models.CharField(

@@ -1,8 +1,9 @@
-"""The two signals of a job's life, sent in the worker after the commit (job_finished: at least once)."""
+"""The two signals of a job's life, sent in the worker after the commit and the push."""
 
 from django.dispatch import Signal
 
-#: A visible change was committed. Arguments: `job`, the update as a dict in the form of the wire's job frame.
+#: A visible change was committed. The argument `job` is the wire's frame of the job, a dict.
 job_changed = Signal()
-#: A job came to its end. Arguments as for `job_changed`; may be sent again after a crash, so receivers are idempotent.
+#: A job came to its end; `job` as above. After a crash it may be sent again, so a receiver must be
+#: able to take it twice.
 job_finished = Signal()

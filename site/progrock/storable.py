@@ -9,12 +9,12 @@ LONGEST_MESSAGE = 500
 LONGEST_ERROR = 2000
 
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-#: A result is dumped so many lists deep. orjson limits the depth, and the ledger adds some of its own.
+#: A result is dumped so many lists deep: orjson limits the depth, and the ledger adds some.
 _DEPTH = 4
 
 
 class Result(NamedTuple):
-    """A job's result; `size` is its length as compact JSON in bytes, None where there is no result."""
+    """A job's result; `size` is its length in bytes of compact JSON, None without a result."""
 
     value: Any
     size: int | None

@@ -55,7 +55,7 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
 
 
 def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict[str, Any]:
-    """What a socket gets when it connects: its jobs, newest first, and the backends to choose from."""
+    """What a socket gets first: its jobs, newest first, and the backends to choose from."""
     return {
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],

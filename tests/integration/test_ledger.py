@@ -1,4 +1,7 @@
-"""The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs. And a worker's patience with it."""
+"""The ledger's rules on both databases: turns, cancels, claims, snapshots, repairs.
+
+And a worker's patience with it.
+"""
 
 import asyncio
 import json
@@ -17,7 +20,7 @@ from django.db import connection, connections
 
 from progrock import ledger, wire
 from progrock.backends import Options
-from progrock.broker.tasks import Task
+from progrock.broker.tasks import Task, bucket_of, shard_of
 from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
@@ -63,9 +66,17 @@ def make(**changes: Any) -> Row:
     key = uuid.uuid4()
     now = datetime.now(UTC)
     values: dict[str, Any] = {
-        "id": key, "bucket": int(str(key)[-4:], 16), "audience": "user:1", "backend": "render", "params": {"a": [1, "ü"]},
-        "state": "running", "handle": "h1", "turn": 3, "due_at": now, "deadline_at": now + timedelta(hours=1),
-    }  # fmt: skip
+        "id": key,
+        "bucket": bucket_of(str(key)),
+        "audience": "user:1",
+        "backend": "render",
+        "params": {"a": [1, "ü"]},
+        "state": "running",
+        "handle": "h1",
+        "turn": 3,
+        "due_at": now,
+        "deadline_at": now + timedelta(hours=1),
+    }
     Job(**values | changes).save(force_insert=True)
     return ledger.load([str(key)], results=True)[str(key)]
 
@@ -251,7 +262,7 @@ def test_a_sweep_claims_what_is_overdue_and_overtaken_once() -> None:
     lost, recent = make(due_at=at(30)), make(due_at=at(5))
     make(due_at=at(30), state="succeeded")
     make(due_at=at(30), backend="other")
-    shards = {int(row.id[-4:], 16) % 2 for row in (lost, recent)}
+    shards = {shard_of(row.id, 2) for row in (lost, recent)}
     claimed = [
         c
         for shard in shards
@@ -278,7 +289,7 @@ def test_the_index_of_the_sweep_hides_no_job() -> None:
     commit(step(asked, delay=3600.0), now=now)
     ledger.request_cancel(asked.id, now)
     commit(step(ended, state="failed", delay=None), now=now)
-    ledger.sweep("render", int(swept.id[-4:], 16) % 64, 64, before=now, grace=10, now=now)
+    ledger.sweep("render", shard_of(swept.id, 64), 64, before=now, grace=10, now=now)
     slots = {str(job.pk): job.due_slot for job in Job.objects.all()}
     assert slots.pop(ended.id) is None
     for row in ledger.load(slots).values():
@@ -469,7 +480,7 @@ async def test_a_worker_waits_for_a_migration(
 
 
 class Swept:
-    """RabbitMQ, as a sweeper of one queue sees it; `ids` gets the jobs whose tasks are published."""
+    """RabbitMQ as a sweeper of one queue sees it; `ids` gets the jobs that are published."""
 
     def __init__(self, worker: WorkerDatabase) -> None:
         self.worker = worker

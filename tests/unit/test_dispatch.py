@@ -13,24 +13,20 @@ from progrock.broker.lanes import spread_of
 from progrock.broker.tasks import Task, shard_of
 from progrock.dispatch import Committed, Message
 from progrock.ledger import Row
+from tests.jobs import row as any_row
 
 BACKENDS = {"render": Options(name="render", shards=4), "report": Options(name="report", shards=1)}
 NOW = 1_800_000_000.0
+JOB_ID = "00000000-0000-4000-8000-000000000001"
 
 
-def row(job_id: str = "00000000-0000-4000-8000-000000000001", **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "id": job_id, "params": "{}", "cancel_requested": False, "result_size": None,
-        "result": None, "audience": "user:1", "backend": "render", "request": None, "handle": "h1",
-        "state": "running", "progress": None, "message": "", "error": "", "version": 1, "turn": 3,
-        "due_at": NOW, "attempts": 0, "crashes": 0, "sweeps": 0, "deadline_at": NOW + 100,
-        "created": "2026-01-01 00:00:00", "ended": None,
-    }  # fmt: skip
-    return Row(**values | changes)
+def row(**changes: Any) -> Row:
+    """A running job with a known id and due time."""
+    return any_row(**{"id": JOB_ID, "handle": "h1", "state": "running", "due_at": NOW} | changes)
 
 
 def some(count: int, **changes: Any) -> list[Row]:
-    return [row(f"00000000-0000-4000-8000-{n:012x}", **changes) for n in range(count)]
+    return [row(id=f"00000000-0000-4000-8000-{n:012x}", **changes) for n in range(count)]
 
 
 @pytest.mark.parametrize(

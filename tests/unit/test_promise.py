@@ -2,8 +2,9 @@
 
 The ledger, the rounds and the sweeper are real; RabbitMQ, the backend and time are a model.
 
-Each await of a worker is a gate that the machine opens when it likes, with the outcome that it likes: so rounds of two workers
-mix in any order, a worker freezes by not being let on, and it crashes between any two steps.
+Each await of a worker is a gate. The machine opens it when it likes, with the outcome that it
+likes. So rounds of two workers mix in any order, a worker freezes by not being let on, and it
+crashes between any two steps.
 """
 
 import asyncio
@@ -65,7 +66,10 @@ FAULTS = ("crash", "cut", "cut", "empty", "duplicate", "duplicate")
 
 @dataclass(eq=False)
 class Message:
-    """A message of poll tasks, in a lane until it is due and then in its queue; `holder`: the worker that has not acked it."""
+    """A message of poll tasks, in a lane until it is due and then in its queue.
+
+    `holder` is the worker that has it and has not acked it.
+    """
 
     backend: str
     tasks: list[Task]
@@ -79,7 +83,7 @@ class Message:
 
 @dataclass(eq=False)
 class Gate:
-    """Where a worker waits to be let on, and what may come of it; the first outcome is the good one."""
+    """Where a worker waits to be let on, and what may come of it, the good outcome first."""
 
     where: str
     outcomes: Sequence[str]
@@ -115,7 +119,7 @@ class Run:
 
 
 class Worker:
-    """A worker process: the real Poller's rounds and sweeps, on a model of everything that it talks to."""
+    """A worker process: real rounds and sweeps, on a model of everything that they talk to."""
 
     def __init__(self, world: "Promise") -> None:
         self.world = world
@@ -128,6 +132,7 @@ class Worker:
         self.arrived: dict[str, float] = {}
         self.marks: dict[str, float] = {}
         self.dead = False
+        self.unbacked: set[str] = set()  # jobs of its rounds whose messages RabbitMQ has lost
         self.poller = cast(Any, Poller.__new__(Poller))
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
@@ -159,7 +164,10 @@ class Worker:
         outcomes: Sequence[str] = ("on",),
         do: Callable[[str], Any] = lambda outcome: outcome,
     ) -> Any:
-        """Wait until the machine lets this worker on; returns what `do` made of the outcome that it chose, outside the loop."""
+        """Wait until the machine lets this worker on.
+
+        Returns what `do` made of the outcome that the machine chose, outside the loop.
+        """
         if self.dead:
             raise asyncio.CancelledError
         gate = Gate(where, outcomes, asyncio.get_running_loop().create_future(), do)
@@ -242,7 +250,10 @@ class Worker:
 
 
 class Database(WorkerDatabase):
-    """The database as one worker reaches it, with the real patience: it may be away, and so may the answer of what was done."""
+    """The database as one worker reaches it, with the real patience.
+
+    It may be away, and the answer of what was done may be lost.
+    """
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
@@ -468,7 +479,10 @@ class Promise(RuleBasedStateMachine):
         given=st.booleans(),
     )
     def start(self, backend: str, tasks: int, given: bool) -> None:
-        """A visitor starts a job; the web process may die before it publishes the task, or publish it twice."""
+        """A visitor starts a job.
+
+        The web process may die before it publishes the task, or publish it twice.
+        """
         if len(self.jobs) >= 4:
             return
         key = uuid.UUID(int=len(self.jobs) + 1)
@@ -546,7 +560,7 @@ class Promise(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), steps=st.integers(2, 40))
     def go_on(self, worker: int, steps: int) -> None:
-        """All goes well for a while with one worker, and it takes what waits; the other one does nothing."""
+        """All goes well for a while with one worker, which takes what waits; the other is idle."""
         for _ in range(steps):
             if not self.workers[worker].gates and not any(
                 self.give(self.workers[worker], name, 1) for name in BACKENDS
@@ -564,6 +578,9 @@ class Promise(RuleBasedStateMachine):
         elif what == "cut":  # it loses its connection, or RabbitMQ gives up a frozen one
             self.workers[worker].cut()
         elif what == "empty":  # RabbitMQ is replaced by an empty one
+            for message in self.messages:
+                if message.holder:
+                    message.holder.unbacked |= {task.job_id for task in message.tasks}
             self.messages.clear()
             self.excused |= {job for job, row in self.rows().items() if not row.active} - self.shown
             for each in self.workers:
@@ -575,7 +592,11 @@ class Promise(RuleBasedStateMachine):
             )
 
     def crash(self, worker: int) -> None:
-        """A worker ends, and another one takes its place."""
+        """A worker ends, and another one takes its place.
+
+        An end that its round has committed stays untold if RabbitMQ has lost the round's message.
+        """
+        self.excused |= self.workers[worker].unbacked - self.shown
         self.workers[worker].end()
         self.workers[worker] = Worker(self)
 

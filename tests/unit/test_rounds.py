@@ -5,7 +5,6 @@ What may die together, and who is told of an end.
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +19,14 @@ from progrock.consumers import calls
 from progrock.consumers.rounds import Rounds
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import MOST_CRASHES, Decision
+from tests.jobs import row
 
 
 class Database:
     """Rows in memory; every commit wins."""
 
     def __init__(self, *rows: Row) -> None:
-        self.rows = {row.id: row for row in rows}
+        self.rows = {each.id: each for each in rows}
         self.steps: list[list[tuple[str, str]]] = []  # per commit: job, state
 
     async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -35,14 +35,14 @@ class Database:
         raise AssertionError(function)
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
-        self.steps.append([(row.id, decision.state) for row, decision in decided])
+        self.steps.append([(job.id, decision.state) for job, decision in decided])
         won = []
-        for row, decision in decided:
-            visible = lifecycle.is_visible(row, decision)
-            row.turn, row.state, row.handle = row.turn + 1, decision.state, decision.handle
-            row.message, row.error = decision.message, decision.error
+        for job, decision in decided:
+            visible = lifecycle.is_visible(job, decision)
+            job.turn, job.state, job.handle = job.turn + 1, decision.state, decision.handle
+            job.message, job.error = decision.message, decision.error
             delay = None if decision.opens_intent else decision.delay
-            won.append(Committed(row, delay, visible))
+            won.append(Committed(job, delay, visible))
         return won
 
 
@@ -87,16 +87,6 @@ class Wire:
     async def group_send(self, group: str, message: dict[str, Any]) -> bool:
         self.pushed += message["changes"]
         return True
-
-
-def row(**changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "id": str(uuid.uuid4()), "params": "{}", "cancel_requested": False, "result_size": None, "result": None,
-        "audience": "user:1", "backend": "render", "request": None, "handle": "", "state": "queued", "progress": None,
-        "message": "", "error": "", "version": 1, "turn": 3, "due_at": time.time(), "attempts": 0, "crashes": 0,
-        "sweeps": 0, "deadline_at": time.time() + 100, "created": "2026-01-01 00:00:00", "ended": None,
-    }  # fmt: skip
-    return Row(**values | changes)
 
 
 def part(*rows: Row, behind: int = 0, deliveries: int = 0) -> Any:

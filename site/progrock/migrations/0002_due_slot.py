@@ -1,4 +1,7 @@
-"""`due_slot`: what the sweep's index holds, so that a poll's step leaves that index alone (on PostgreSQL a HOT update)."""
+"""`due_slot`: what the sweep's index holds, so that a step leaves that index alone.
+
+On PostgreSQL a step is then a HOT update.
+"""
 
 from django.db import migrations, models
 
@@ -14,10 +17,14 @@ def fill(apps, schema_editor):
 
 
 def leave_room(apps, schema_editor):
-    """A row's next version fits into its page, and the dead ones are cleared away early: the rows of live jobs change every second."""
+    """Make room for a row's next version in its page, and clear dead ones away early.
+
+    The rows of live jobs change every second.
+    """
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(
-            "ALTER TABLE progrock_job SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1)"
+            "ALTER TABLE progrock_job SET (fillfactor = 70,"
+            " autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1)"
         )
 
 
@@ -28,7 +35,7 @@ class Migration(migrations.Migration):
             "job", "due_slot", models.IntegerField(null=True, editable=False, help_text=HELP)
         ),
         migrations.RunPython(fill, migrations.RunPython.noop),
-        # a default of the database: what an older process, or somebody's SQL, inserts meanwhile is swept as well
+        # a default of the database, so that what an older process inserts meanwhile is swept, too
         migrations.AlterField(
             "job",
             "due_slot",

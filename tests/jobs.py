@@ -1,0 +1,37 @@
+"""A job as the ledger gives it, for tests without a database."""
+
+import time
+import uuid
+from typing import Any
+
+from progrock.ledger import Row
+
+
+def row(**changes: Any) -> Row:
+    """A queued job, due now, with these fields changed."""
+    now = time.time()
+    values: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "audience": "user:1",
+        "backend": "render",
+        "params": "{}",
+        "request": None,
+        "handle": "",
+        "state": "queued",
+        "progress": None,
+        "message": "",
+        "result": None,
+        "result_size": None,
+        "error": "",
+        "version": 1,
+        "turn": 3,
+        "due_at": now,
+        "cancel_requested": False,
+        "attempts": 0,
+        "crashes": 0,
+        "sweeps": 0,
+        "deadline_at": now + 100,
+        "created": "2026-01-01 00:00:00",
+        "ended": None,
+    }
+    return Row(**values | changes)
