@@ -1,4 +1,4 @@
-"""Fixtures: an environment that has the built wheel, as a project of somebody's own would install it."""
+"""Fixtures: the built wheel, and environments into which projects of somebody's own install it."""
 
 import subprocess
 import sys
@@ -9,18 +9,41 @@ import pytest
 
 from tests.services import ROOT
 
+UV = [sys.executable, "-m", "uv", "--quiet"]
+
+
+def build(folder: Path, *kind: str) -> list[Path]:
+    """Build what `kind` says with the hatchling of the lock; returns the files."""
+    command = [*UV, "build", "--no-build-isolation", "--python", sys.executable, *kind]
+    subprocess.run([*command, "--out-dir", folder, ROOT], check=True)
+    return sorted(folder.glob("django_progrock*"))
+
+
+def install(folder: Path, *packages: str) -> Path:
+    """An environment with these packages, at the versions of the lock; returns its Python."""
+    subprocess.run([*UV, "venv", "--python", sys.executable, folder], check=True)
+    python = folder / "bin" / "python"
+    command = [*UV, "pip", "install", "--compile-bytecode", "--python", python]
+    subprocess.run([*command, "-c", ROOT / "requirements.txt", *packages], check=True)
+    return python
+
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: Any) -> Path:
-    """The Python of an environment that has the built wheel, and beside it what the lock file installs."""
-    folder = tmp_path_factory.mktemp("embedded")
-    uv = [sys.executable, "-m", "uv", "--quiet"]
-    subprocess.run(
-        [*uv, "build", "--wheel", "--out-dir", folder / "dist", ROOT], check=True, cwd=folder
-    )
-    subprocess.run([*uv, "venv", "--python", sys.executable, folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    install = [*uv, "pip", "install", "--compile-bytecode", "--python", python]
-    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.txt"], check=True)
-    subprocess.run([*install, "--no-deps", next((folder / "dist").glob("*.whl"))], check=True)
-    return python
+def wheel(tmp_path_factory: Any) -> Path:
+    """The wheel, built from the repository."""
+    (wheel,) = build(tmp_path_factory.mktemp("wheel"), "--wheel")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def python(wheel: Path, tmp_path_factory: Any) -> Path:
+    """The Python of an environment that has the wheel with all its extras."""
+    every = f"django-progrock[standalone,postgres] @ {wheel.as_uri()}"
+    return install(tmp_path_factory.mktemp("extras") / "venv", every)
+
+
+@pytest.fixture(scope="session")
+def bare_python(wheel: Path, tmp_path_factory: Any) -> Path:
+    """The Python of an environment that has the wheel without extras, and the host's own server."""
+    bare = f"django-progrock @ {wheel.as_uri()}"
+    return install(tmp_path_factory.mktemp("bare") / "venv", bare, "uvicorn", "websockets")

@@ -1,4 +1,4 @@
-"""Generated files agree with what they are generated from, and name no machine."""
+"""Generated files agree with their sources and name no machine."""
 
 import json
 import re

@@ -14,7 +14,7 @@ def test_the_folder_site_is_never_a_package() -> None:
 
 
 def test_imports_run_one_way_and_only_broker_knows_amqp() -> None:
-    """In a process of its own: import-linter configures logging, and would silence the loggers of later tests."""
+    """In its own process, because import-linter configures logging and silences later tests."""
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(
         [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False

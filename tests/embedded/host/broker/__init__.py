@@ -1,1 +1,3 @@
-"""The host's own package of this name, which ProgRock must not disturb."""
+"""The host's own package of this name: who takes the print jobs to the printers."""
+
+VERSION = "broker 7.1 of the print shop"

@@ -1,4 +1,4 @@
-"""The host's own settings; what ProgRock needs stands at the end."""
+"""The host's own settings; what ProgRock needs is marked."""
 
 import os
 from pathlib import Path
@@ -6,21 +6,34 @@ from pathlib import Path
 BASE = Path(__file__).resolve().parents[1]
 SECRET_KEY = "a host's own secret"
 DEBUG = True
-ALLOWED_HOSTS = ["127.0.0.1"]
+ALLOWED_HOSTS = ["127.0.0.1"]  # ProgRock: pages of these hosts may open the WebSocket
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 AUTH_USER_MODEL = "people.Person"
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["HOST_DATABASE"]}
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ["HOST_DATABASE"],
+        # ProgRock: the web server and the workers write at the same time.
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+        },
+    }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 STATIC_URL = "assets/"
 MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "progrock.outage.DatabaseAway",  # ProgRock: 503 while the database is away
 ]
 TEMPLATES = [
     {
@@ -37,8 +50,8 @@ TEMPLATES = [
 ]
 INSTALLED_APPS = [
     "people",
-    "jobs",  # the host's own app of this name
-    "progrock",
+    "jobs",
+    "progrock",  # before channels, because both have a command `runworker`
     "channels",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -48,6 +61,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 
+# ProgRock: where RabbitMQ is, and that Channels uses it.
 AMQP_URL = os.environ["HOST_RABBITMQ"]
 CHANNEL_LAYERS = {
     "default": {
@@ -55,5 +69,6 @@ CHANNEL_LAYERS = {
         "CONFIG": {"host": AMQP_URL},
     }
 }
+# ProgRock: which services run jobs, and who may see whose.
 PROGROCK_BACKENDS = BASE / "backends.toml"
 PROGROCK_AUDIENCES = "jobs.models.audiences"

@@ -1,16 +1,18 @@
-"""A model called Job, which has nothing to do with ProgRock's, and the host's answer to who may see what."""
+"""A model called Job, which is not ProgRock's, and the host's rule of who may see what."""
 
 from typing import Any
 
 from django.db import models
 
+from consumers import addressee
+
 
 class Job(models.Model):
-    """A print job of the host's own; knows the run that prints it."""
+    """A print job, with the id of the ProgRock job that prints it."""
 
     title = models.CharField(max_length=50)
     run = models.UUIDField(null=True)
-    outcome = models.CharField(max_length=20, default="")
+    outcome = models.CharField(max_length=50, default="")
 
 
 def audiences(scope: Any) -> list[str]:
@@ -20,5 +22,5 @@ def audiences(scope: Any) -> list[str]:
 
 
 def remember(sender: Any, job: dict[str, Any], **kwargs: Any) -> None:
-    """A receiver of job_finished, which may come twice."""
-    Job.objects.filter(run=job["job"]).update(outcome=job["state"])
+    """A receiver of `job_finished`, which may be called twice for a job."""
+    Job.objects.filter(run=job["job"]).update(outcome=addressee(job["state"]))
