@@ -5,7 +5,6 @@ import gc
 import signal
 from typing import Any
 
-import uvloop
 from django.core.management.base import CommandError, CommandParser
 
 from progrock import conf
@@ -31,7 +30,9 @@ class Command(base.Command):
     def run(self, **options: Any) -> None:
         """Work until the process is told to stop."""
         backends = conf.backends()
-        uvloop.run(work(choose(options["queues"], backends), backends))
+        queues = choose(options["queues"], backends)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(work(queues, backends))
 
 
 def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, int]]:
@@ -57,6 +58,15 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
             )
         chosen += [queue for queue in found if queue not in chosen]
     return chosen or every
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, because it is faster; else Python's own."""
+    try:
+        import uvloop  # of the extra `standalone`, which a host need not have
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def work(queues: list[tuple[str, int]], backends: dict[str, Options]) -> None:
