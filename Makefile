@@ -33,6 +33,7 @@ lint: setup ## format, lint, types, one-way imports, declared dependencies, the 
 	DEBUG=1 .venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry broker consumers site deploy
+	.venv/bin/deptry tests --exclude tests/embedded/host --ignore DEP002,DEP004
 	.venv/bin/mkdocs build --strict --quiet
 
 docs: setup ## the documentation on http://127.0.0.1:8010, built anew at each change
