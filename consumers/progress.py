@@ -1,33 +1,33 @@
-"""ProgressConsumer: a browser's socket on `/prog/`, which starts and cancels jobs and shows them."""
+"""ProgressConsumer: a browser's socket on `/prog/`, which starts, cancels and shows jobs."""
 
 import asyncio
 import time
 import uuid
 from collections.abc import Sequence
-from http.cookies import SimpleCookie
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
-from django.contrib.auth import get_user
 
 from progrock import api, conf, ledger, wire
-from progrock.audiences import audiences_of, make_visitor, session_mark
+from progrock.audiences import identify
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
-from progrock.models import State
+from progrock.sessions import session_digest
 
-#: The longest text frame that is read, in bytes; the server itself closes sockets far above it with 1009.
+#: The longest text frame that is read, in bytes. The server itself closes a socket with 1009 when a
+#: frame is far longer.
 MAX_FRAME = 65_536
-#: Messages of one socket that are read at once, and then each second.
+#: So many messages of one socket are read at once, and then so many each second.
 BURST, RATE = 100, 50
+#: Error frames quote so many characters of a request's id.
+MAX_REQUEST = 100
+# Close codes; 1013 is from the IANA registry.
 LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
 TRY_AGAIN_LATER = 1013
@@ -35,37 +35,40 @@ DATABASE_AWAY = "The database is away; try again in a moment."
 
 
 class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
-    """One browser's socket: a snapshot, then each change of the jobs that it may see (docs/wire.md)."""
+    """One browser's socket: a snapshot, then each change of the jobs that it may see.
+
+    docs/wire.md describes the frames.
+    """
 
     channel_layer_alias = None  # the hub has one channel for all sockets of the process
 
-    member: Member | None = None
+    member: Member | None = None  # as the hub knows this socket, once it is accepted
     _read = 0.0
 
     async def connect(self) -> None:
-        """Register under the visitor's audiences, then send the snapshot, then what changed meanwhile."""
+        """Register the socket under the visitor's audiences, and then send the snapshot.
+
+        In this order, so that no change can be missed in between.
+        """
         try:
-            audiences, cookie = await database(_identify, self.scope)
+            audiences, cookie = await database(identify, self.scope)
         except AWAY:
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
             return
         if not audiences:
-            await self._refuse(
-                LOGIN_REQUIRED, "login_required", "Sign in to run jobs and to see yours."
-            )
+            sentence = "Sign in to run jobs and to see yours."
+            await self._refuse(LOGIN_REQUIRED, "login_required", sentence)
             return
         self.hub = hub()
+        # A project's own audiences may need no session; then the key is None.
         key = self.scope["session"].session_key
-        session = (
-            session_mark(key) if key else ""
-        )  # none: a project's own audiences may need no session
+        session = session_digest(key) if key else ""
         if session and self.hub.sockets(session) >= conf.max_sockets():
-            await self._refuse(
-                TRY_AGAIN_LATER, "too_many_sockets", "Too many pages of yours are open; close some."
-            )
+            sentence = "Too many pages of yours are open; close some."
+            await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", sentence)
             return
         await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
-        self.member = Member(audiences, session, Outbox(self._send_frame), self._end_session)
+        self.member = Member(audiences, session, Outbox(self._send_text), self._end_session)
         self.hub.register(self.member)
         await self.hub.join(self.member)
         try:
@@ -73,11 +76,14 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         except AWAY:
             await self.close(TRY_AGAIN_LATER)
             return
-        self.hub.saw(self.member, rows)
+        self.hub.snapshot_shown(self.member, rows)
         await self.member.outbox.open(wire.encode(wire.snapshot_frame(rows, conf.backends())))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Leave the hub at the end, whatever ends it: a send to a browser that has gone raises, and no disconnect is dispatched."""
+        """Leave the hub at the end, whatever ends this socket.
+
+        A send to a browser that has gone raises, and then no disconnect is dispatched.
+        """
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -86,15 +92,19 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                 self.hub.unregister(self.member)
 
     async def dispatch(self, message: dict[str, Any]) -> None:
-        """As Channels does, but never behind a silent database: `database` closes old connections, in its own time."""
+        """Call the handler of a message.
+
+        Channels' own `dispatch` calls close_old_connections in the database thread first. That
+        would block every frame while the database hangs. `database` closes old connections itself.
+        """
         await getattr(self, get_handler_name(message))(message)
 
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
-        """The end."""
+        """The browser has gone."""
         raise StopConsumer
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """One message of the browser. Whatever it is, the answer is a frame, and the socket stays open."""
+        """Read one message. Whatever it is, the answer is a frame and the socket stays open."""
         await self._pace()
         request = None
         try:
@@ -106,25 +116,18 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                 case "cancel":
                     await self._cancel(message)
                 case action:
-                    raise Refused(
-                        "unknown_action",
-                        f"There is no action {str(action)[:40]!r}; there is: start, cancel.",
-                    )
+                    sentence = f"There is no action {str(action)[:40]!r}; there is: start, cancel."
+                    raise Refused("unknown_action", sentence)
         except Refused as refused:
-            await self.send(
-                wire.encode(
-                    wire.error_frame(refused.code, refused.message, request and request[:100])
-                )
-            )
+            await self._send_error(refused.code, refused.message, request)
         except AWAY:
-            await self.send(
-                wire.encode(
-                    wire.error_frame("unavailable", DATABASE_AWAY, request and request[:100])
-                )
-            )
+            await self._send_error("unavailable", DATABASE_AWAY, request)
 
     async def _pace(self) -> None:
-        """Read `RATE` messages a second after a burst; the rest waits in the browser, and nobody else behind it."""
+        """Read `RATE` messages a second after a burst.
+
+        The rest waits in the browser and delays no other socket.
+        """
         now = time.monotonic()
         self._read = max(self._read, now - BURST / RATE) + 1 / RATE
         await asyncio.sleep(max(0.0, self._read - now))
@@ -132,39 +135,43 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     async def _start(self, message: dict[str, Any]) -> None:
         assert self.member is not None
         backend = message.get("backend") or next(iter(conf.backends()))
-        row, created = await database(
-            _create,
-            self.member.audiences[0],
-            backend,
-            message.get("params"),
-            message.get("request"),
-        )
-        if created:
-            self.hub.later(self.hub.publish(row), self.hub.show(row))
-        else:
-            self.member.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
+        params, request = message.get("params"), message.get("request")
+        audience = self.member.audiences[0]
+        row, created = await database(_create, audience, backend, params, request)
+        self._answer(row, changed=created)
 
     async def _cancel(self, message: dict[str, Any]) -> None:
         assert self.member is not None
-        row, asked = await database(_request_cancel, self.member.audiences, message.get("job"))
-        if asked:
-            self.hub.later(
-                self.hub.show(row), *([self.hub.publish(row)] if row.state == State.RUNNING else [])
-            )
+        audiences, job_id = self.member.audiences, message.get("job")
+        row, asked = await database(_request_cancel, audiences, job_id)
+        self._answer(row, changed=asked)
+
+    def _answer(self, row: Row, *, changed: bool) -> None:
+        """Show the job: to all who may see it when it has changed, else to this socket alone."""
+        assert self.member is not None
+        if changed:
+            self.hub.send(row)
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
 
-    async def _refuse(self, close: int, code: str, sentence: str) -> None:
-        """Accept, tell, and close: a script sees nothing of a refused handshake but 1006."""
-        await self.accept()
-        await self.send(wire.encode(wire.error_frame(code, sentence)))
-        await self.close(close)
+    async def _refuse(self, close_code: int, code: str, sentence: str) -> None:
+        """Accept the socket, say why, and close it.
 
-    async def _send_frame(self, text: str) -> None:
-        """Send past the session's middleware, which asks at each frame whether there is a session to save."""
+        A script that was refused in the handshake would see nothing but 1006.
+        """
+        await self.accept()
+        await self._send_error(code, sentence)
+        await self.close(close_code)
+
+    async def _send_error(self, code: str, sentence: str, request: str | None = None) -> None:
+        frame = wire.error_frame(code, sentence, request and request[:MAX_REQUEST])
+        await self.send(wire.encode(frame))
+
+    async def _send_text(self, text: str) -> None:
+        """Send past the session middleware, which would check at each frame what to save."""
         if send := self.scope.get("progrock.send"):
             await send({"type": "websocket.send", "text": text})
-        else:  # under a stack that did not begin with ours
+        else:  # a stack of middleware that does not begin with ours
             await self.send(text)
 
     async def _end_session(self) -> None:
@@ -176,53 +183,33 @@ def _parse(text: str | None) -> dict[str, Any]:
     if text is None:
         raise Refused("bad_frame", "Only text frames are read, and this was a binary one.")
     if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
-        raise Refused(
-            "too_large", f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}."
-        )
+        sentence = f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}."
+        raise Refused("too_large", sentence)
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Refused("bad_json", f"This is not JSON: {error}.") from None
     if not isinstance(message, dict):
-        raise Refused(
-            "bad_json", f"A message is an object with an action; found {type(message).__name__}."
-        )
+        found = type(message).__name__
+        raise Refused("bad_json", f"A message is an object with an action; found {found}.")
     return message
 
 
-def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
-    """The audiences of a handshake, and the cookie to set where its session is new."""
-    session = scope["session"]
-    if "user" not in scope:  # a project's own middleware may have set one
-        scope["user"] = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]  # it reads nothing else
-    cookie = None
-    if conf.anonymous() and make_visitor(session):
-        session.save()
-        morsel = SimpleCookie({settings.SESSION_COOKIE_NAME: session.session_key})[
-            settings.SESSION_COOKIE_NAME
-        ]
-        morsel["path"] = settings.SESSION_COOKIE_PATH
-        morsel["domain"] = settings.SESSION_COOKIE_DOMAIN or ""
-        morsel["secure"] = settings.SESSION_COOKIE_SECURE
-        morsel["httponly"] = settings.SESSION_COOKIE_HTTPONLY
-        morsel["samesite"] = settings.SESSION_COOKIE_SAMESITE or ""
-        if not session.get_expire_at_browser_close():
-            morsel["max-age"] = session.get_expiry_age()
-        cookie = morsel.OutputString()
-    return audiences_of(scope), cookie
-
-
 def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:
+    """Create a job: the job, and whether it is new. Raises Refused."""
     job, created = api.create(audience, backend, params, request)
-    key = str(job.pk)
-    return ledger.load([key], results=True)[key], created
+    job_id = str(job.pk)
+    return ledger.load([job_id], results=True)[job_id], created
 
 
 def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:
-    """Ask for a cancellation in the name of these audiences: the job, and whether this asked first. Raises Refused."""
+    """Ask for a cancellation on behalf of these audiences. Raises Refused.
+
+    Returns the job, and whether this request changed it.
+    """
     try:
-        key = str(uuid.UUID(job))
-        row = ledger.load([key], results=True)[key]
+        job_id = str(uuid.UUID(job))
+        row = ledger.load([job_id], results=True)[job_id]
     except (ValueError, TypeError, AttributeError, KeyError):
         row = None
     if row is None or row.audience not in audiences:

@@ -1,4 +1,4 @@
-"""WebSocket routes: `/prog/`, with sessions, behind an origin check."""
+"""Routes of WebSockets: `/prog/`, with sessions, behind a check of the Origin."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,13 +15,16 @@ websocket_urlpatterns = [path("prog/", ProgressConsumer.as_asgi())]
 
 
 class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
-    """Refuses pages of other sites; programs send no Origin, and browsers always do (RFC 6455, 10.2)."""
+    """Refuses pages of other sites.
+
+    Browsers always send an Origin (RFC 6455, 10.2). Programs send none and are let through.
+    """
 
     def __init__(self, application: Any) -> None:
         super().__init__(application, [])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        """Refuse what is no address at all, which the library stumbles over."""
+        """Refuse an Origin that is no address at all, because OriginValidator would raise."""
         try:
             for name, value in scope["headers"]:
                 if name == b"origin":
@@ -31,7 +34,7 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
         return await super().__call__({**scope, "progrock.send": send}, receive, send)
 
     def valid_origin(self, parsed_origin: Any) -> bool:
-        """No Origin, or one whose host is among ALLOWED_HOSTS."""
+        """Whether there is no Origin, or its host is in ALLOWED_HOSTS."""
         self.allowed_origins = settings.ALLOWED_HOSTS
         return parsed_origin is None or bool(self.validate_origin(parsed_origin))
 

@@ -1,12 +1,18 @@
-"""What a web process knows of its open sockets: what each has yet to send, and what each audience was shown."""
+"""What a web process knows of its open sockets.
+
+What each has yet to send, and which versions of jobs each audience was shown.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from typing import Any
 
 
 class Outbox:
-    """What a socket has yet to send: the newest frame per key, so a slow one gets fewer frames and holds nobody up."""
+    """What a socket has yet to send: the newest frame of each key.
+
+    So a slow socket gets fewer frames, always the newest, and nobody waits for it.
+    """
 
     __slots__ = ("_frames", "_held", "_send", "_sender")
 
@@ -17,12 +23,12 @@ class Outbox:
         self._sender: asyncio.Task[None] | None = None
 
     def offer(self, key: str, frame: str) -> None:
-        """Send the frame soon, in place of an unsent one of this key."""
+        """Send the frame soon. It replaces an unsent one of the same key."""
         self._frames[key] = frame
         self._start()
 
     async def open(self, first: str) -> None:
-        """Send the first frame, and from then on what was offered meanwhile."""
+        """Send the first frame, and after it what was offered in the meantime."""
         await self._send(first)
         self._held = False
         self._start()
@@ -41,26 +47,31 @@ class Outbox:
         try:
             while self._frames and not self._held:
                 await self._send(self._frames.pop(next(iter(self._frames))))
-        except Exception:  # the socket has gone, however its server puts it; its consumer hears of it, and nobody else
+        # Servers raise different errors for a closed socket. Stop quietly, because the consumer
+        # gets a disconnect of its own.
+        except Exception:
             self._held = True
         finally:
             self._sender = None
 
 
 class Member:
-    """A socket as the hub sees it."""
+    """A socket as the hub sees it: a member of its audiences.
 
-    __slots__ = ("audiences", "close", "outbox", "session")
+    `close` closes the socket because its session has ended.
+    """
+
+    __slots__ = ("audiences", "close", "outbox", "session_digest")
 
     def __init__(
         self,
         audiences: Sequence[str],
-        session: str,
+        session_digest: str,
         outbox: Outbox,
         close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.audiences = audiences
-        self.session = session
+        self.session_digest = session_digest
         self.outbox = outbox
         self.close = close
 
@@ -68,18 +79,28 @@ class Member:
 class Audience:
     """The open sockets of one audience in this process, and the versions that they were shown."""
 
-    __slots__ = ("ended", "members", "versions")
+    __slots__ = ("_ended", "_versions", "members")
 
     def __init__(self) -> None:
         self.members: set[Member] = set()
-        self.versions: dict[str, int] = {}
-        self.ended: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self._ended: set[str] = set()
 
-    def fresh(self, job: str, version: int, ended: bool) -> bool:
-        """Whether this version is news; notes it."""
-        if version <= self.versions.get(job, 0):
+    def shown(self, job_id: str) -> int:
+        """The latest version of a job that these sockets were shown; 0 if none was."""
+        return self._versions.get(job_id, 0)
+
+    def is_news(self, job_id: str, version: int, ended: bool) -> bool:
+        """Whether this version of a job is newer than what was shown. It counts as shown then."""
+        if version <= self._versions.get(job_id, 0):
             return False
-        self.versions[job] = version
+        self._versions[job_id] = version
         if ended:
-            self.ended.add(job)
+            self._ended.add(job_id)
         return True
+
+    def forget_ended(self, keep: Container[str]) -> None:
+        """Drop the versions of ended jobs, which change no more; `keep`: ids of recent ones."""
+        for job_id in [each for each in self._ended if each not in keep]:
+            self._ended.discard(job_id)
+            self._versions.pop(job_id, None)

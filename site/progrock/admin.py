@@ -1,4 +1,7 @@
-"""Jobs in Django's admin: to find, to read and to cancel. Workers own the rows, so nothing is edited here."""
+"""Jobs in Django's admin, to find, read and cancel them.
+
+Nothing is edited here, because the workers write the rows.
+"""
 
 from typing import Any
 
@@ -13,7 +16,7 @@ from progrock.models import Job
 
 @admin.register(Job)
 class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in the stubs
-    """The ledger, read only but for the cancel action."""
+    """The jobs, read only except for the cancel action."""
 
     list_display = (
         "short_id",
@@ -39,14 +42,12 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
     @admin.display(description="progress", ordering="progress")
     def bar(self, job: Job) -> str:
-        """A progress bar, without a value while the backend cannot tell."""
+        """A progress bar. It has no value while the backend cannot tell the progress."""
         label = f"{job.backend} {str(job.pk)[:8]}"
         if job.progress is None:
-            return (
-                "–"
-                if not job.active
-                else format_html('<progress max="100" aria-label="{}"></progress>', label)
-            )
+            if not job.active:
+                return "–"
+            return format_html('<progress max="100" aria-label="{}"></progress>', label)
         return format_html(
             '<progress max="100" value="{}" aria-label="{}"></progress> {}&nbsp;%',
             job.progress,

@@ -1,4 +1,4 @@
-"""The app's registration: system checks and signal receivers."""
+"""The Django app. Its `ready` registers the system checks and a signal receiver."""
 
 from django.apps import AppConfig
 
@@ -11,4 +11,4 @@ class ProgRockConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from progrock import audiences, checks  # noqa: F401  (registers the checks and the receivers)
+        from progrock import checks, sessions  # noqa: F401  (registers the checks and a receiver)

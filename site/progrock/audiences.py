@@ -1,30 +1,22 @@
-"""Who may see a job: audiences of a socket or request, and the groups that changes travel in."""
+"""Who may see a job: the audiences of a socket or a request, and the feeds of their changes."""
 
-import hashlib
-import logging
-import uuid
 import zlib
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from django.contrib.auth.signals import user_logged_out
-from django.dispatch import receiver
+from django.contrib.auth import get_user
 from django.utils.module_loading import import_string
 
 from progrock import conf
-from progrock.broker import blocking
-from progrock.broker.errors import BrokerError
-
-logger = logging.getLogger(__name__)
-
-#: The key, inside a session, of a visitor's random id. Never the session's own key: that is a secret, and a login changes it.
-VISITOR = "progrock_visitor"
-#: The channel layer group that every web process is in, for what concerns sessions.
-SESSIONS = "progrock.sessions"
+from progrock.sessions import VISITOR, make_visitor, set_cookie
 
 
 def audiences(scope: Mapping[str, Any]) -> list[str]:
-    """The audiences of an ASGI scope with `user` and `session`: the user, then the visitor. New jobs belong to the first."""
+    """The audiences of an ASGI scope with `user` and `session`: the user, then the visitor.
+
+    New jobs belong to the first.
+    """
     found = []
     user = scope.get("user")
     if user is not None and user.is_authenticated:
@@ -35,7 +27,7 @@ def audiences(scope: Mapping[str, Any]) -> list[str]:
 
 
 def audiences_of(scope: Mapping[str, Any]) -> list[str]:
-    """What the project's own function (`PROGROCK_AUDIENCES`) says of a scope; may query the database."""
+    """What the project's own function (`PROGROCK_AUDIENCES`) returns. It may query the database."""
     function: Callable[[Mapping[str, Any]], list[str]] = import_string(conf.audiences_path())
     return function(scope)
 
@@ -45,35 +37,22 @@ def audiences_of_request(request: Any) -> list[str]:
     return audiences_of({"user": getattr(request, "user", None), "session": request.session})
 
 
-def make_visitor(session: MutableMapping[str, Any]) -> bool:
-    """Give the session a visitor's id where it has none; returns whether it was changed."""
-    if VISITOR in session:
-        return False
-    session[VISITOR] = str(uuid.uuid4())
-    return True
+def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
+    """The audiences of a WebSocket handshake, and the cookie to set when its session is new.
+
+    Queries the database.
+    """
+    session = scope["session"]
+    if "user" not in scope:  # a project's own middleware may have set one
+        request: Any = SimpleNamespace(session=session)  # get_user reads nothing else
+        scope["user"] = get_user(request)
+    cookie = None
+    if conf.anonymous() and make_visitor(session):
+        session.save()
+        cookie = set_cookie(session)
+    return audiences_of(scope), cookie
 
 
 def feed_of(audience: str) -> str:
-    """The channel layer group in which changes for an audience travel."""
+    """The channel layer group on which changes for an audience travel."""
     return f"progrock.feed.{zlib.crc32(audience.encode()) % conf.feeds()}"
-
-
-def session_mark(session_key: str) -> str:
-    """A session's name in messages: a digest, since the key itself is a secret."""
-    return hashlib.sha256(session_key.encode()).hexdigest()
-
-
-@receiver(user_logged_out)
-def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
-    """Tell all web processes that a session has ended."""
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    if not key:
-        return
-    try:
-        blocking.group_send(
-            conf.amqp_url(), SESSIONS, {"type": "session.ended", "session": session_mark(key)}
-        )
-    except BrokerError as error:
-        logger.warning(
-            "sockets of a session that logged out stay open until they reconnect: %s", error
-        )

@@ -1,4 +1,4 @@
-"""System checks: a wrong setting stops the start with what was found and what to write."""
+"""System checks: a wrong setting stops the start. They say what was found and what to write."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from django.utils.module_loading import import_string
 
 from progrock import conf
 from progrock.backends import ConfigError
+
+LAYER = "progrock.broker.channel_layer.ChannelLayer"
 
 
 @register()
@@ -29,7 +31,7 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """The settings that the apps read are of the right form."""
+    """The other settings make sense."""
     found: list[CheckMessage] = []
     try:
         import_string(conf.audiences_path())
@@ -46,18 +48,18 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003")
         )
     layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
-    if layer != "progrock.broker.channel_layer.ChannelLayer":
-        hint = 'CHANNEL_LAYERS = {"default": {"BACKEND": "progrock.broker.channel_layer.ChannelLayer", "CONFIG": {"host": AMQP_URL}}}'
+    if layer != LAYER:
+        hint = (
+            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{LAYER}", '
+            '"CONFIG": {"host": AMQP_URL}}}'
+        )
         found.append(Error(f"the default channel layer is {layer}", hint=hint, id="progrock.E004"))
-    apps = list(settings.INSTALLED_APPS)
-    if (
-        "channels" in apps
-        and "progrock" in apps
-        and apps.index("channels") < apps.index("progrock")
-    ):
+    ours = [app for app in settings.INSTALLED_APPS if app in ("channels", "progrock")]
+    if ours == ["channels", "progrock"]:
         found.append(
             Warning(
-                "`channels` stands before `progrock` in INSTALLED_APPS: `manage.py runworker` is Channels' own",
+                "`channels` stands before `progrock` in INSTALLED_APPS, "
+                "so `manage.py runworker` is that of Channels",
                 hint="Put `progrock` first.",
                 id="progrock.W001",
             )

@@ -1,4 +1,4 @@
-"""Middleware for the time while the database is away: 503 and a sentence, in place of 500 and a traceback."""
+"""Middleware for when the database is away: 503 and a sentence instead of 500 and a traceback."""
 
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -9,7 +9,7 @@ class DatabaseAway(MiddlewareMixin):
     """Answers for views that could not reach the database."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """503 with Retry-After; any other exception is not ours."""
+        """Answer a database error with 503 and Retry-After; leave other exceptions alone."""
         if not isinstance(exception, OperationalError | InterfaceError):
             return None
         sentence = "The database is away; try again in a moment.\n"

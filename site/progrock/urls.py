@@ -1,4 +1,4 @@
-"""URLs of the app, for a project to include; the names are in the namespace `progrock`."""
+"""URLs for a project to include. Their names are in the namespace `progrock`."""
 
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path

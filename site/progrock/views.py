@@ -12,7 +12,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from progrock import conf, ledger, wire
-from progrock.audiences import audiences_of_request, make_visitor
+from progrock.audiences import audiences_of_request
+from progrock.sessions import make_visitor
 
 
 @never_cache
@@ -28,21 +29,22 @@ def index(request: HttpRequest) -> HttpResponseBase:
 @never_cache
 @require_safe
 def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """A job in the form of the wire's frame, its whole result included; 404 for whoever may not see it."""
+    """A job as a frame of the wire, with its whole result; 404 for whoever may not see it."""
     row = ledger.load([str(job_id)], large=True).get(str(job_id))
     if row is None or row.audience not in audiences_of_request(request):
-        return JsonResponse(
-            wire.error_frame("unknown_job", "There is no such job, or it is not yours."), status=404
-        )
-    return HttpResponse(
-        wire.encode(wire.job_frame(row, whole=True)), content_type="application/json"
-    )
+        sentence = "There is no such job, or it is not yours."
+        return JsonResponse(wire.error_frame("unknown_job", sentence), status=404)
+    frame = wire.encode(wire.job_frame(row, whole=True))
+    return HttpResponse(frame, content_type="application/json")
 
 
 @never_cache
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 while this process can serve pages; RabbitMQ's state is told, but its absence takes no page down."""
+    """200 while this process can serve pages.
+
+    It also says how RabbitMQ is, but the pages work without it.
+    """
     state: dict[str, Any] = {"database": "ok", "rabbitmq": "not connected yet"}
     try:
         with connection.cursor() as cursor:

@@ -1,4 +1,7 @@
-"""Fixtures: one Chromium and one ProgRock for all browser tests, and visitors with cookies of their own."""
+"""Fixtures: one Chromium and one ProgRock for all browser tests, and visitors.
+
+Each visitor has cookies of their own.
+"""
 
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,9 +38,8 @@ async def chromium() -> AsyncIterator[Browser]:
                 executable_path=shutil.which("chromium"), args=ARGS, timeout=2 * PATIENCE * 1000
             )
         except Error as error:
-            pytest.skip(
-                f"Chromium is not installed: `make test` installs it ({error.message.splitlines()[0]})"
-            )
+            reason = error.message.splitlines()[0]
+            pytest.skip(f"Chromium is not installed: `make test` installs it ({reason})")
         yield browser
         await browser.close()
 
@@ -56,7 +58,10 @@ def site(stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 async def new_page(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[Page]]]:
-    """Opens pages, each in a browser context of its own; a script error or a CSP violation in any fails the test."""
+    """Opens pages, each in a browser context of its own.
+
+    A script error or a CSP violation in any of them fails the test.
+    """
     complaints: list[str] = []
     contexts = []
 

@@ -1,4 +1,4 @@
-"""The pages as their reader sees them: what can be done there, and what can be looked at."""
+"""The pages as their reader sees them: what one can do there, and what one can look at."""
 
 from typing import Self
 

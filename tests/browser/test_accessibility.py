@@ -1,4 +1,4 @@
-"""For keyboards, screen readers, small screens, dark rooms: what the README promises of the page."""
+"""The page for keyboards, screen readers, small screens and dark rooms."""
 
 import asyncio
 import re
@@ -17,9 +17,10 @@ SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 
 
 async def violations(page: Page) -> list[str]:
-    """What axe-core finds on the page as it is now, its transitions finished."""
+    """What axe-core finds on the page as it is now, once its transitions have finished."""
     await page.evaluate(
-        "Promise.all(document.getAnimations().map(each => each.effect.getTiming().iterations < 9 && each.finished))"
+        """Promise.all(document.getAnimations().map(
+             each => each.effect.getTiming().iterations < 9 && each.finished))"""
     )
     found = await Axe().run(page)
     return [
@@ -122,9 +123,11 @@ async def test_one_polite_region_speaks_of_states_and_quarters_and_at_most_once_
     region = jobs.page.get_by_role("status")
     await expect(region).to_have_count(1)
     said = await region.evaluate_handle(
-        """region => { const said = [];
-        new MutationObserver(() => said.push([performance.now(), region.textContent])).observe(region, {childList: true});
-        return said; }"""
+        """region => {
+          const said = [];
+          const hear = () => said.push([performance.now(), region.textContent]);
+          new MutationObserver(hear).observe(region, {childList: true});
+          return said; }"""
     )
     long = await jobs.start(seconds=14)
     short = await jobs.start(seconds=3)

@@ -1,4 +1,7 @@
-"""progrock.js by itself: the socket and the element against a server that the test plays, on a page of somebody else."""
+"""progrock.js by itself, on somebody else's page: the socket and the element.
+
+The test plays the server.
+"""
 
 import asyncio
 import json
@@ -18,16 +21,20 @@ from tests.services import PATIENCE
 STATIC = Path(__file__).resolve().parents[2] / "site" / "progrock" / "static"
 HOST = "http://host.test"
 JOB = "3f2a0000-0000-4000-8000-000000000001"
-IMPORT = """<!doctype html><html lang="en"><title>Somebody's page</title><link rel="icon" href="/static/progrock/favicon.svg">
-<script type="module" src="/static/progrock/progrock.js"></script><main><h1>Somebody's page</h1>%s</main></html>"""
+IMPORT = """<!doctype html><html lang="en"><title>Somebody's page</title>
+<link rel="icon" href="/static/progrock/favicon.svg">
+<script type="module" src="/static/progrock/progrock.js"></script>
+<main><h1>Somebody's page</h1>%s</main></html>"""
 CONNECT = """async () => {
   const { ProgressSocket } = await import("/static/progrock/progrock.js");
   window.socket = new ProgressSocket(); window.heard = [];
   for (const type of ["job", "snapshot", "status", "error", "state"])
     socket.addEventListener(type, ({ detail }) => heard.push([type, detail]));
 }"""
-START = """options => { socket.start(options).then(
-  job => document.title = "started " + job.job, error => document.title = error.name + " " + error.code); }"""
+START = """options => {
+  socket.start(options).then(
+    job => document.title = "started " + job.job,
+    error => document.title = error.name + " " + error.code); }"""
 
 
 def frame(version: int = 1, **fields: Any) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def server() -> Server:
 def embed(
     new_page: Callable[..., Awaitable[Page]], server: Server
 ) -> Callable[..., Awaitable[Page]]:
-    """A page at host.test with this body, under a strict CSP; `answers`: what is served at other paths."""
+    """A page at host.test with this body and a strict CSP; `job=` is what /jobs/<id> answers."""
 
     async def make(body: str = "", **answers: dict[str, Any]) -> Page:
         async def fulfil(route: Route) -> None:
@@ -132,7 +139,9 @@ async def hears(page: Page, type_: str, count: int = 1) -> list[Any]:
     found = await page.evaluate(
         """async ([type, count]) => {
           const found = () => heard.filter(([each]) => each === type).map(([, detail]) => detail);
-          while (found().length < count) await new Promise(done => socket.addEventListener(type, done, { once: true }));
+          const next = () => new Promise(
+            done => socket.addEventListener(type, done, { once: true }));
+          while (found().length < count) await next();
           return found(); }""",
         [type_, count],
     )
@@ -259,7 +268,7 @@ async def test_a_refused_login_is_told_and_ends_the_trying(client: Page, server:
     }
     await expect(client).to_have_title("ProgressError login_required")
     assert await client.evaluate("socket.jobs.size") == 0, (
-        "what the visitor may not see any more is still here"
+        "the page still knows jobs that the visitor may no longer see"
     )
     await client.clock.run_for(120_000)
     assert server.sockets.empty()
@@ -455,7 +464,8 @@ async def test_an_element_tells_the_page_of_each_change(
 ) -> None:
     page = await embed(f'<job-progress job="{JOB}"></job-progress>')
     await page.evaluate(
-        "document.addEventListener('job', ({ detail }) => { document.title += ' ' + detail.version; })"
+        """document.addEventListener(
+             'job', ({ detail }) => { document.title += ' ' + detail.version; })"""
     )
     await server.connected(frame())
     server.send(frame(2))

@@ -25,8 +25,11 @@ async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None
     card = await jobs.start(seconds=8)
     bar = part(card, "progress")
     seen = await bar.evaluate_handle(
-        """bar => { const seen = [];
-        new MutationObserver(() => seen.push(bar.value)).observe(bar, {attributeFilter: ["value"]}); return seen; }"""
+        """bar => {
+          const seen = [];
+          const note = () => seen.push(bar.value);
+          new MutationObserver(note).observe(bar, {attributeFilter: ["value"]});
+          return seen; }"""
     )
     await expect(part(card, "message")).to_contain_text("Rendering")
     await ends(card)

@@ -1,4 +1,7 @@
-"""A hub of this process on a real ledger and a real channel layer: what was lost on the way, and what is late."""
+"""A hub of this process on a real ledger and a real channel layer.
+
+What was lost on the way, and what is late.
+"""
 
 import asyncio
 import json
@@ -15,11 +18,14 @@ from channels.db import database_sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
+from progrock import conf
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.consumers import hub as module
+from progrock.consumers import repair
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.models import Job
+from tests.amqp import until
 from tests.services import PATIENCE, Postgres
 
 
@@ -48,19 +54,23 @@ async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> As
     """A hub that repairs only when it is told to."""
     layer = ChannelLayer(vhost_url)
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
-    monkeypatch.setattr(module, "REPAIR", 3600.0)
+    monkeypatch.setattr(conf, "amqp_url", lambda: vhost_url)
+    monkeypatch.setattr(repair, "REPAIR", 3600.0)
     await database_sync_to_async(Job.objects.all().delete)()
+    before = asyncio.all_tasks()
     hub = Hub()
-    tasks = [asyncio.create_task(work()) for work in (hub._receive, hub._watch, hub._repair)]
+    made = hub.repair.checked
+    hub.start()
+    duties = asyncio.all_tasks() - before
     try:
-        async with asyncio.timeout(PATIENCE):
-            while not hub._epoch:  # connected, and the watch knows
-                await asyncio.sleep(0.05)
+        # The first connection asks for a repair as well, because pushes may have been lost before.
+        await until(lambda: hub.repair.checked > made)
         yield hub
     finally:
-        for task in tasks:
+        await hub.publisher.close()
+        for task in duties:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(duties)
         await layer.close()
 
 
@@ -95,9 +105,9 @@ def make(audience: str, **changes: Any) -> str:
     key, now = uuid.uuid4(), datetime.now(UTC)
     due = changes.get("due_at", now)
     values: dict[str, Any] = {
-        "id": key, "bucket": int(str(key)[-4:], 16), "audience": audience, "backend": "render", "params": {},
-        "state": "running", "handle": "h", "due_at": due, "due_slot": int(due.timestamp() // 5),
-        "deadline_at": now + timedelta(hours=1),
+        "id": key, "bucket": int(str(key)[-4:], 16), "audience": audience, "backend": "render",
+        "params": {}, "state": "running", "handle": "h", "due_at": due,
+        "due_slot": int(due.timestamp() // 5), "deadline_at": now + timedelta(hours=1),
     }  # fmt: skip
     Job(**values | changes).save(force_insert=True)
     return str(key)
@@ -114,19 +124,21 @@ async def test_a_repair_asks_the_same_of_the_ledger_for_one_socket_and_for_two_t
 
     everybody = [await Seen(hub, "user:0").opened()]
     await database_sync_to_async(lambda: connection.execute_wrappers.append(count))()
-    await hub._repair_once()
+    await hub.repair.check()
     everybody += [await Seen(hub, f"user:{n // 2}").opened() for n in range(2, 2_000)]
-    await hub._repair_once()
+    await hub.repair.check()
     assert asked[1] == asked[1_999] > 0
     job = await database_sync_to_async(make)("user:700")
-    hub._lost.set()
+    hub.repair.soon()
     both = [socket for socket in everybody if socket.member.audiences == ["user:700"]]
     assert [(await socket.next())["job"] for socket in both] == [job, job]
     assert not [socket for socket in everybody if not socket.frames.empty()], "and nobody else"
     await database_sync_to_async(connection.execute_wrappers.clear)()
 
 
-async def test_a_push_lost_between_two_connections_of_the_layer_shows_at_once(hub: Hub) -> None:
+async def test_a_push_lost_between_two_connections_of_the_layer_shows_at_once(
+    hub: Hub,
+) -> None:
     socket = await Seen(hub, "user:1").opened()
     await hub.join(socket.member)
     job = await database_sync_to_async(make)("user:1")
@@ -138,7 +150,7 @@ async def test_the_page_is_told_while_jobs_wait_for_workers(hub: Hub) -> None:
     socket = await Seen(hub, "user:1").opened()
     past = datetime.now(UTC) - timedelta(minutes=1)
     ours = await database_sync_to_async(make)("user:1", due_at=past)
-    hub._lost.set()
+    hub.repair.soon()
     told = await socket.next("status")
     assert told["live"] is False
     assert "more work" in told["message"]
@@ -147,5 +159,5 @@ async def test_the_page_is_told_while_jobs_wait_for_workers(hub: Hub) -> None:
     )  # its worker is at it
     await database_sync_to_async(make)("user:2", due_at=past)  # nobody of this process waits for it
     await database_sync_to_async(make)("user:1", due_at=past, backend="gone")  # no worker will come
-    hub._lost.set()
+    hub.repair.soon()
     assert (await socket.next("status"))["live"] is True

@@ -12,7 +12,7 @@ import pytest
 
 from progrock.broker import tasks as broker_tasks
 from progrock.broker.tasks import Task
-from progrock.consumers import hub
+from progrock.consumers import repair
 from tests.services import PATIENCE, ROOT, DemoBackend, Stack, http
 from tests.visitor import browse
 
@@ -148,7 +148,7 @@ async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> No
             job = (await visitor.start(seconds=2))["job"]
             end = await visitor.ended(job)
             assert end["state"] == "succeeded"
-            assert hub.REPAIR <= 5, "promised within 10 s"
+            assert repair.REPAIR <= 5, "promised within 10 s"
         versions = {f["version"] for f in visitor.frames if f.get("job") == job}
         assert versions < set(range(1, end["version"] + 1)), (
             "the pushes were lost, else this shows nothing"

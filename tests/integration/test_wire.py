@@ -1,4 +1,7 @@
-"""The wire: every message and every wrong input, against a real web process, workers, RabbitMQ and demo backend."""
+"""The wire: every message and every wrong input.
+
+Against a real web process with workers, RabbitMQ and the demo backend.
+"""
 
 import asyncio
 import uuid

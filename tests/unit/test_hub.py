@@ -1,29 +1,33 @@
-"""The hub's watch and its groups, on a channel layer that does as it is told."""
+"""A hub on a channel layer and a publisher that do as they are told."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
+from progrock import conf
 from progrock.audiences import feed_of
+from progrock.backends import Options
+from progrock.broker.errors import PublishFailed
+from progrock.broker.tasks import Task
 from progrock.consumers import hub as module
-from progrock.consumers import progress
+from progrock.consumers import outgoing, progress, repair
 from progrock.consumers.hub import Hub
-from progrock.consumers.sockets import Member, Outbox
+from progrock.consumers.sockets import Audience, Member, Outbox
+from tests.jobs import row
 from tests.services import PATIENCE
 
 
 class Layer:
-    """Connected; a bind waits until `binds` is set."""
+    """Connected. A bind waits until `binds` is set, a push until `takes` is set."""
 
     def __init__(self) -> None:
         self.connected, self.stalled, self.epoch = True, False, 1
-        self.binds = asyncio.Event()
+        self.binds, self.takes = asyncio.Event(), asyncio.Event()
         self.groups: list[str] = []
+        self.pushed: list[tuple[str, Any]] = []
 
     async def new_channel(self) -> str:
         return "specific.!channel"
@@ -32,46 +36,111 @@ class Layer:
         await self.binds.wait()
         self.groups.append(group)
 
+    async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
+        await self.takes.wait()
+        self.pushed.append((group, message))
+
     async def receive(self, channel: str) -> None:
         await asyncio.Event().wait()
 
 
+class Publisher:
+    """Connected. `published` gets each task; a publish fails while `fails`, hangs while `hangs`."""
+
+    def __init__(self, *_: object) -> None:
+        self.connected, self.fails, self.hangs = True, False, False
+        self.tries = 0
+        self.published: asyncio.Queue[Task] = asyncio.Queue()
+
+    def start(self) -> None:
+        """Nothing to connect."""
+
+    async def publish(
+        self, backend: str, shard: int, tasks: list[Task], *, delay: float, spread: float
+    ) -> None:
+        self.tries += 1
+        if self.fails:
+            raise PublishFailed("RabbitMQ is away")
+        if self.hangs:
+            await asyncio.Event().wait()
+        for task in tasks:
+            self.published.put_nowait(task)
+
+    async def next(self) -> Task:
+        async with asyncio.timeout(PATIENCE):
+            return await self.published.get()
+
+    async def tried(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while self.tries < count:
+                await asyncio.sleep(0.01)
+
+
+class Database:
+    """There, and empty."""
+
+    away = False
+
+    async def __call__(self, *_: object) -> Any:
+        return {}
+
+
 class Seen:
-    """A member of one audience, and the status frames that it got."""
+    """A socket of one audience, and the frames that it got."""
 
     def __init__(self, hub: Hub, audience: str = "user:1") -> None:
-        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.member = Member([audience], "", Outbox(self.send), self.close)
         hub.register(self.member)
 
+    async def opened(self) -> "Seen":
+        await self.member.outbox.open('{"type": "snapshot"}')
+        return self
+
     async def send(self, text: str) -> None:
-        if (frame := json.loads(text))["type"] == "status":
-            self.told.put_nowait(frame)
+        self.frames.put_nowait(json.loads(text))
 
     async def close(self) -> None:
         raise AssertionError("nobody logs out here")
 
-    async def status(self) -> dict[str, Any]:
+    async def next(self, kind: str) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
-            return await self.told.get()
+            while (frame := await self.frames.get())["type"] != kind:
+                pass
+        return frame
 
 
 @pytest.fixture
 async def layer() -> Layer:
-    return Layer()
+    layer = Layer()
+    layer.takes.set()
+    return layer
 
 
 @pytest.fixture
-async def hub(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+async def publisher() -> Publisher:
+    return Publisher()
+
+
+@pytest.fixture
+async def hub(
+    layer: Layer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Hub]:
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
-    monkeypatch.setattr(module, "REPAIR", 3600.0)
-    monkeypatch.setattr(module, "database", SimpleNamespace(away=False))
+    monkeypatch.setattr(module, "Publisher", lambda *_: publisher)
+    for user in (module, repair):
+        monkeypatch.setattr(user, "database", Database())
+    monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})
+    monkeypatch.setattr(repair, "REPAIR", 3600.0)
+    monkeypatch.setattr(outgoing, "AGAIN", 0.05)
+    before = asyncio.all_tasks()
     hub = Hub()
-    tasks = [asyncio.create_task(work()) for work in (hub._receive, hub._watch)]
+    hub.start()
     yield hub
-    for task in tasks:
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in left:
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.wait(left)
 
 
 async def test_a_second_socket_of_a_feed_waits_for_the_groups_bind_as_well(
@@ -91,72 +160,20 @@ async def test_the_page_is_told_while_rabbitmq_takes_messages_and_confirms_none(
     hub: Hub, layer: Layer
 ) -> None:
     layer.binds.set()
-    socket = Seen(hub)
-    await socket.member.outbox.open('{"type": "snapshot"}')
+    socket = await Seen(hub).opened()
     layer.stalled = True
-    told = await socket.status()
+    told = await socket.next("status")
     assert told["live"] is False
     assert "RabbitMQ" in told["message"]
     layer.stalled = False
-    assert (await socket.status())["live"] is True
-
-
-async def test_publishing_again_delays_no_word_of_an_outage(
-    hub: Hub, layer: Layer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layer.binds.set()
-    begun = asyncio.Event()
-
-    async def publish(row: object) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(hub, "publish", publish)
-    monkeypatch.setattr(hub, "publisher", SimpleNamespace(connected=True))
-    socket = Seen(hub)
-    await socket.member.outbox.open('{"type": "snapshot"}')
-    hub._unpublished["job"] = SimpleNamespace()  # type: ignore[assignment]
-    async with asyncio.timeout(PATIENCE):
-        await begun.wait()
-    layer.connected = False
-    assert (await socket.status())["live"] is False
-    assert hub._publishing
-    hub._publishing.cancel()
-
-
-@pytest.mark.parametrize("action", ["_start", "_cancel"])
-async def test_a_task_is_published_whatever_becomes_of_its_push(
-    action: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    published = asyncio.Event()
-
-    async def database(*args: object) -> Any:
-        return SimpleNamespace(state="running"), True
-
-    async def show(row: object) -> None:
-        await asyncio.Event().wait()  # RabbitMQ confirms nothing
-
-    async def publish(row: object) -> None:
-        published.set()
-
-    monkeypatch.setattr(progress, "database", database)
-    consumer = progress.ProgressConsumer()
-    consumer.hub = hub = SimpleNamespace(show=show, publish=publish, _later=set())  # type: ignore[assignment]
-    hub.later, hub._over = partial(Hub.later, hub), partial(Hub._over, hub)  # type: ignore[arg-type]
-    consumer.member = SimpleNamespace(audiences=["user:1"])  # type: ignore[assignment]
-    async with asyncio.timeout(PATIENCE):
-        await getattr(consumer, action)({"backend": "render"})
-        await published.wait()
-    for task in hub._later:
-        task.cancel()
+    assert (await socket.next("status"))["live"] is True
 
 
 async def test_a_failure_does_not_end_the_watch(
     hub: Hub, layer: Layer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer.binds.set()
-    socket = Seen(hub)
-    await socket.member.outbox.open('{"type": "snapshot"}')
+    socket = await Seen(hub).opened()
     failed = asyncio.Event()
 
     class Broken:
@@ -170,4 +187,96 @@ async def test_a_failure_does_not_end_the_watch(
         await failed.wait()
     layer.stalled = True
     monkeypatch.setattr(hub, "layer", layer)
-    assert (await socket.status())["live"] is False
+    assert (await socket.next("status"))["live"] is False
+
+
+async def test_what_follows_a_start_is_published_pushed_and_shown_here(
+    hub: Hub, layer: Layer, publisher: Publisher
+) -> None:
+    socket = await Seen(hub).opened()
+    job = row()
+    hub.send(job)
+    assert await publisher.next() == Task(job.id, job.turn, job.due_at)
+    assert (await socket.next("job"))["job"] == job.id
+    [(feed, message)] = layer.pushed
+    assert feed == feed_of("user:1")
+    assert [change[:4] for change in message["changes"]] == [["user:1", job.id, 1, False]]
+
+
+async def test_a_start_that_is_under_way_gets_no_second_task_by_its_cancel(
+    hub: Hub, layer: Layer, publisher: Publisher
+) -> None:
+    layer.binds.set()
+    socket = await Seen(hub).opened()
+    hub.send(row(state="starting", cancel_requested=True))
+    assert (await socket.next("job"))["cancelling"]
+    hub.send(other := row(state="running", handle="h1"))
+    assert (await publisher.next()).job_id == other.id
+
+
+async def test_a_task_is_published_whatever_becomes_of_its_push(
+    hub: Hub, layer: Layer, publisher: Publisher
+) -> None:
+    layer.takes.clear()  # RabbitMQ confirms nothing
+    hub.send(job := row())
+    assert (await publisher.next()).job_id == job.id
+
+
+async def test_what_could_not_be_published_is_published_once_rabbitmq_is_back(
+    hub: Hub, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.connected, publisher.fails = False, True
+    jobs = [row(), row()]
+    for job in jobs:
+        hub.send(job)
+    await publisher.tried(2)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith("jobs are kept in the ledger while their tasks cannot be published")
+    publisher.connected, publisher.fails = True, False
+    assert {(await publisher.next()).job_id for _ in jobs} == {job.id for job in jobs}
+
+
+async def test_publishing_again_delays_no_word_of_an_outage(
+    hub: Hub, layer: Layer, publisher: Publisher
+) -> None:
+    layer.binds.set()
+    socket = await Seen(hub).opened()
+    publisher.fails = True
+    hub.send(row())
+    await publisher.tried(1)
+    publisher.fails, publisher.hangs = False, True
+    await publisher.tried(2)
+    layer.connected = False
+    assert (await socket.next("status"))["live"] is False
+
+
+async def test_what_is_there_already_is_shown_to_the_socket_that_asked_and_sent_to_nobody(
+    hub: Hub, publisher: Publisher, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker, other = await Seen(hub).opened(), await Seen(hub).opened()
+    job = row()
+
+    async def database(*_: object) -> Any:
+        return job, False
+
+    monkeypatch.setattr(progress, "database", database)
+    consumer = progress.ProgressConsumer()
+    consumer.hub, consumer.member = hub, asker.member
+    await consumer.receive('{"action": "start", "request": "twice"}')
+    assert (await asker.next("job"))["job"] == job.id
+    assert publisher.tries == 0
+    assert layer.pushed == []
+    assert [other.frames.get_nowait()["type"]] == ["snapshot"]
+    assert other.frames.empty()
+
+
+def test_an_audience_takes_each_version_once_and_forgets_ended_jobs() -> None:
+    audience = Audience()
+    assert audience.is_news("a", 2, ended=False)
+    assert not audience.is_news("a", 2, ended=False)
+    assert not audience.is_news("a", 1, ended=False)
+    assert audience.is_news("a", 3, ended=True)
+    assert audience.is_news("b", 5, ended=True)
+    audience.forget_ended(keep={"b"})
+    assert audience.shown("a") == 0
+    assert audience.shown("b") == 5

@@ -1,4 +1,4 @@
-"""What a socket has yet to send: the newest of each job, and nobody waits for another."""
+"""The outbox: what a socket has yet to send is the newest frame of each job."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.services import PATIENCE
 
 
 class Socket:
-    """Takes frames while `writable`; else its sender waits, as uvicorn's does for a full transport."""
+    """Takes frames while `writable`. Else its sender waits, as on a full transport."""
 
     def __init__(self) -> None:
         self.writable = asyncio.Event()

@@ -1,4 +1,4 @@
-/** The page at `/`: the form that starts jobs, the list of them, and how the connection is. */
+/** The page at `/`: the form that starts jobs, their list, and the state of the connection. */
 
 import { ProgressSocket, announceConnection } from "./progrock.js";
 
@@ -6,9 +6,15 @@ const socket = ProgressSocket.shared();
 const byId = (id) => document.getElementById(id);
 const form = byId("start");
 const list = byId("jobs");
-const CONNECTION = { connecting: "Connecting", live: "Live", delayed: "Delayed", offline: "Offline", refused: "Signed out" };
+const CONNECTION = {
+  connecting: "Connecting",
+  live: "Live",
+  delayed: "Delayed",
+  offline: "Offline",
+  refused: "Signed out",
+};
 
-let unsent = 0;
+let unsent = 0; // starts that the server has not answered
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -59,14 +65,15 @@ function tellState() {
   tellUnsent(0);
 }
 
-/** Starts that wait for a connection are no secret. */
+/** Show how many starts wait for a connection; `change` is added to their number. */
 function tellUnsent(change) {
   unsent += change;
-  const text = unsent === 1 ? "1 job starts" : `${unsent} jobs start`;
-  show("unsent", unsent && socket.state === "offline" ? `${text} as soon as the connection is back.` : "");
+  const some = unsent === 1 ? "1 job starts" : `${unsent} jobs start`;
+  const waits = unsent && socket.state === "offline";
+  show("unsent", waits ? `${some} as soon as the connection is back.` : "");
 }
 
-/** Offer the backends; what was chosen stays chosen. */
+/** Offer these backends; keep what was chosen. */
 function offer(backends) {
   const select = form.elements.backend;
   const names = backends.map(({ name }) => name);
@@ -88,7 +95,7 @@ function makeCard(job) {
   return item;
 }
 
-/** Make the list what the snapshot says, newest first, without touching a card that may stay where it is. */
+/** Show the snapshot's jobs, newest first. A card that may stay where it is is not touched. */
 function reconcile(jobs) {
   const wanted = new Set(jobs.map(({ job }) => job));
   for (const item of [...list.children]) {

@@ -1,21 +1,27 @@
 /**
- * ProgRock in a browser: a socket that outlives outages, and an element that shows a job. One file without dependencies or build step,
- * so that a page needs to name only this.
+ * ProgRock in a browser: a socket that starts, cancels and watches jobs, and an element that shows
+ * a job. This is one file without dependencies and without a build step.
+ *
+ * In a module script:
  *
  *     import { ProgressSocket } from "/static/progrock/progrock.js";
- *     const socket = ProgressSocket.shared();                       // or new ProgressSocket("/prog/")
+ *     const socket = ProgressSocket.shared();
+ *     socket.addEventListener("job", ({ detail }) => console.log(detail.job, detail.progress));
  *     const job = await socket.start({ backend: "render", params: { seconds: 10 } });
- *     socket.addEventListener("job", ({ detail }) => console.log(detail.job, detail.state, detail.progress));
+ *     socket.cancel(job);
  *
- *     <job-progress job="5b0c…"></job-progress>                     shows that job and can cancel it; style it as you like
+ * In HTML, where this file is loaded by <script type="module" src="/static/progrock/progrock.js">:
  *
- * A `job` is the server's frame: {job, request, backend, version, state, progress, complete, message, cancelling, created,
- * ended, result | result_url | error}. A string in it is text, never HTML. docs/wire.md says more.
+ *     <job-progress job="5b0c…"></job-progress>
+ *
+ * A `job` is a frame of the server: {job, request, backend, version, state, progress, complete,
+ * message, cancelling, created, ended, result | result_url | error}, where `job` is its id. Every
+ * string in it is text, never HTML. docs/javascript.md and docs/wire.md say more.
  */
 
-const MAX_FRAME = 65_536; // bytes; the server reads no longer ones
-const SILENCE = 45_000; // ms without a frame, beats included: the connection is dead
-const LONGEST_WAIT = 8_000; // ms between two attempts to connect: 10 s after a recovery every page shows the truth
+const MAX_FRAME = 65_536; // bytes: the server reads no longer frame
+const SILENCE = 45_000; // ms without any frame, even a beat, after which the connection is dead
+const LONGEST_WAIT = 8_000; // ms between two attempts: a page must be right 10 s after a recovery
 const QUIET = 5_000; // ms between two spoken messages
 
 /** Why a start was refused: `code` is for programs, `message` a sentence for people. */
@@ -27,15 +33,20 @@ export class ProgressError extends Error {
 }
 
 /**
- * The jobs of this visitor, kept up to date. Connects at once, and again by itself for as long as it lives.
+ * The jobs of this visitor, kept up to date. It connects at once, and reconnects by itself.
  *
- * Reads: `jobs` (Map of id → job, as the server last told), `backends` ([{name, progress, cancel}]), `state`, `message`.
- * Events, each with its `detail`:
- *   "job"       a job that is new or has changed (frames older than what is known are dropped)
- *   "snapshot"  {jobs, backends}: replaces all that was known, on each connect
- *   "state"     {state, message, before}: "connecting" at first, then "live", "delayed" (connected, but the server's updates are late),
- *               "offline" (reconnecting) or "refused" (a login is needed or has ended; it tries no more)
- *   "status"    {live, message}: the server's own word on delays
+ * To read: `jobs` (a Map from id to job, as the server last told), `backends` ([{name, progress,
+ * cancel}]), `state` and `message` (how the connection is, and a sentence about it).
+ *
+ * `state` is "connecting" at first, and then one of: "live"; "delayed" (connected, but the server's
+ * updates are late); "offline" (it reconnects); "refused" (the visitor must sign in or has signed
+ * out, so it does not reconnect).
+ *
+ * Events, each with its data in `detail`:
+ *   "job"       a job that is new or has changed; older versions than the known one are dropped
+ *   "snapshot"  {jobs, backends}: replaces all that was known; on each connect
+ *   "state"     {state, message, before}: the connection's state has changed
+ *   "status"    {live, message}: the server says whether its updates are late
  *   "error"     {code, message, request}: an error that no `start()` waits for
  */
 export class ProgressSocket extends EventTarget {
@@ -55,7 +66,7 @@ export class ProgressSocket extends EventTarget {
   #life = new AbortController();
   static #shared = new Map();
 
-  /** The one socket of this page for a URL; elements use it too. */
+  /** The one socket of this page for a URL. Elements use it as well. */
   static shared(url = "/prog/") {
     const { href } = new URL(url, document.baseURI);
     if (!this.#shared.has(href)) this.#shared.set(href, new this(href));
@@ -75,17 +86,20 @@ export class ProgressSocket extends EventTarget {
   }
 
   /**
-   * Start a job; resolves with its first frame, rejects with a ProgressError. While there is no connection it waits for one.
-   * `request` names this start: the same one twice (here, or after a reconnect) starts one job.
+   * Start a job. Resolves with its first frame, or rejects with a ProgressError. While there is no
+   * connection it waits for one. `request` is an id for this start: the same one twice starts one
+   * job.
    */
   start({ backend, params, request = randomId() } = {}) {
     const known = this.#starts.get(request);
     if (known) return known.promise;
     const text = JSON.stringify({ action: "start", backend, params, request });
-    if (this.state === "refused") return Promise.reject(new ProgressError({ ...this.#refusal, request }));
-    if (new Blob([text]).size > MAX_FRAME) {
-      return Promise.reject(new ProgressError({ code: "too_large", message: "The params are too large.", request }));
+    let refusal = null;
+    if (this.state === "refused") refusal = this.#refusal;
+    else if (new Blob([text]).size > MAX_FRAME) {
+      refusal = { code: "too_large", message: "The params are too large." };
     }
+    if (refusal) return Promise.reject(new ProgressError({ ...refusal, request }));
     const start = { text };
     start.promise = new Promise((resolve, reject) => Object.assign(start, { resolve, reject }));
     this.#starts.set(request, start);
@@ -93,14 +107,14 @@ export class ProgressSocket extends EventTarget {
     return start.promise;
   }
 
-  /** Ask for a job's end (a job or its id). It is `cancelling` until the backend has obeyed, then "cancelled". */
+  /** Cancel a job (or the job with this id). It is `cancelling` until the backend has obeyed. */
   cancel(job) {
     const id = typeof job === "string" ? job : job.job;
     this.#cancels.add(id);
     if (this.#ready) this.#sendCancel(id);
   }
 
-  /** Let go of the connection for good. */
+  /** Close the connection for good. */
   close() {
     this.#refuse({ code: "closed", message: "This page has closed its connection." });
     this.#life.abort();
@@ -127,7 +141,7 @@ export class ProgressSocket extends EventTarget {
     } else if (frame.type === "error") {
       const start = this.#starts.get(frame.request);
       this.#starts.delete(frame.request);
-      if (!this.#ready) this.#refusal = frame; // the reason, told before a refused login is closed
+      if (!this.#ready) this.#refusal = frame; // the server says why before it closes the socket
       if (start) start.reject(new ProgressError(frame));
       else this.#emit("error", frame);
     }
@@ -153,7 +167,7 @@ export class ProgressSocket extends EventTarget {
     this.#emit("job", job);
   }
 
-  /** What a job's frame answers: the start that asked for it, the cancel that was obeyed. */
+  /** Resolve the start that this job answers, and forget its cancel once the server has it. */
   #settle(job) {
     this.#starts.get(job.request)?.resolve(job);
     this.#starts.delete(job.request);
@@ -175,10 +189,13 @@ export class ProgressSocket extends EventTarget {
     }
     const ceiling = Math.min(LONGEST_WAIT, 500 * 2 ** this.#attempts++);
     this.#retry = setTimeout(() => this.#connect(), ceiling * (0.5 + Math.random() / 2));
-    this.#setState("offline", "The connection is lost. Your jobs run on, and this page catches up by itself.");
+    this.#setState(
+      "offline",
+      "The connection is lost. Your jobs run on, and this page catches up by itself.",
+    );
   }
 
-  /** The end: nothing of this visitor stays here, and whoever waits for a start is told why it will not come. */
+  /** Stop for good: forget this visitor's jobs, and reject the starts that still wait. */
   #refuse(refusal) {
     this.#refusal = refusal;
     clearTimeout(this.#retry);
@@ -186,13 +203,16 @@ export class ProgressSocket extends EventTarget {
     this.#socket = null;
     this.#ready = false;
     socket?.close();
-    for (const [request, start] of this.#starts) start.reject(new ProgressError({ ...refusal, request }));
+    for (const [request, start] of this.#starts) {
+      start.reject(new ProgressError({ ...refusal, request }));
+    }
     this.#starts.clear();
     this.jobs = new Map();
     this.#setState("refused", refusal.message);
     this.#emit("snapshot", { jobs: [], backends: this.backends });
   }
 
+  /** Give up a connection that has been silent for too long. */
   #watch() {
     if (!this.#socket || Date.now() - this.#heard < SILENCE) return;
     const silent = this.#socket;
@@ -200,7 +220,7 @@ export class ProgressSocket extends EventTarget {
     silent.close();
   }
 
-  /** The network or the reader is back: do not sit out the rest of a long wait. */
+  /** The network or the reader is back, so connect now instead of waiting. */
   #hurry() {
     if (this.state === "offline" && !this.#socket && !document.hidden) this.#connect();
   }
@@ -217,22 +237,26 @@ export class ProgressSocket extends EventTarget {
   }
 }
 
-/** Unguessable, and there on plain http too, where crypto.randomUUID is not. */
+/** An id that nobody can guess. crypto.randomUUID does not exist on plain http. */
 function randomId() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
+  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 const waiting = new Map();
 let spoken = -Infinity;
 let speaking;
 
-/** Have a screen reader say `text` politely: one region a page, one message in 5 s; of each `key` only the newest. */
+/**
+ * Have a screen reader say `text`, politely: by the one status region of the page, at most one
+ * message in 5 s, and of each `key` only the newest text.
+ */
 export function announce(key, text) {
   waiting.set(key, text);
   speaking ??= setTimeout(speak, Math.max(0, spoken + QUIET - performance.now()));
 }
 
-/** Say how the connection is, for the `detail` of a "state" event; that the first one works is no news. */
+/** Say how the connection is, by the `detail` of a "state" event. The first success is no news. */
 export function announceConnection({ state, message, before }) {
   if (state !== "live") announce("connection", message);
   else if (before !== "connecting") announce("connection", "Connected");
@@ -253,7 +277,8 @@ function region() {
   const made = document.createElement("div");
   made.setAttribute("role", "status");
   made.dataset.progrockStatus = "";
-  Object.assign(made.style, { position: "absolute", width: "1px", height: "1px", overflow: "hidden", clipPath: "inset(50%)" });
+  const hidden = { position: "absolute", overflow: "hidden", clipPath: "inset(50%)" };
+  Object.assign(made.style, hidden, { width: "1px", height: "1px" });
   return document.body.appendChild(made);
 }
 
@@ -263,10 +288,11 @@ const wordOf = ({ cancelling, state }) => (cancelling ? "cancelling" : state);
 function duration(ms) {
   const s = Math.max(0, Math.round(ms / 1000));
   if (s < 60) return `${s} s`;
-  return s < 3600 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
-/** The children of a <job-progress> in their order, by `data-part`; what is empty is hidden. */
+/** The children of a <job-progress> in their order, by `data-part`. Empty ones are hidden. */
 const PARTS = {
   name: "span",
   state: "span",
@@ -281,12 +307,17 @@ const PARTS = {
 };
 
 /**
- * <job-progress job="<id>" [label="Invoice export"] [src="/prog/"] [href="/jobs/<id>"]>: one job, live.
+ * <job-progress job="<id>" [label="Invoice export"] [src="/prog/"] [href="/jobs/<id>"]>
+ * shows a job, live, and can cancel it.
  *
- * It lives in the light DOM, so that the page's CSS reaches it (progrock.css is a start) and a strict CSP holds. Children that
- * the server rendered (the template tag does) are taken over; updates change them in place. `state` is an attribute of the
- * element as well. `href`: the job as JSON, for one too old to be in the snapshot; `src`: the socket.
- * It emits "job" at each change (bubbling; `detail` is the job).
+ * Attributes: `src` is the socket's URL. `href` is where the job is as JSON, for a job that is too
+ * old to be in the snapshot. The element itself sets `state`.
+ *
+ * It has no shadow DOM, so that the page's CSS applies to its children (progrock.css is a start).
+ * It needs no inline style or script, so a strict CSP holds. Children that the server rendered, as
+ * the template tag does, are kept and changed in place.
+ *
+ * It emits "job" at each change. The event bubbles, and `detail` is the job.
  */
 export class JobProgress extends HTMLElement {
   static observedAttributes = ["job", "label"];
@@ -303,12 +334,13 @@ export class JobProgress extends HTMLElement {
       if (!found) this.#parts[name].hidden = true;
     }
     this.#parts.cancel.type = "button";
-    this.#parts.percent.setAttribute("aria-hidden", "true"); // the bar says it already
+    this.#parts.percent.setAttribute("aria-hidden", "true"); // because the bar says it already
     this.setAttribute("role", "group");
     this.tabIndex = -1;
     const { signal } = (this.#life = new AbortController());
     const socket = (this.#socket = ProgressSocket.shared(this.getAttribute("src") ?? undefined));
-    socket.addEventListener("job", ({ detail }) => detail.job === this.#id && this.#update(detail, true), { signal });
+    const changed = ({ detail }) => detail.job === this.#id && this.#update(detail, true);
+    socket.addEventListener("job", changed, { signal });
     socket.addEventListener("snapshot", () => this.#lookUp(), { signal });
     socket.addEventListener("state", ({ detail }) => this.#connection(detail), { signal });
     this.#parts.cancel.addEventListener("click", () => this.#cancel(), { signal });
@@ -329,7 +361,7 @@ export class JobProgress extends HTMLElement {
     return this.getAttribute("job") ?? "";
   }
 
-  /** What the job is called, on the page and aloud: "render 3f2a". */
+  /** What the job is called on the page and by screen readers, such as "render 3f2a". */
   get label() {
     return this.getAttribute("label") || `${this.#job?.backend ?? "job"} ${this.#id.slice(0, 4)}`;
   }
@@ -342,7 +374,8 @@ export class JobProgress extends HTMLElement {
 
   async #fetch() {
     const href = this.getAttribute("href");
-    const answer = href && (await fetch(href, { headers: { Accept: "application/json" } }).catch(() => null));
+    const headers = { Accept: "application/json" };
+    const answer = href && (await fetch(href, { headers }).catch(() => null));
     if (!this.#socket) return;
     if (answer?.ok) this.#update(await answer.json());
     else if (!href || answer?.status === 404) {
@@ -385,7 +418,8 @@ export class JobProgress extends HTMLElement {
     this.#connection();
     const created = new Date(job.created);
     const clock = created.toLocaleTimeString([], { timeStyle: "short" });
-    this.#text("time", job.ended ? `${clock} · took ${duration(new Date(job.ended) - created)}` : `started ${clock}`);
+    const took = job.ended && duration(new Date(job.ended) - created);
+    this.#text("time", took ? `${clock} · took ${took}` : `started ${clock}`);
     time.dateTime = job.created;
     time.title = created.toLocaleString();
   }
@@ -396,16 +430,17 @@ export class JobProgress extends HTMLElement {
     const able = this.#socket.backends.find(({ name }) => name === job.backend)?.cancel ?? true;
     this.#text("cancel", job.cancelling ? "Cancelling…" : "Cancel");
     button.setAttribute("aria-label", `${job.cancelling ? "Cancelling" : "Cancel"} ${label}`);
-    button.setAttribute("aria-disabled", job.cancelling); // not `disabled`: that would drop the focus
+    button.setAttribute("aria-disabled", job.cancelling); // `disabled` would lose the focus
     button.hidden = job.complete || !able;
-    if (focused && button.hidden) this.focus({ preventScroll: true }); // the reader stays at this job
+    if (focused && button.hidden) this.focus({ preventScroll: true }); // keep the focus at this job
   }
 
   #result({ result, result_url: url }) {
     const details = this.#parts.result;
     details.hidden = !url && (result === undefined || result === null);
     if (details.hidden) return;
-    const text = url ? "Open the whole result" : typeof result === "string" ? result : JSON.stringify(result, null, 2);
+    let text = typeof result === "string" ? result : JSON.stringify(result, null, 2);
+    if (url) text = "Open the whole result";
     if (!details.firstChild) {
       details.append(document.createElement("summary"), document.createElement(url ? "a" : "pre"));
       details.firstChild.textContent = "Result";
@@ -435,7 +470,7 @@ export class JobProgress extends HTMLElement {
     }
   }
 
-  /** Set a part's text where it differs, for a reader may have selected it; hide the part where there is none. */
+  /** Set a part's text; hide the part when it is empty. Equal text stays, as it may be selected. */
   #text(name, text) {
     const part = this.#parts[name];
     if (part.textContent !== text) part.textContent = text;

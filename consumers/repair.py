@@ -1,0 +1,80 @@
+"""The repair of a web process: finds in the ledger the changes whose push did not arrive.
+
+One query serves all sockets of the process.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from progrock import conf, ledger, wire
+from progrock.consumers.database import AWAY, database
+from progrock.consumers.sockets import Audience
+from progrock.wire import Change
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two checks. A lost push must show within 10 s.
+REPAIR = 5.0
+#: Each check reaches back so many seconds beyond the one before: longer than a commit takes.
+OVERLAP = 10.0
+#: A job is late when its task is overdue by more than so many seconds.
+LATE = 10.0
+
+
+class Repair:
+    """Checks every few seconds, and at once after `soon()`. Hands what it finds to `deliver`.
+
+    `audiences` are those with open sockets here; the hub keeps them up to date.
+    """
+
+    def __init__(
+        self, audiences: Mapping[str, Audience], deliver: Callable[[Iterable[Change]], None]
+    ) -> None:
+        #: Whether a job of these audiences is late, because the workers have too much to do.
+        self.late = False
+        #: When the latest complete check began, on the monotonic clock.
+        self.checked = time.monotonic()
+        self._audiences = audiences
+        self._deliver = deliver
+        self._soon = asyncio.Event()
+
+    def soon(self) -> None:
+        """Check at once, because pushes were probably lost."""
+        self._soon.set()
+
+    async def run(self) -> None:
+        """Check again and again."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPAIR):
+                    await self._soon.wait()
+            self._soon.clear()
+            try:
+                await self.check()
+            except AWAY:
+                continue  # `database` has logged it, and the hub tells the sockets
+            except Exception:  # the loop lives on: without it a lost push stays lost
+                logger.exception("the repair failed")
+
+    async def check(self) -> None:
+        """Deliver what changed in the ledger since the last check and was not shown here."""
+        begun = time.monotonic()
+        names = list(self._audiences)
+        self.late = bool(names) and await database(ledger.late, names, list(conf.backends()), LATE)
+        if names:
+            since = begun - self.checked + OVERLAP
+            changed = await database(ledger.changed_since, names, since)
+            lost = [
+                job_id
+                for job_id, (name, version) in changed.items()
+                if (audience := self._audiences.get(name)) and version > audience.shown(job_id)
+            ]
+            if lost:
+                rows = await database(ledger.load, lost, results=True)
+                self._deliver([wire.change_of(row) for row in rows.values()])
+            for audience in self._audiences.values():
+                audience.forget_ended(keep=changed.keys())
+        self.checked = begun
