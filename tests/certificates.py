@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificates(NamedTuple):
-    """Files in PEM."""
+    """Paths of PEM files: the authority's certificate, and the server's with its key."""
 
     authority: Path
     certificate: Path
@@ -20,12 +20,9 @@ class Certificates(NamedTuple):
 
 
 def make(directory: Path) -> Certificates:
-    """An authority, and a server's certificate that it signed."""
+    """Make an authority, and let it sign a server's certificate; both are valid for a day."""
     directory.mkdir(parents=True, exist_ok=True)
-    authority_key, key = (
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ProgRock test authority")])
     now = datetime.now(UTC)
 

@@ -1,4 +1,7 @@
-"""Fixtures: real services, started once a session; what is missing is a skip at home and a failure in CI."""
+"""Fixtures: real services, started once a session.
+
+Where a service is missing, its tests are skipped at home and fail in CI.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -8,13 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deploy.demo.rabbitmq_node import Node, free_port, installed
-from tests.services import Broker, DemoBackend, Postgres, Stack
+from deploy.demo.rabbitmq_node import installed
+from tests.services import Broker, DemoBackend, Postgres, Stack, private_broker
 
 settings.register_profile("progrock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("progrock")  # a busy machine is not a broken law
 
-# Tests run against each of these; management is expected on the AMQP port + 10000. None: a private node.
+#: The addresses of running RabbitMQs; tests run against each of them, or else against a private node.
+#: The management API is expected at the AMQP port + 10000.
 BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 
 
@@ -34,23 +38,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def rabbitmq(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
-    """A RabbitMQ with `.new_vhost(name)`, `.management_url`, `.api(…)`; `.node` is set where it is a private one."""
+    """A RabbitMQ with `.new_vhost(name)`, `.management_url`, `.api(…)`; a private one has a `.node`."""
     if BROKERS:
         yield Broker.running_at(getattr(request, "param", BROKERS[0]))
         return
     if not installed():
         pytest.skip(
-            "RabbitMQ is not installed: `make test` installs it, or name one in PROGROCK_TEST_AMQP_URL"
+            "RabbitMQ is not installed: `make test` installs it; "
+            "or name one in PROGROCK_TEST_AMQP_URL"
         )
-    node = Node(
-        tmp_path_factory.mktemp("rabbitmq"), amqp_port=free_port(), management_port=free_port()
-    )
-    node.start()
-    try:
-        yield Broker(node.amqp_url, node.management_url, node)
-    finally:
-        node.kill()  # its data is thrown away: no need to wait for a graceful end
-        node.wipe()
+    with private_broker(tmp_path_factory.mktemp("rabbitmq")) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def vhost_url(rabbitmq: Broker, request: pytest.FixtureRequest) -> Iterator[str]
     """The AMQP address of a vhost of this test's own."""
     url = rabbitmq.new_vhost()
     yield url
-    with suppress(OSError):  # a slow disk: the node is thrown away anyhow
+    with suppress(OSError):  # Slow disks let it time out; the node is thrown away anyway.
         rabbitmq.delete_vhost(url)
 
 
@@ -91,9 +89,10 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Stack]]:
-    """A factory of whole ProgRocks; each is a context manager, and what is still up at the end is stopped.
+    """A factory of whole ProgRocks, each a context manager; all of them are stopped at the end.
 
-    `stack(workers=2, database="postgres", web=True, backends=path, env={"PROGROCK_MAX_ACTIVE_JOBS": "3"})`
+    `stack(workers=2, web=True, database="postgres", backends=path, env={"DEBUG": "0"})`
+    `database` is "sqlite", "postgres", or the address of a database.
     """
     made: list[Stack] = []
 
@@ -105,21 +104,19 @@ def stack(
         backends: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Stack:
-        database_url = (
-            request.getfixturevalue("postgres_url").new_database() if database == "postgres" else ""
-        )
+        if database == "postgres":
+            database = request.getfixturevalue("postgres_url").new_database()
         own = {"PROGROCK_BACKENDS": str(backends)} if backends else {}
         new = Stack(
             tmp_path_factory.mktemp("stack"),
             rabbitmq,
-            database_url=database_url,
+            database_url="" if database == "sqlite" else database,
             backend_url=demo_backend.url,
             env={**own, **(env or {})},
         )
         made.append(new)
         try:
-            new.manage("migrate", "--verbosity", "0")
-            new.manage("topology", "--declare")
+            new.prepare()
             for _ in range(workers):
                 new.start_worker()
             if web:

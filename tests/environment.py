@@ -1,8 +1,11 @@
-"""Settings of the tests' own process, set before Django reads them (pytest loads this by `-p`, see pyproject.toml)."""
+"""Settings of the tests' own process, set before Django reads them.
+
+pytest loads this file by `-p`, see pyproject.toml.
+"""
 
 import os
 
-# What a developer has exported must not decide a test, and no test may reach a developer's services.
+# A test must not depend on what a developer has exported, nor reach a developer's services.
 for name in list(os.environ):
     if name in ("AMQP_URL", "DATABASE_URL", "ALLOWED_HOSTS") or (
         name.startswith("PROGROCK_") and not name.startswith("PROGROCK_TEST_")

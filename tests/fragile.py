@@ -1,4 +1,7 @@
-"""Backends of one's own for tests: one kills its process for the jobs that ask for it, one answers nonsense."""
+"""Custom backend classes for tests: one kills its own process, the other answers nonsense.
+
+A job's params say when.
+"""
 
 import asyncio
 import os
@@ -9,20 +12,23 @@ from progrock.backends import JobView, Options, Status
 
 
 class Fragile:
-    """Jobs with params {"deadly": "start"} or {"deadly": "poll"} kill; the others run as long as they say, in polls."""
+    """Kills the process for jobs with the params {"deadly": "start"} or {"deadly": "poll"}.
+
+    All other jobs succeed at their third poll.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.polls: dict[str, int] = {}
 
     async def start(self, job: JobView) -> str:
-        """Start at once, or never."""
+        """Start at once, or kill the process."""
         if job.params.get("deadly") == "start":
             os._exit(9)
         return job.id
 
     async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status]:
-        """Done at the third poll of this process."""
+        """Running twice, then succeeded, as this process counts; or kill the process."""
         if any(job.params.get("deadly") == "poll" for job in jobs):
             os._exit(9)
         found = {}
@@ -40,7 +46,7 @@ class Fragile:
         """Nothing was opened."""
 
 
-#: What a class may answer to a start in place of a handle, and to a poll in place of a mapping, or of one job's Status.
+#: Wrong answers of a class to a start, in place of a handle.
 STARTS: dict[str, Any] = {
     "none": None,
     "true": True,
@@ -48,11 +54,14 @@ STARTS: dict[str, Any] = {
     "list": ["handle"],
     "object": object(),
 }
+#: Wrong answers to a poll, in place of a mapping.
 POLLS: dict[str, Any] = {"nothing": None, "number": 7, "statuses": [Status(state="running")]}
+#: Wrong answers about one job, in place of a Status.
 STATUSES: dict[str, Any] = {
     "no status": None,
     "text": "running",
-    "unknown state": Status(state="paused"),  # type: ignore[arg-type]  # that is the point, here and below
+    # The wrong types are the point, here and below.
+    "unknown state": Status(state="paused"),  # type: ignore[arg-type]
     "number for a state": Status(state=7),  # type: ignore[arg-type]
     "list for a state": Status(state=["running"]),  # type: ignore[arg-type]
     "number for a message": Status(state="running", message=7),  # type: ignore[arg-type]
@@ -63,11 +72,14 @@ STATUSES: dict[str, Any] = {
 
 
 class Careless:
-    """Answers the first start, or the first poll, of a job with what its params name; afterwards as it should."""
+    """Answers the first start or poll of a job with the nonsense that its params name.
+
+    After that it answers as it should.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.wrong: set[str] = set()  # the jobs that have had their nonsense
+        self.wrong: set[str] = set()  # the jobs that have had their wrong answer
 
     async def start(self, job: JobView) -> Any:
         """A handle, or one of STARTS."""
@@ -77,7 +89,7 @@ class Careless:
         return job.id
 
     async def poll(self, jobs: Sequence[JobView]) -> Any:
-        """Each job done, or nonsense for one of them or for all, or no answer at all."""
+        """All jobs succeeded; or nonsense for one of them or for all; or no answer at all."""
         found: dict[str, Any] = {}
         for job in jobs:
             name = job.params.get("poll")
@@ -93,7 +105,7 @@ class Careless:
         return found
 
     async def cancel(self, job: JobView) -> Any:
-        """Nonsense, always: the job has then to be cancelled by its next poll."""
+        """Always nonsense; so only the next poll can tell that the job was cancelled."""
         return "cancelled"
 
     async def aclose(self) -> None:

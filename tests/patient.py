@@ -1,4 +1,4 @@
-"""A backend of one's own for tests: its jobs run on, and it asks to be polled again in ten minutes."""
+"""A custom backend class for tests: its jobs run for ever and want a poll every ten minutes."""
 
 from collections.abc import Mapping, Sequence
 

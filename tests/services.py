@@ -1,4 +1,4 @@
-"""The real services that tests talk to: processes, RabbitMQ, PostgreSQL, the demo backend, all of ProgRock."""
+"""The real services of the tests: RabbitMQ, PostgreSQL, the demo backend, and all of ProgRock."""
 
 import base64
 import itertools
@@ -14,8 +14,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ import psycopg
 
 from deploy.demo.rabbitmq_node import Node, free_port
 
-#: Seconds that a test waits for what must come: a busy machine, or its disk, may stand still for long.
+#: Seconds that a test waits for what must come, because a busy machine or disk may pause for long.
 PATIENCE = 60.0
 ROOT = Path(__file__).resolve().parents[1]
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
@@ -31,7 +31,10 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def http(method: str, url: str, body: object = None, *, timeout: float = PATIENCE / 2) -> Any:
-    """One HTTP request with a JSON body and a JSON answer; credentials may stand in the URL. Raises HTTPError."""
+    """Send one HTTP request with a JSON body; returns the JSON of the answer, or its text.
+
+    The URL may hold a user and a password. Raises HTTPError for an error status.
+    """
     parts = urllib.parse.urlsplit(url)
     request = urllib.request.Request(
         parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
@@ -53,7 +56,7 @@ def http(method: str, url: str, body: object = None, *, timeout: float = PATIENC
 
 
 def answers(url: str) -> bool:
-    """Whether anything but a server error comes back from an address."""
+    """Whether an address answers, with anything but a server error."""
     try:
         http("GET", url, timeout=2)
     except urllib.error.HTTPError as error:
@@ -65,7 +68,7 @@ def answers(url: str) -> bool:
 
 
 class Process:
-    """A program in a session of its own with its output in a file; ended with all its children."""
+    """A program whose output goes into a file; it is ended together with all its children."""
 
     def __init__(
         self,
@@ -76,13 +79,8 @@ class Process:
         env: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        self.name, self.command, self.log, self.env, self.options = (
-            name,
-            list(command),
-            log,
-            env,
-            options,
-        )
+        self.name, self.command, self.log = name, list(command), log
+        self.env, self.options = env, options
         self.popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -141,7 +139,7 @@ class Process:
 
 
 class Broker:
-    """A RabbitMQ for the tests: a private node, or one that runs already (management on the AMQP port + 10000)."""
+    """A RabbitMQ for the tests: a private node (then `node` is set), or one that runs already."""
 
     def __init__(self, url: str, management_url: str, node: Node | None = None) -> None:
         self.url, self.management_url, self.node = url, management_url, node
@@ -149,7 +147,7 @@ class Broker:
 
     @classmethod
     def running_at(cls, url: str) -> Self:
-        """The broker at an AMQP address."""
+        """The broker at an AMQP address; its management API is at the AMQP port + 10000."""
         parts = urllib.parse.urlsplit(url)
         credentials = parts.netloc.rpartition("@")[0] or "guest:guest"
         return cls(url, f"http://{credentials}@{parts.hostname}:{(parts.port or 5672) + 10000}")
@@ -161,29 +159,49 @@ class Broker:
     def new_vhost(self, name: str = "") -> str:
         """Make a vhost with a name of its own; returns its AMQP address."""
         vhost = f"{name or 'test'}-{secrets.token_hex(4)}"
-        self.api("PUT", f"vhosts/{vhost}", {})
-        self.api(
-            "PUT",
-            f"permissions/{vhost}/{self._user}",
-            {"configure": ".*", "write": ".*", "read": ".*"},
-        )
+        self.make_vhost(vhost)
         return urllib.parse.urlsplit(self.url)._replace(path=f"/{vhost}").geturl()
+
+    def make_vhost(self, vhost: str) -> None:
+        """Make a vhost, in which our user may do everything."""
+        rights = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.api("PUT", f"vhosts/{vhost}", {})
+        self.api("PUT", f"permissions/{vhost}/{self._user}", rights)
 
     def delete_vhost(self, url: str) -> None:
         """Delete the vhost of an address that `new_vhost` gave, with all that is in it."""
         self.api("DELETE", f"vhosts/{vhost_of(url)}")
 
     def queues(self, url: str) -> dict[str, dict[str, Any]]:
-        """The queues of a vhost by name, as the management API tells them (counts are up to 5 s old)."""
+        """The queues of a vhost by name, from the management API: counts are up to 5 s old."""
         return {queue["name"]: queue for queue in self.api("GET", f"queues/{vhost_of(url)}")}
 
     def close_connections(self, url: str) -> int:
-        """Force-close every connection into a vhost, as an operator would; returns how many there were."""
+        """Close every connection into a vhost, as an operator would; returns their number."""
         found = self.api("GET", f"vhosts/{vhost_of(url)}/connections")
         for connection in found:
             with suppress(urllib.error.HTTPError):
                 self.api("DELETE", "connections/" + urllib.parse.quote(connection["name"], safe=""))
         return len(found)
+
+
+@contextmanager
+def private_broker(directory: Path, name: str = "progrock") -> Iterator[Broker]:
+    """A RabbitMQ of one's own, which may be stopped and wiped; at the end it is thrown away."""
+    node = Node(directory, amqp_port=free_port(), management_port=free_port(), name=name)
+    with throwaway(node) as broker:
+        yield broker
+
+
+@contextmanager
+def throwaway(node: Node) -> Iterator[Broker]:
+    """Start a node; at the end kill it, because its data is not wanted any more, and delete it."""
+    node.start()
+    try:
+        yield Broker(node.amqp_url, node.management_url, node)
+    finally:
+        node.kill()
+        node.wipe()
 
 
 def vhost_of(url: str) -> str:
@@ -192,43 +210,34 @@ def vhost_of(url: str) -> str:
 
 
 class Postgres:
-    """A private PostgreSQL cluster on loopback, run by an unprivileged user as PostgreSQL demands."""
+    """A private PostgreSQL cluster on loopback; an unprivileged user runs it, as it demands.
 
-    def __init__(self, *, durable: bool = False) -> None:
+    By default it is fast and may lose commits when it is killed. `synchronous`: what it has
+    acknowledged outlives a kill. `durable`: its own defaults, which outlive a power cut too.
+    """
+
+    def __init__(self, *, durable: bool = False, synchronous: bool = False) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="progrock-postgres-"))
-        user = (
-            next((name for name in ("postgres", "nobody") if _exists(name)), None)
-            if os.geteuid() == 0
-            else None
-        )
+        users = ("postgres", "nobody") if os.geteuid() == 0 else ()
+        #: Who runs it, where that is not the user who runs the tests.
+        self.user = next((name for name in users if _exists(name)), None)
         self._as: dict[str, Any] = {}
-        if user:
-            shutil.chown(self.directory, user)
-            self._as = {"user": user, "extra_groups": []}
-        command = [
-            self._binary("postgres"),
-            "-D",
-            "data",
-            "-p",
-            str(self.port),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            "",
-        ]
-        for setting in (
-            () if durable else ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
-        ):
-            command += ["-c", setting]
-        # the cluster's folder is its working directory, for the user that runs it may not enter ours
-        self.process = Process(
-            "postgres", ["env", "-C", str(self.directory), *command], log=self._log(), **self._as
-        )
+        if self.user:
+            shutil.chown(self.directory, self.user)
+            self._as = {"user": self.user, "extra_groups": []}
+        command = [self._binary("postgres"), "-D", "data", "-p", str(self.port)]
+        command += ["-h", "127.0.0.1", "-k", ""]
+        if not durable:
+            command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
+            command += ["-c", f"synchronous_commit={'on' if synchronous else 'off'}"]
+        # The cluster's folder is its working directory, because its user may not enter ours.
+        command = ["env", "-C", str(self.directory), *command]
+        self.process = Process("postgres", command, log=self.directory / "log", **self._as)
 
     @staticmethod
     def _binary(name: str) -> str:
-        """Debian keeps the server's programs off the PATH, in a folder per version."""
+        """The path of a server's program; Debian has a folder a version, outside the PATH."""
         found = sorted(
             Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4])
         )
@@ -239,24 +248,15 @@ class Postgres:
         """Whether a PostgreSQL server is on this machine."""
         return bool(cls._binary("postgres"))
 
-    def _log(self) -> Path:
-        return self.directory / "log"
-
     def start(self) -> Self:
         """Make the cluster and start it; about 2 s."""
-        initdb = [
-            self._binary("initdb"),
-            "-D",
-            "data",
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        ]
+        initdb = [self._binary("initdb"), "-D", "data", "-U", "postgres", "-A", "trust"]
+        initdb += ["-E", "UTF8", "--no-sync"]
         subprocess.run(initdb, cwd=self.directory, check=True, capture_output=True, **self._as)
+        return self.restart()
+
+    def restart(self) -> Self:
+        """Start the server on the data that it has, after it was stopped or killed."""
         self.process.start(self._is_up)
         return self
 
@@ -273,7 +273,8 @@ class Postgres:
         """Make an empty database with a name of its own; returns its address."""
         name = f"test_{secrets.token_hex(4)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type, unused-ignore]  # a name of ours
+            # The type wants a literal, against injection; this name is ours.
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type, unused-ignore]
         return self.url(name)
 
     def _is_up(self) -> bool:
@@ -293,7 +294,7 @@ def _exists(user: str) -> bool:
 
 
 class DemoBackend:
-    """The demo backend as a program of its own, with its hooks for tests under `/_test/`."""
+    """The demo backend as a program, with its hooks for tests under `/_test/`."""
 
     def __init__(self, directory: Path, *, port: int = 0) -> None:
         self.port = port or free_port()
@@ -306,11 +307,9 @@ class DemoBackend:
         self.process.start(lambda: answers(f"{self.url}/tasks?ids=none"))
         return self
 
-    def seen(self, stack: "Stack", job: str) -> dict[str, Any]:
+    def seen(self, stack: "Stack", job_id: str) -> dict[str, Any]:
         """What it saw of a job: polls, overlaps of polls, times, cancels."""
-        code = f"from progrock.models import Job; print(Job.objects.get(pk='{job}').handle)"
-        handle = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
-        found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{handle}")
+        found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{stack.handle(job_id)}")
         return found
 
     def stop(self) -> None:
@@ -318,8 +317,18 @@ class DemoBackend:
         self.process.stop()
 
 
+def web_command(port: int) -> list[str]:
+    """The command of a web server on loopback, with the options that the documentation names."""
+    command = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(port)]
+    command += ["--ws", "websockets-sansio", "--ws-max-size", "1048576"]
+    return [*command, "--ws-per-message-deflate", "false"]
+
+
 class Stack:
-    """All of ProgRock with a vhost and a database of its own: web server and workers; stops as a context manager."""
+    """All of ProgRock with a vhost and a database of its own: a web server and workers.
+
+    As a context manager it stops at the end.
+    """
 
     def __init__(
         self,
@@ -336,7 +345,8 @@ class Stack:
         self.management_url = broker.management_url
         self.database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self.port = free_port()
-        self.url, self.ws_url = f"http://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port}/prog/"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ws_url = f"ws://127.0.0.1:{self.port}/prog/"
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -366,8 +376,14 @@ class Stack:
         self, *args: str, check: bool = True, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of manage.py in this stack's environment."""
+        return self.run([*MANAGE, *args], check=check, timeout=timeout)
+
+    def run(
+        self, command: Sequence[str], *, check: bool = True, timeout: float = 180
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in this stack's environment; with `check`, a failure raises its output."""
         done = subprocess.run(
-            [*MANAGE, *args],
+            command,
             env=self.env,
             cwd=ROOT,
             capture_output=True,
@@ -376,32 +392,33 @@ class Stack:
             check=False,
         )
         if check and done.returncode:
-            raise RuntimeError(
-                f"manage.py {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-            )
+            said = f"{done.stdout}{done.stderr}"
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
         return done
+
+    def shell(self, code: str) -> str:
+        """Run Python code in `manage.py shell`; returns what it printed."""
+        return self.manage("shell", "--verbosity", "0", "-c", code).stdout.strip()
+
+    def handle(self, job_id: str) -> str:
+        """The handle of a job, by which its backend knows it."""
+        get = f"Job.objects.get(pk='{job_id}')"
+        return self.shell(f"from progrock.models import Job; print({get}.handle)")
+
+    @property
+    def vhost(self) -> str:
+        """The name of this stack's vhost."""
+        return vhost_of(self.amqp_url)
+
+    def prepare(self) -> None:
+        """Make the tables of the database, and the queues of RabbitMQ."""
+        self.manage("migrate", "--verbosity", "0")
+        self.manage("topology", "--declare")
 
     def start_web(self) -> Process:
         """Start the web server, on the same port each time, and wait for /healthz."""
-        uvicorn = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "config.asgi:application",
-            "--port",
-            str(self.port),
-        ]
-        options = [
-            "--ws",
-            "websockets-sansio",
-            "--ws-max-size",
-            "1048576",
-            "--ws-per-message-deflate",
-            "false",
-        ]
-        # a test does not read all its sockets all the time, and aiohttp answers pings only then
-        options += ["--ws-ping-timeout", "600"]
-        web = self._process("web", [*uvicorn, *options])
+        # A test does not read all its sockets all the time, and aiohttp answers pings only then.
+        web = self.add("web", [*web_command(self.port), "--ws-ping-timeout", "600"])
         return web.start(lambda: answers(f"{self.url}/healthz"))
 
     def stop_web(self) -> int | None:
@@ -409,9 +426,9 @@ class Stack:
         return self.processes["web"].stop()
 
     def start_worker(self, *queues: str, env: Mapping[str, str] | None = None) -> Process:
-        """Start one more `runworker`; it is named worker1, worker2 … in the order of starting."""
-        worker = self._process(f"worker{next(self._numbers)}", [*MANAGE, "runworker", *queues], env)
-        return worker.start()
+        """Start one more `runworker`; they are named worker1, worker2 … as they are started."""
+        command = [*MANAGE, "runworker", *queues]
+        return self.add(f"worker{next(self._numbers)}", command, env).start()
 
     def workers(self) -> list[Process]:
         """The workers that run now."""
@@ -444,9 +461,10 @@ class Stack:
         with suppress(OSError):  # the broker may be down: some tests do that
             self.broker.delete_vhost(self.amqp_url)
 
-    def _process(
+    def add(
         self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
     ) -> Process:
+        """Add a process that ends with this stack; returns it, not yet started."""
         self.processes[name] = Process(
             name, command, log=self.directory / f"{name}.log", env=self.env | (env or {})
         )

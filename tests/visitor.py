@@ -1,4 +1,4 @@
-"""A visitor's socket on /prog/ for tests: an HTTP session with its cookies, and the frames that came."""
+"""A visitor for tests: an HTTP session with its cookies, a socket on /prog/, the frames received."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ Frame = dict[str, Any]
 
 
 class Visitor:
-    """A visitor: a cookie jar, and the frames of one socket."""
+    """One visitor with one socket; `frames` holds all that it has received."""
 
     def __init__(
         self, stack: Stack, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
@@ -24,10 +24,11 @@ class Visitor:
         self.frames: list[Frame] = []
 
     async def send(self, message: object) -> None:
+        """Send a text as it is, or anything else as JSON."""
         await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
 
     async def until(self, matches: Callable[[Frame], Any], seconds: float = PATIENCE) -> Frame:
-        """The first frame from now on that matches."""
+        """Receive frames until one matches, and return that one."""
         async with asyncio.timeout(seconds):
             while True:
                 received = await self.socket.receive()
@@ -40,9 +41,11 @@ class Visitor:
                     return frame
 
     async def error(self) -> Frame:
+        """The next frame that is an error."""
         return await self.until(lambda f: f["type"] == "error")
 
     async def start(self, backend: str = "render", **params: Any) -> Frame:
+        """Start a job; returns the first frame about it."""
         request = str(uuid.uuid4())
         await self.send(
             {"action": "start", "backend": backend, "params": params, "request": request}
@@ -53,17 +56,30 @@ class Visitor:
         """Start several jobs; returns their ids."""
         return {(await self.start(backend, **params))["job"] for _ in range(count)}
 
-    async def ended(self, job: str, seconds: float = PATIENCE) -> Frame:
-        return await self.until(lambda f: f.get("job") == job and f["complete"], seconds)
+    async def running(self) -> Frame:
+        """Wait until some job is running; returns its frame."""
+        return await self.until(lambda f: f.get("state") == "running")
 
-    async def ends(self, jobs: set[str], seconds: float = PATIENCE) -> dict[str, Frame]:
-        """The last frame of each of these jobs, some of which may have come already."""
+    async def snapshot(self) -> Frame:
+        """The next snapshot."""
+        return await self.until(lambda f: f["type"] == "snapshot")
+
+    async def ended(self, job_id: str, seconds: float = PATIENCE) -> Frame:
+        """Wait until this job has ended; returns its last frame."""
+        return await self.until(lambda f: f.get("job") == job_id and f["complete"], seconds)
+
+    async def ends(self, job_ids: set[str], seconds: float = PATIENCE) -> dict[str, Frame]:
+        """Wait until all of these jobs have ended, now or earlier; returns their last frames."""
         ended = {f["job"]: f for f in self.frames if f.get("complete")}
         async with asyncio.timeout(seconds):
-            while not jobs <= ended.keys():
+            while not job_ids <= ended.keys():
                 frame = await self.until(lambda f: f.get("complete"), seconds)
                 ended[frame["job"]] = frame
-        return {job: ended[job] for job in jobs}
+        return {job_id: ended[job_id] for job_id in job_ids}
+
+    async def end_states(self, job_ids: set[str], seconds: float = PATIENCE) -> set[str]:
+        """Wait until all of these jobs have ended; returns the states that they ended in."""
+        return {frame["state"] for frame in (await self.ends(job_ids, seconds)).values()}
 
 
 @asynccontextmanager

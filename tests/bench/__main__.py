@@ -1,4 +1,7 @@
-"""`make bench`: ProgRock and what people would pick instead, side by side on one private RabbitMQ; prints one table."""
+"""`make bench`: measures ProgRock beside what people would pick instead, and prints one table.
+
+All of them run on one private RabbitMQ, one after another.
+"""
 
 import argparse
 import json
@@ -18,21 +21,23 @@ import psutil
 
 from tests.bench.chart import chart
 from tests.bench.scenarios import SCENARIOS, Line, Stand
-from tests.bench.stand import private_broker
+from tests.services import private_broker
 
 
 def main() -> None:
-    """Run the scenarios that were asked for, as often as asked for."""
+    """Run the scenarios that the options ask for, and print the medians."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} (all)"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="the table has the medians (3)")
     parser.add_argument(
-        "--seconds", type=float, default=10, help="of each span that is measured (10)"
+        "--repeats", type=int, default=3, help="of which the table has the medians (3)"
     )
+    parser.add_argument("--seconds", type=float, default=10, help="length of what is measured (10)")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer jobs and sockets, shorter waits: to try it out"
+        "--quick",
+        action="store_true",
+        help="fewer jobs and sockets, and shorter waits, to try it out",
     )
     parser.add_argument(
         "--at",
@@ -40,8 +45,8 @@ def main() -> None:
         action="append",
         default=[],
         metavar="SCENARIO=SIZE,…",
-        help="how many jobs, step by step, such as poll_http=5000,6000 (else it climbs until the polls come too late); "
-        "push= leaves out all but its 1,000/s",
+        help="how many jobs, step by step, such as poll_http=5000,6000; otherwise it climbs until "
+        "the polls come too late. push= leaves out all but its 1,000/s",
     )
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--svg", type=Path, help="draw the chart into this file")
@@ -50,30 +55,25 @@ def main() -> None:
         parser.error(f"there is no scenario {', '.join(unknown)}; there is: {', '.join(SCENARIOS)}")
     if empty := [scenario for scenario, sizes in options.at if not sizes and scenario != "push"]:
         parser.error(f"no sizes for {', '.join(empty)}; only push has a part without them")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all processes are stopped.
     found: dict[str, list[Line]] = {}
-    with tempfile.TemporaryDirectory(
-        prefix="progrock-bench-", ignore_cleanup_errors=True
-    ) as folder:
-        broker = private_broker(Path(folder) / "rabbitmq")
-        try:
-            about = machine(broker.api("GET", "overview")["rabbitmq_version"])
-            print(about["machine"], about["versions"], sep="\n", flush=True)
-            stand = Stand(Path(folder), broker, options)
-            for turn in range(options.repeats):
-                for name in options.scenarios or SCENARIOS:
-                    load = os.getloadavg()[0]
-                    print(
-                        f"{name}, {turn + 1} of {options.repeats} (load before: {load:.1f})",
-                        flush=True,
-                    )
-                    for line in SCENARIOS[name](stand):
-                        found.setdefault(f"{name}: {line.what}", []).append(
-                            replace(line, detail={**line.detail, "load": load})
-                        )
-        finally:
-            assert broker.node
-            broker.node.kill()
+    prefix = "progrock-bench-"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+        private_broker(Path(folder) / "rabbitmq", "bench") as broker,
+    ):
+        about = machine(broker.api("GET", "overview")["rabbitmq_version"])
+        print(about["machine"], about["versions"], sep="\n", flush=True)
+        stand = Stand(Path(folder), broker, options)
+        for turn in range(options.repeats):
+            for name in options.scenarios or SCENARIOS:
+                load = os.getloadavg()[0]
+                print(f"{name}, {turn + 1} of {options.repeats}", end="", flush=True)
+                print(f" (load before: {load:.1f})", flush=True)
+                for line in SCENARIOS[name](stand):
+                    detail = {**line.detail, "load": load}
+                    lines = found.setdefault(f"{name}: {line.what}", [])
+                    lines.append(replace(line, detail=detail))
     lines = [middle(each) for each in found.values()]
     print("", *table(lines), sep="\n")
     if options.json:
@@ -96,13 +96,16 @@ def _sizes(text: str) -> tuple[str, Sequence[int]]:
 
 
 def middle(lines: list[Line]) -> Line:
-    """The line in the middle, of an even number the lower one; a rate that was not held counts as less than any that was."""
+    """The line with the median value; of an even number, the lower one of the middle.
+
+    A rate that was not held counts as less than all rates that were.
+    """
     ordered = sorted(lines, key=lambda line: ("p99" not in line.unit, line.value))
     return ordered[(len(ordered) - 1) // 2]
 
 
 def table(lines: list[Line]) -> list[str]:
-    """The table as Markdown: value, goal, and the ratio to the best peer of the group."""
+    """The table as Markdown: each value, its goal, and its ratio to the best peer."""
     rows = ["| what | measured | goal | to the best peer |", "| --- | --- | --- | --- |"]
     for line in lines:
         best = max(
@@ -117,7 +120,7 @@ def table(lines: list[Line]) -> list[str]:
 
 
 def machine(rabbitmq: str) -> dict[str, str]:
-    """Where this ran, and with what."""
+    """The machine and the versions of what ran on it; `rabbitmq` is RabbitMQ's."""
     names = [
         line.split(":")[1].strip()
         for line in _read("/proc/cpuinfo")
@@ -125,16 +128,8 @@ def machine(rabbitmq: str) -> dict[str, str]:
     ]
     postgres = sorted(path.name for path in Path("/usr/lib/postgresql").glob("*"))
     memory = psutil.virtual_memory().total / 2**30
-    packages = (
-        "django",
-        "channels",
-        "channels-rabbitmq",
-        "aio-pika",
-        "aiohttp",
-        "uvicorn",
-        "celery",
-        "requests",
-    )
+    packages = ["django", "channels", "channels-rabbitmq", "aio-pika", "aiohttp", "uvicorn"]
+    packages += ["celery", "requests"]
     programs = {
         "Python": platform.python_version(),
         "RabbitMQ": rabbitmq,
@@ -143,8 +138,9 @@ def machine(rabbitmq: str) -> dict[str, str]:
         **{name: _version(name) for name in packages},
     }
     system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    processor = names[0] if names else platform.machine()
     return {
-        "machine": f"{psutil.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory:.0f} GiB, {system}",
+        "machine": f"{psutil.cpu_count()} cores ({processor}), {memory:.0f} GiB, {system}",
         "versions": ", ".join(f"{name} {number}" for name, number in programs.items()),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
@@ -153,7 +149,7 @@ def machine(rabbitmq: str) -> dict[str, str]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # only the peers' scenarios need it
+    except PackageNotFoundError:  # Only the scenarios of the peers need it.
         return "none"
 
 

@@ -1,7 +1,10 @@
-"""How late poll tasks come, with mixed delays on a real RabbitMQ: `make bench-delay`. Fails if any comes early.
+"""`make bench-delay`: how late tasks with mixed delays come on a real RabbitMQ.
 
-Each task is published with a random delay and goes its whole way: lane by lane, sleeping out what is shorter than the
-shortest lane, exactly as in a worker. `AMQP_URL` names a RabbitMQ; without it a private node is started.
+It fails if one comes early.
+
+Each task is published with a random delay and goes all its way as in a worker: from lane to lane,
+and a rest that is shorter than the shortest lane is waited for. `AMQP_URL` names a RabbitMQ;
+without it a private node is started.
 """
 
 import argparse
@@ -26,7 +29,7 @@ BANDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class _Counting(publisher.Publisher):
-    """Counts what it sends."""
+    """Counts the messages that it sends."""
 
     messages = 0
 
@@ -38,7 +41,7 @@ class _Counting(publisher.Publisher):
 
 
 async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, float]]:
-    """Delay and lateness (seconds) of each task."""
+    """The delay and the lateness of each task, in seconds."""
     topology = Topology({BACKEND: options.shards})
     await declare(url, topology)
     sender, worker = _Counting(url, "bench"), _Counting(url, "bench worker")
@@ -85,31 +88,29 @@ async def measure(url: str, options: argparse.Namespace) -> list[tuple[float, fl
 
 
 def report(came: list[tuple[float, float]], seconds: float) -> int:
-    """Prints the table; returns how many came early."""
-    print(
-        f"{'delay (s)':>12} {'tasks':>7} {'median':>8} {'p99':>8} {'max':>8} {'early':>6}   (late, in ms)"
-    )
+    """Print the table; returns how many tasks came early."""
+    print(f"{'delay (s)':>12} {'tasks':>7}", end=" ")
+    print(f"{'median':>8} {'p99':>8} {'max':>8} {'early':>6}   (late, in ms)")
 
     def line(name: str, late: list[float]) -> None:
         if late:
             p99 = quantiles(late, n=100, method="inclusive")[-1] if len(late) > 1 else late[0]
             figures = (f"{1000 * value:8.2f}" for value in (median(late), p99, max(late)))
-            print(
-                f"{name:>12} {len(late):7} {' '.join(figures)} {sum(value < 0 for value in late):6}"
-            )
+            early = sum(value < 0 for value in late)
+            print(f"{name:>12} {len(late):7} {' '.join(figures)} {early:6}")
 
     for low, high in zip(BANDS, (*BANDS[1:], float("inf")), strict=True):
         line(f"{low:g}-{high:g}", [late for delay, late in came if low <= delay < high])
     line("all", [late for _, late in came])
     messages = _Counting.messages
-    print(
-        f"{len(came)} tasks, {messages} messages: {messages / len(came):.2f} messages a cycle, {len(came) / seconds:.0f}/s"
-    )
+    each = messages / len(came)
+    print(f"{len(came)} tasks, {messages} messages: {each:.2f} messages a cycle", end=", ")
+    print(f"{len(came) / seconds:.0f}/s")
     return sum(late < 0 for _, late in came)
 
 
 def main() -> int:
-    """Measures on the broker that there is; 1 when a task came early."""
+    """Measure, print, and return 1 if a task came early."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=300, help="tasks a second (300)")
     parser.add_argument("--seconds", type=float, default=20, help="how long to publish (20)")

@@ -1,4 +1,4 @@
-"""Puts jobs into the ledger and their tasks into RabbitMQ, in bulk or one by one, in the environment of a stack."""
+"""Makes jobs for the bench in the environment of a stack: rows in the ledger, tasks in RabbitMQ."""
 
 import argparse
 import asyncio
@@ -13,30 +13,32 @@ from typing import Any
 import django
 
 COLUMNS = (
-    "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, due_slot, "
-    "cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
+    "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, "
+    "due_slot, cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
 )
 PARAMS = '{"seconds": 86400}'
 
 
 def main() -> None:
-    """Read the options, fill, and say how long it took."""
+    """Make the jobs, and print how long it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", type=int)
     parser.add_argument("--backend", default="noop")
     parser.add_argument("--audiences", type=int, default=1000)
-    parser.add_argument("--audience", default="bench:{}", help="with the number of the audience")
+    parser.add_argument("--audience", default="bench:{}", help="its name; {} is its number")
     parser.add_argument(
         "--starts",
         type=float,
         default=0,
-        help="one by one, queued, so many a second; 0: in bulk, running",
+        help="make so many queued jobs a second, one by one; 0: running jobs in bulk",
     )
     parser.add_argument(
-        "--queued", action="store_true", help="in bulk, but still to be started at the backend"
+        "--queued",
+        action="store_true",
+        help="make queued jobs in bulk, which the backend is still to start",
     )
     parser.add_argument(
-        "--at", type=float, default=0, help="all due at this time (seconds since the epoch)"
+        "--at", type=float, default=0, help="let all be due at this time (seconds since the epoch)"
     )
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 async def fill(options: argparse.Namespace) -> None:
-    """Insert, then publish: first the row, then its task."""
+    """Insert the rows of some jobs, then publish their tasks, until all are made."""
     from asgiref.sync import sync_to_async
 
     from progrock import conf
@@ -58,9 +60,7 @@ async def fill(options: argparse.Namespace) -> None:
     jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
     publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
     publisher.start()
-    while (
-        not publisher.connected
-    ):  # the first publish would wait two seconds for that, and no longer
+    while not publisher.connected:  # The first publish would wait no longer than two seconds.
         await asyncio.sleep(0.05)
     shards: dict[int, list[int]] = defaultdict(list)
     for n, job in enumerate(jobs):
@@ -84,18 +84,11 @@ async def fill(options: argparse.Namespace) -> None:
         if not options.starts:
             for n in part:
                 dues[n] = due
-        await sync_to_async(insert)(
-            [
-                row(
-                    jobs[n],
-                    options.audience.format(n % options.audiences),
-                    options.backend,
-                    state,
-                    dues[n],
-                )
-                for n in part
-            ]
-        )
+        rows = []
+        for n in part:
+            audience = options.audience.format(n % options.audiences)
+            rows.append(row(jobs[n], audience, options.backend, state, dues[n]))
+        await sync_to_async(insert)(rows)
         if not options.starts:
             tasks = [Task(jobs[n], 1, due) for n in part]
             await publisher.publish(
@@ -113,32 +106,21 @@ async def fill(options: argparse.Namespace) -> None:
 
 
 def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[Any, ...]:
-    """One job's columns."""
+    """The columns of one job's row."""
     now = datetime.now(UTC)
     when = datetime.fromtimestamp(due, UTC)
     deadline = datetime.fromtimestamp(due + 100_000, UTC)
-    ready = (
-        job,
-        audience,
-        backend,
-        int(job[-4:], 16),
-        PARAMS,
-        job if state == "running" else "",
-        state,
-        "",
-        "",
-        1,
-        1,
-    )
+    handle = job if state == "running" else ""
+    ready = (job, audience, backend, int(job[-4:], 16), PARAMS, handle, state, "", "", 1, 1)
     return (*ready, when, int(due // 5), False, 0, 0, 0, deadline, now, now)
 
 
 def insert(rows: list[tuple[Any, ...]]) -> None:
-    """A few hundred rows in one transaction, so that workers get their turn in between."""
+    """Insert some hundred rows in one transaction, so that workers can write in between."""
     from django.db import connection, transaction
 
     sqlite = connection.vendor == "sqlite"
-    if sqlite:  # what Django's own fields would write
+    if sqlite:  # As Django's own fields would write it.
         rows = [tuple(_plain(n, value) for n, value in enumerate(each)) for each in rows]
     marks = ", ".join(["%s"] * len(rows[0]))
     with transaction.atomic(), connection.cursor() as cursor:

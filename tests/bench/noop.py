@@ -1,4 +1,4 @@
-"""A backend that costs nothing: its jobs run for ever, and are told so at once."""
+"""A backend class that costs nothing: its jobs run for ever, and it says so at once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ RUNNING = Status(state="running")
 
 
 class Noop:
-    """What remains when the backend's own time is left out; with `changes`, each poll has news for the browser."""
+    """Shows what ProgRock itself costs; with `changes`, each poll has news for the browser."""
 
     def __init__(self, options: Options, changes: bool = False) -> None:
         self.options, self.changes = options, changes
@@ -19,7 +19,7 @@ class Noop:
         return job.id
 
     async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status | BackendError]:
-        """All of them are running."""
+        """All jobs are running."""
         if not self.changes:
             return dict.fromkeys([job.id for job in jobs], RUNNING)
         self._polls += 1
@@ -29,7 +29,7 @@ class Noop:
         return dict.fromkeys([job.id for job in jobs], status)
 
     async def cancel(self, job: JobView) -> None:
-        """Done."""
+        """Nothing to do."""
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""

@@ -1,7 +1,12 @@
-"""The peers: Celery tasks that look and schedule themselves again in a second, each way that Celery's docs offer.
+"""The peers: Celery tasks that poll, and schedule themselves again in a second.
 
-`BENCH_PEER` chooses: eta (countdown held in the worker, classic queue), native (delayed delivery, quorum queues), requests
-(eta, and one GET a job by requests). All: durable, persistent, publisher confirms, late acknowledgement, no results.
+`BENCH_PEER` names one of the ways that Celery's docs offer:
+
+- eta: the worker holds the countdown, on a classic queue;
+- native: delayed delivery, on quorum queues;
+- requests: like eta, with one GET a job by requests.
+
+All have durable queues, persistent messages, publisher confirms, late acks, and store no results.
 """
 
 import argparse
@@ -24,7 +29,7 @@ app.conf.update(
     task_acks_late=True,
     task_ignore_result=True,
     task_default_queue="peer",
-    task_default_exchange_type="topic",  # as native delayed delivery demands
+    task_default_exchange_type="topic",  # Native delayed delivery needs it.
     task_default_queue_type="quorum" if KIND == "native" else "classic",
     worker_detect_quorum_queues=True,
     broker_native_delayed_delivery_queue_type="quorum",
@@ -32,7 +37,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_send_task_events=False,
     worker_enable_remote_control=False,
-    # https://docs.celeryq.dev/en/stable/userguide/optimizing.html: short tasks want a larger prefetch than the default of 4
+    # https://docs.celeryq.dev/en/stable/userguide/optimizing.html: short tasks should have a larger
+    # prefetch than the default of 4.
     worker_prefetch_multiplier=64,
 )
 _session = requests.Session()
@@ -41,7 +47,7 @@ _records: dict[int, Any] = {}
 
 
 def note(due: float) -> None:
-    """Write down how late this was, in a file of this process."""
+    """Write how late a task is into the record of this process."""
     now = time.time()
     pid = os.getpid()
     if pid not in _records:
@@ -54,9 +60,10 @@ def note(due: float) -> None:
         _records[pid][1] = now
 
 
-@app.task(name="look", acks_late=True)  # type: ignore[untyped-decorator, unused-ignore, misc]  # Celery has no types
+# Celery has no types.
+@app.task(name="look", acks_late=True)  # type: ignore[untyped-decorator, unused-ignore, misc]
 def look(due: float, handle: str = "") -> None:
-    """One poll cycle: look at the job, and again in a second."""
+    """One poll cycle: poll the job, and schedule the next cycle in a second."""
     note(due)
     if handle:
         _session.get(f"{os.environ['DEMO_BACKEND_URL']}/tasks/{handle}", timeout=5).json()
@@ -64,7 +71,7 @@ def look(due: float, handle: str = "") -> None:
 
 
 def main() -> None:
-    """Begin so many chains of cycles."""
+    """Begin as many chains of cycles as asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", type=int)
     jobs = parser.parse_args().jobs
@@ -74,12 +81,10 @@ def main() -> None:
             if KIND == "requests":
                 url = f"{os.environ['DEMO_BACKEND_URL']}/tasks"
                 handle = _session.post(url, json={"seconds": 86400}, timeout=5).json()["id"]
-            countdown = random.uniform(
-                INTERVAL, 2 * INTERVAL
-            )  # native delayed delivery takes no less than a second
-            look.apply_async(
-                (time.time() + countdown, handle), countdown=countdown, producer=producer
-            )
+            # Native delayed delivery takes no less than a second.
+            countdown = random.uniform(INTERVAL, 2 * INTERVAL)
+            first = (time.time() + countdown, handle)
+            look.apply_async(first, countdown=countdown, producer=producer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What is measured: each scenario runs real processes on the stand's RabbitMQ and gives lines of the table."""
+"""What `make bench` measures: each scenario returns lines of the table.
+
+It runs real processes on the RabbitMQ of the stand.
+"""
 
 import argparse
 import asyncio
@@ -14,10 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import bench_delay
-from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, memory, polls, private_broker, span
-from tests.services import ROOT, Broker, DemoBackend, Postgres, Process
+from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, measured, memory, polls, span
+from tests.services import ROOT, Broker, DemoBackend, Postgres, Process, private_broker
 
-NOOP = '[noop]\nclass = "tests.bench.noop.Noop"\ninterval = {interval}\nshards = 2\ndeadline = 100000\nchanges = {changes}\n'
+NOOP = """[noop]
+class = "tests.bench.noop.Noop"
+interval = {interval}
+shards = 2
+deadline = 100000
+changes = {changes}
+"""
 HTTP = """[demo]
 url = "{url}"
 start = {{ path = "/tasks" }}
@@ -25,20 +34,29 @@ poll = {{ path = "/tasks/{{handle}}" }}
 {many}
 handle = "id"
 state = "status"
-states = {{ running = ["running"], succeeded = ["done"], failed = ["failed"], cancelled = ["cancelled"] }}
+states.running = ["running"]
+states.succeeded = ["done"]
+states.failed = ["failed"]
+states.cancelled = ["cancelled"]
 interval = 1.0
 deadline = 100000
 """
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
-#: The part of all cycles that makes a worker that was added one of two, and seconds after which it is given up.
-FAIR, LIMIT = 0.4, 60.0
-#: A worker has too much to do when the median of its lateness is above this (seconds).
+#: A second worker takes its part once it does this part of all cycles.
+FAIR = 0.4
+#: Seconds after which we no longer wait for that.
+LIMIT = 60.0
+#: A worker has too much to do when the median of its lateness is not below this (seconds).
 OVERLOADED = 0.5
 
 
 @dataclass(kw_only=True)
 class Line:
-    """One line of the table; `peer` marks what others do, `less` that less is better."""
+    """One line of the table.
+
+    `peer`: measured on something else than ProgRock. `less`: less is better. Lines of one `group`
+    are compared with its best peer. `detail` goes into the JSON file.
+    """
 
     what: str
     value: float
@@ -51,25 +69,25 @@ class Line:
 
 
 class Stand:
-    """What the scenarios share: options, a RabbitMQ, a place for files."""
+    """What the scenarios share: the options, a RabbitMQ, a folder."""
 
     def __init__(self, directory: Path, broker: Broker, options: argparse.Namespace) -> None:
         self.directory, self.broker, self.options = directory, broker, options
         self._count = 0
 
     def sizes(self, scenario: str, usual: Sequence[int]) -> Sequence[int]:
-        """How many jobs, step by step."""
+        """How many jobs a scenario has, step by step."""
         found: Sequence[int] = dict(self.options.at).get(scenario, usual)
         return found
 
     def folder(self, name: str) -> Path:
-        """A directory that no other stack has."""
+        """The path of a new folder."""
         self._count += 1
         return self.directory / f"{name}-{self._count}"
 
     @contextmanager
     def stack(self, tables: str, *, workers: int = 2, **options: Any) -> Iterator[Bench]:
-        """A stack with its workers up."""
+        """A stack with workers that are up."""
         with Bench(self.folder("stack"), self.broker, tables=tables, **options) as up:
             for _ in range(workers):
                 up.start_worker()
@@ -81,18 +99,20 @@ class Stand:
                 print("  the log has errors:", *wrong[:5], sep="\n    ", flush=True)
 
     def broker_memory(self) -> float:
-        """Bytes that the broker uses, without what it could give back."""
+        """The bytes that RabbitMQ uses, after a garbage collection."""
         assert self.broker.node
         self.broker.node.ctl("force_gc")
-        time.sleep(6)  # the management API samples every five seconds
+        time.sleep(6)  # The management API samples every five seconds.
         return float(self.broker.api("GET", "nodes")[0]["mem_used"])
 
     def climb(
         self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]
     ) -> Span:
-        """More and more jobs until the polls come too late; returns the best span that held, else the first one.
+        """Add jobs, step by step, until the polls come too late.
 
-        Each step has a second try: on a shared machine one bad span is no proof.
+        `add` gets how many more jobs to make, `measure` how many seconds to measure. Each step
+        has a second try, because on a shared machine one bad span is no proof. Returns the best
+        span that was held, or the last one if none was.
         """
         best: Span | None = None
         have = 0
@@ -119,7 +139,7 @@ def _poll_lines(what: str, found: Span, goal: float | None, **more: Any) -> Line
 
 
 def poll_sqlite(stand: Stand) -> list[Line]:
-    """(a) cycles a second with the ledger on SQLite, jobs started in bulk."""
+    """(a) Cycles a second with the ledger on SQLite, of jobs that are started in bulk."""
     with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
         found = stand.climb(
             stand.sizes("poll_sqlite", range(15_000, 60_001, 3_000)),
@@ -130,7 +150,7 @@ def poll_sqlite(stand: Stand) -> list[Line]:
 
 
 def poll_single(stand: Stand) -> list[Line]:
-    """(a) the same with jobs started one by one, measured after a minute."""
+    """(a) The same for jobs that are started one by one, measured after a minute."""
     best = None
     for size in stand.sizes("poll_single", (15_700, 18_000)):
         with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
@@ -147,7 +167,7 @@ def poll_single(stand: Stand) -> list[Line]:
 
 
 def poll_postgres(stand: Stand) -> list[Line]:
-    """(b) the same on PostgreSQL with its own defaults for durability."""
+    """(b) The same on PostgreSQL with its own defaults for durability."""
     postgres = Postgres(durable=True)
     try:
         postgres.start()
@@ -182,19 +202,19 @@ def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
 
 
 def poll_http(stand: Stand) -> list[Line]:
-    """(c) over HTTP, one request a job, against the demo backend on the same cores."""
+    """(c) Over HTTP, one request a job, with the demo backend on the same cores."""
     found = _http(stand, "", stand.sizes("poll_http", range(4_600, 12_001, 800)))
     return [_poll_lines("poll cycles over HTTP, one request a job", found, 5_000, group="http")]
 
 
 def poll_many(stand: Stand) -> list[Line]:
-    """(c) over HTTP, one request for up to a hundred jobs."""
+    """(c) Over HTTP, one request for up to a hundred jobs."""
     found = _http(stand, MANY, stand.sizes("poll_many", range(12_800, 40_001, 3_000)))
     return [_poll_lines("poll cycles over HTTP, poll_many", found, 15_000, group="many")]
 
 
 def delay(stand: Stand) -> list[Line]:
-    """(d) lateness of random delays, 0.1 to 5 s, 500 tasks a second."""
+    """(d) How late tasks with random delays of 0.1 to 5 s come, at 500 a second."""
     seconds = 10.0 if stand.options.quick else 30.0
     options = argparse.Namespace(rate=500.0, seconds=seconds, shortest=0.1, longest=5.0, shards=2)
     came = asyncio.run(bench_delay.measure(stand.broker.new_vhost("delay"), options))
@@ -206,23 +226,17 @@ def delay(stand: Stand) -> list[Line]:
         f"  {len(late)} tasks, {middle * 1e3:.1f} ms median, {p99 * 1e3:.1f} p99, {early} early",
         flush=True,
     )
+    what = "lateness, delays of 0.1–5 s, 500/s: median"
     return [
-        Line(what="lateness, delays of 0.1–5 s, 500/s: median", value=middle * 1e3, unit="ms", goal=4, less=True, detail=detail),
+        Line(what=what, value=middle * 1e3, unit="ms", goal=4, less=True, detail=detail),
         Line(what="… p99", value=p99 * 1e3, unit="ms", goal=30, less=True, detail=detail),
-    ]  # fmt: skip
+    ]
 
 
 @contextmanager
 def _sockets(up: Bench, count: int, *args: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.sockets",
-        up.ws_url,
-        "--sockets",
-        str(count),
-        *args,
-    ]
+    command = [sys.executable, "-m", "tests.bench.sockets", up.ws_url, "--sockets", str(count)]
+    command += args
     client = subprocess.Popen(
         command, env=up.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -236,28 +250,23 @@ def _sockets(up: Bench, count: int, *args: str) -> Iterator["subprocess.Popen[st
 
 
 def push(stand: Stand) -> list[Line]:
-    """(e) pushes a second, 4 sockets each, from the commit to the frame in the browser's process."""
+    """(e) Pushes a second to 4 sockets each, from the commit to the frame at the client."""
     lines = []
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
-    thousand = (
-        1_050  # jobs: what is polled each second and up to 70 ms, the draw and the grid, later
-    )
+    tables = NOOP.format(interval=1.0, changes="true")
+    # So many jobs make 1,000 polls a second, because the random spread and the grid add up to
+    # 70 ms to the interval of a second.
+    thousand = 1_050
     for rate in (thousand, *(stand.sizes("push", (4_300, 5_500, 7_000)))):
-        with stand.stack(
-            NOOP.format(interval=1.0, changes="true"), env={**env, "BENCH_STAMP": "1"}
-        ) as up:
+        with stand.stack(tables, env={**env, "BENCH_STAMP": "1"}) as up:
             up.start_web()
             audiences = 50
-            # as browsers do, one by one, where the question is how long a change takes; in bulk where it is how many there can be
-            up.fill(
-                str(rate),
-                "--audiences",
-                str(audiences),
-                *(("--starts", "200") if rate == thousand else ()),
-            )
-            with _sockets(
-                up, 4 * audiences, "--each", "4", "--seconds", str(stand.options.seconds)
-            ) as client:
+            # To see how long a change takes, start jobs one by one, as browsers do; to see how
+            # many changes there can be, make the jobs in bulk.
+            starts = ("--starts", "200") if rate == thousand else ()
+            up.fill(str(rate), "--audiences", str(audiences), *starts)
+            seconds = str(stand.options.seconds)
+            with _sockets(up, 4 * audiences, "--each", "4", "--seconds", seconds) as client:
                 time.sleep(3)
                 before = {role: cpu_seconds(pids) for role, pids in up.roles.items()}
                 said, _ = client.communicate("go\n", timeout=120)
@@ -269,10 +278,8 @@ def push(stand: Stand) -> list[Line]:
                     for role, pids in up.roles.items()
                 }
             costs = " ".join(f"{role} {cost:.0f}" for role, cost in cpu.items())
-            print(
-                f"  {pushes:.0f} pushes/s, {found['median'] * 1e3:.1f} ms median, {found['p99'] * 1e3:.1f} p99  [us a push: {costs}]",
-                flush=True,
-            )
+            late = f"{found['median'] * 1e3:.1f} ms median, {found['p99'] * 1e3:.1f} p99"
+            print(f"  {pushes:.0f} pushes/s, {late}  [us a push: {costs}]", flush=True)
         detail = {**found, "pushes": pushes, "cpu": cpu}
         if rate == thousand:
             what = "commit to browser frame at 1,000 pushes/s: median"
@@ -285,22 +292,15 @@ def push(stand: Stand) -> list[Line]:
             held = found["p99"] <= 0.05
             if held or len(lines) == 2:
                 unit = "pushes/s" if held else f"pushes/s, p99 {found['p99'] * 1e3:.0f} ms"
-                lines[2:] = [
-                    Line(
-                        what="pushes, 4 sockets each",
-                        value=pushes,
-                        unit=unit,
-                        goal=4_000,
-                        detail=detail,
-                    )
-                ]
+                what = "pushes, 4 sockets each"
+                lines[2:] = [Line(what=what, value=pushes, unit=unit, goal=4_000, detail=detail)]
             if not held:
                 break
     return lines
 
 
 def sockets(stand: Stand) -> list[Line]:
-    """(f) memory of one web process with 5,000 sockets, sessions and snapshots included."""
+    """(f) Memory of one web process with 5,000 sockets, with their sessions and snapshots."""
     count = 1_000 if stand.options.quick else 5_000
     with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=0) as up:
         web = up.start_web()
@@ -312,26 +312,18 @@ def sockets(stand: Stand) -> list[Line]:
             after = memory([web.pid])
     each = (after - before) / count / 1024
     print(f"  {count} sockets: {before / 2**20:.0f} -> {after / 2**20:.0f} MiB", flush=True)
-    return [
-        Line(
-            what=f"memory a socket, {count:,} in one web process",
-            value=each,
-            unit="KB",
-            goal=40,
-            less=True,
-        )
-    ]
+    what = f"memory a socket, {count:,} in one web process"
+    return [Line(what=what, value=each, unit="KB", goal=40, less=True)]
 
 
 def waiting(stand: Stand) -> list[Line]:
-    """(g) a million jobs that wait: memory of workers and broker, and how fast they drain; on a broker that did nothing before."""
+    """(g) A million jobs that wait: memory of the workers and of RabbitMQ, and how fast they drain.
+
+    This has a RabbitMQ of its own that has done nothing before.
+    """
     folder = stand.folder("waiting")
-    own = Stand(folder, private_broker(folder / "rabbitmq"), stand.options)
-    try:
-        return _waiting(own)
-    finally:
-        assert own.broker.node
-        own.broker.node.kill()
+    with private_broker(folder / "rabbitmq", "bench") as broker:
+        return _waiting(Stand(folder, broker, stand.options))
 
 
 def _waiting(stand: Stand) -> list[Line]:
@@ -344,25 +336,29 @@ def _waiting(stand: Stand) -> list[Line]:
         print("  " + up.fill(str(count), "--at", str(begun + wait)), flush=True)
         time.sleep(max(0.0, min(10.0, begun + wait - 15 - time.time())))
         after = stand.broker_memory(), memory(workers)
-        print(
-            f"  broker +{(after[0] - before[0]) / count:.0f} bytes a job; workers {before[1] / 2**20:.0f} -> {after[1] / 2**20:.0f} MiB",
-            flush=True,
-        )
+        each = (after[0] - before[0]) / count
+        mib = f"{before[1] / 2**20:.0f} -> {after[1] / 2**20:.0f} MiB"
+        print(f"  broker +{each:.0f} bytes a job; workers {mib}", flush=True)
         time.sleep(max(0.0, begun + wait - 1 - time.time()))
         drained = up.measure(5 if stand.options.quick else 25)
         peak = memory(workers)
         print(f"  draining {drained}; workers {peak / 2**20:.0f} MiB", flush=True)
+    what = f"broker memory a job, {count:,} waiting"
+    growth = (after[1] - before[1]) / 2 / 2**20
     return [
-        Line(what=f"broker memory a job, {count:,} waiting", value=(after[0] - before[0]) / count, unit="bytes", goal=120, less=True),
-        Line(what="… growth of a worker meanwhile", value=(after[1] - before[1]) / 2 / 2**20, unit="MiB", goal=5, less=True),
+        Line(what=what, value=each, unit="bytes", goal=120, less=True),
+        Line(what="… growth of a worker meanwhile", value=growth, unit="MiB", goal=5, less=True),
         Line(what="… draining", value=drained.rate, unit="cycles/s", detail=drained.json()),
-    ]  # fmt: skip
+    ]
 
 
 def growth(stand: Stand) -> list[Line]:
-    """(h) CPU a cycle with 1,000 and with 100,000 jobs at the same cycles a second, one lane a cycle: intervals 0.1 and 10 s."""
+    """(h) CPU a cycle with 1,000 and with 100,000 jobs, at the same cycles a second.
+
+    The intervals are 0.1 and 10 s, so that each cycle takes one lane.
+    """
     found: dict[int, Span] = {}
-    most = 20_000 if stand.options.quick else 100_000  # quick: 2 s
+    most = 20_000 if stand.options.quick else 100_000
     for count in (1_000, most):
         with stand.stack(NOOP.format(interval=count / 10_000, changes="false")) as up:
             up.fill(str(count))
@@ -370,14 +366,17 @@ def growth(stand: Stand) -> list[Line]:
             found[count] = up.measure(2 * stand.options.seconds)
             print(f"  {count:6} jobs {found[count]}", flush=True)
     costs = {count: sum(each.cpu.values()) for count, each in found.items()}
-    return [
-        Line(what=f"CPU a cycle with {most:,} jobs, to that with 1,000", value=costs[most] / costs[1_000], unit="×", goal=1.2,
-             less=True, detail={str(count): each.json() for count, each in found.items()}),
-    ]  # fmt: skip
+    what = f"CPU a cycle with {most:,} jobs, to that with 1,000"
+    detail = {str(count): each.json() for count, each in found.items()}
+    ratio = costs[most] / costs[1_000]
+    return [Line(what=what, value=ratio, unit="×", goal=1.2, less=True, detail=detail)]
 
 
 def overload(stand: Stand) -> list[Line]:
-    """(i) more jobs than one worker can poll: its memory, whether all get their turn, and how soon a second worker helps."""
+    """(i) More jobs than one worker can poll.
+
+    Measured are its memory, whether all jobs get their turn, and how soon a second worker helps.
+    """
     with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=1) as up:
         (first,) = up.roles["worker"]
         up.fill("1000")
@@ -420,13 +419,31 @@ def overload(stand: Stand) -> list[Line]:
         "both": both.json(),
     }
     return [
-        Line(what="growth of a worker while it has too much to do", value=mib["end"] - mib["begin"], unit=f"MiB{shown}", goal=5,
-             less=True, detail=about | mib),
-        Line(what="… lateness there: p99, or the longest wait, to the median", value=max(alone.p99, longest) / max(alone.median, 1e-3),
-             unit=f"×{shown}", goal=2, less=True, detail=about | {"longest": longest}),
-        Line(what=f"… until a second worker does {FAIR:.0%} of the cycles, from its start", value=took,
-             unit="s" if took < LIMIT else "s, and not yet", goal=10, less=True, detail=about | sharing),
-    ]  # fmt: skip
+        Line(
+            what="growth of a worker while it has too much to do",
+            value=mib["end"] - mib["begin"],
+            unit=f"MiB{shown}",
+            goal=5,
+            less=True,
+            detail=about | mib,
+        ),
+        Line(
+            what="… lateness there: p99, or the longest wait, to the median",
+            value=max(alone.p99, longest) / max(alone.median, 1e-3),
+            unit=f"×{shown}",
+            goal=2,
+            less=True,
+            detail=about | {"longest": longest},
+        ),
+        Line(
+            what=f"… until a second worker does {FAIR:.0%} of the cycles, from its start",
+            value=took,
+            unit="s" if took < LIMIT else "s, and not yet",
+            goal=10,
+            less=True,
+            detail=about | sharing,
+        ),
+    ]
 
 
 def _record(up: Bench, worker: Process) -> Path:
@@ -434,9 +451,12 @@ def _record(up: Bench, worker: Process) -> Path:
 
 
 def _takes_part(up: Bench, worker: Process, begun: float) -> float:
-    """Seconds from `begun` to the end of the first second in which a worker did its part of all cycles; LIMIT at most."""
+    """Seconds from `begun` until a worker has done its part of the cycles of one second.
+
+    LIMIT at most.
+    """
     record = _record(up, worker)
-    while (took := time.time() - 0.6 - begun) < LIMIT:  # by then it is written down
+    while (took := time.time() - 0.6 - begun) < LIMIT:  # By then it is in the record.
         if record.exists():
             window = begun + took - 1, begun + took
             own, every = (
@@ -449,7 +469,7 @@ def _takes_part(up: Bench, worker: Process, begun: float) -> float:
 
 
 def _since(up: Bench, worker: Process, begun: float) -> tuple[float, float]:
-    """When a worker's first poll was, in seconds from `begun`, and its cycles a second from then on."""
+    """A worker's first poll, in seconds from `begun`, and its cycles a second since then."""
     record = _record(up, worker)
     found = list(polls(record)) if record.exists() else []
     if not found:
@@ -461,63 +481,32 @@ def _since(up: Bench, worker: Process, begun: float) -> tuple[float, float]:
 def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) -> Span:
     folder = stand.folder(f"celery-{kind}")
     folder.mkdir()
-    env = os.environ | {
-        "AMQP_URL": stand.broker.new_vhost("celery"),
-        "BENCH_PEER": kind,
-        "BENCH_RECORDS": str(folder),
-    }
+    env = os.environ | {"AMQP_URL": stand.broker.new_vhost("celery")}
+    env |= {"BENCH_PEER": kind, "BENCH_RECORDS": str(folder)}
     backend = DemoBackend(folder) if kind == "requests" else None
     workers: list[Process] = []
     try:
         if backend:
             env["DEMO_BACKEND_URL"] = backend.start().url
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tests.bench.peers",
-            "worker",
-            "-l",
-            "ERROR",
-            *pool,
-        ]
-        command += ["--without-gossip", "--without-mingle"]
+        command = [sys.executable, "-m", "celery", "-A", "tests.bench.peers", "worker"]
+        command += ["-l", "ERROR", *pool, "--without-gossip", "--without-mingle", "-n"]
         for n in range(2):
-            worker = Process(
-                f"celery{n}",
-                [*command, "-n", f"bench{n}@localhost"],
-                log=folder / f"{n}.log",
-                env=env,
-            )
+            log = folder / f"{n}.log"
+            worker = Process(f"celery{n}", [*command, f"bench{n}@localhost"], log=log, env=env)
             workers.append(worker.start())
         time.sleep(6)
         assert stand.broker.node
         assert stand.broker.node.process
-        roles = {
-            "worker": [each.pid for each in workers],
-            "broker": [stand.broker.node.process.pid],
-        }
+        roles = {"worker": [each.pid for each in workers]}
+        roles["broker"] = [stand.broker.node.process.pid]
         if backend:
             roles["backend"] = [backend.process.pid]
 
         def add(count: int) -> None:
-            subprocess.run(
-                [sys.executable, "-m", "tests.bench.peers", str(count)],
-                env=env,
-                cwd=ROOT,
-                check=True,
-            )
+            fill = [sys.executable, "-m", "tests.bench.peers", str(count)]
+            subprocess.run(fill, env=env, cwd=ROOT, check=True)
 
-        def measure(seconds: float) -> Span:
-            begun, before = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
-            time.sleep(seconds)
-            ended, after = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
-            time.sleep(0.6)
-            cpu = {role: after[role] - before[role] for role in roles}
-            return span(folder.glob("*.record"), begun, ended, cpu)
-
-        return stand.climb(sizes, add, measure)
+        return stand.climb(sizes, add, lambda seconds: measured(roles, folder, seconds))
     finally:
         for worker in workers:
             worker.kill()
@@ -526,59 +515,44 @@ def _celery(stand: Stand, kind: str, pool: Sequence[str], sizes: Sequence[int]) 
 
 
 def celery_eta(stand: Stand) -> list[Line]:
-    """Celery, countdown held in the workers' memory."""
-    found = _celery(
-        stand,
-        "eta",
-        ["-P", "prefork", "-c", "1"],
-        stand.sizes("celery_eta", range(500, 4_001, 250)),
-    )
-    return [
-        _poll_lines(
-            "Celery, countdown (ETA in the worker), no ledger", found, None, peer=True, group="poll"
-        )
-    ]
+    """Celery, where the workers hold the countdown in memory."""
+    sizes = stand.sizes("celery_eta", range(500, 4_001, 250))
+    found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], sizes)
+    what = "Celery, countdown (ETA in the worker), no ledger"
+    return [_poll_lines(what, found, None, peer=True, group="poll")]
 
 
 def celery_native(stand: Stand) -> list[Line]:
     """Celery's native delayed delivery on quorum queues."""
-    found = _celery(
-        stand,
-        "native",
-        ["-P", "prefork", "-c", "1"],
-        stand.sizes("celery_native", range(100, 1_001, 100)),
-    )
-    return [
-        _poll_lines(
-            "Celery, native delayed delivery, no ledger", found, None, peer=True, group="poll"
-        )
-    ]
+    sizes = stand.sizes("celery_native", range(100, 1_001, 100))
+    found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], sizes)
+    what = "Celery, native delayed delivery, no ledger"
+    return [_poll_lines(what, found, None, peer=True, group="poll")]
 
 
 def celery_requests(stand: Stand) -> list[Line]:
     """Celery with one GET a job by requests."""
-    found = _celery(
-        stand,
-        "requests",
-        ["-P", "threads", "-c", "8"],
-        stand.sizes("celery_requests", range(150, 3_001, 150)),
-    )
-    return [
-        _poll_lines(
-            "Celery with requests, one request a job, no ledger",
-            found,
-            None,
-            peer=True,
-            group="http",
-        )
-    ]
+    sizes = stand.sizes("celery_requests", range(150, 3_001, 150))
+    found = _celery(stand, "requests", ["-P", "threads", "-c", "8"], sizes)
+    what = "Celery with requests, one request a job, no ledger"
+    return [_poll_lines(what, found, None, peer=True, group="http")]
 
 
-SCENARIOS: dict[str, Callable[[Stand], list[Line]]] = {
-    each.__name__: each
-    for each in (
-        poll_sqlite, poll_single, poll_postgres, celery_eta, celery_native, poll_http, poll_many, celery_requests,
-        delay, push, sockets, waiting, growth, overload,
-    )
-}  # fmt: skip
+_ALL: tuple[Callable[[Stand], list[Line]], ...] = (
+    poll_sqlite,
+    poll_single,
+    poll_postgres,
+    celery_eta,
+    celery_native,
+    poll_http,
+    poll_many,
+    celery_requests,
+    delay,
+    push,
+    sockets,
+    waiting,
+    growth,
+    overload,
+)
+SCENARIOS = {each.__name__: each for each in _ALL}
 __all__ = ["BOUND", "SCENARIOS", "Line", "Stand"]

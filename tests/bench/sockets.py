@@ -1,4 +1,7 @@
-"""Many WebSockets in one process at little cost: server frames are not masked, so a search over the bytes is enough."""
+"""Holds many WebSockets in one process, and measures how late changes come.
+
+It is cheap, because frames of a server are not masked: searching the bytes is enough.
+"""
 
 import argparse
 import asyncio
@@ -16,7 +19,7 @@ STAMP = re.compile(rb'"message":"(\d+\.\d+)"')
 
 
 def audiences(scope: Mapping[str, Any]) -> list[str]:
-    """PROGROCK_AUDIENCES of the benchmark's web process: whom the address names, on top of the session's own."""
+    """For PROGROCK_AUDIENCES: the session's own audiences, and those that the address names."""
     from progrock.audiences import audiences as own
 
     named = parse_qs(scope["query_string"].decode()).get("audience", [])
@@ -24,7 +27,7 @@ def audiences(scope: Mapping[str, Any]) -> list[str]:
 
 
 class Socket(asyncio.Protocol):
-    """One WebSocket; notes how late the stamps in its frames come."""
+    """One WebSocket; adds how late the stamps in its frames come (seconds) to `late`."""
 
     def __init__(self, host: str, path: str, late: list[float]) -> None:
         self.host, self.path, self.late = host, path, late
@@ -36,17 +39,13 @@ class Socket(asyncio.Protocol):
         """Ask for the upgrade."""
         self.transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = [
-            f"GET {self.path} HTTP/1.1",
-            f"Host: {self.host}",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-        ]
+        lines = [f"GET {self.path} HTTP/1.1", f"Host: {self.host}"]
+        lines += ["Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
         self.transport.write("\r\n".join(lines).encode())
 
     def data_received(self, data: bytes) -> None:
-        """Stamps, and the snapshot, which says that the socket is up."""
+        """Wait for the snapshot, then find the stamps."""
         if not self.open.done():
             if b'"type":"snapshot"' in data:
                 self.open.set_result(None)
@@ -59,13 +58,13 @@ class Socket(asyncio.Protocol):
         self.rest = data[max(end, len(data) - 40) :]
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Before the snapshot it is a failure."""
+        """Fail if the snapshot has not come yet."""
         if not self.open.done():
             self.open.set_exception(error or ConnectionResetError("the socket was closed"))
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Open all sockets, wait for a line on stdin, then measure for so many seconds."""
+    """Open all sockets, wait for a line on stdin, then measure."""
     parts = urlsplit(options.url)
     host, port = parts.hostname or "", parts.port or 80
     late: list[float] = []
@@ -97,7 +96,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print what happened as JSON."""
+    """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--sockets", type=int, required=True)

@@ -1,4 +1,7 @@
-"""`manage.py runworker` with a stop-watch: how late each poll reaches its backend goes into the file BENCH_RECORD."""
+"""`manage.py runworker` with a stop-watch.
+
+It writes how late the polls reach their backend into the file BENCH_RECORD.
+"""
 
 import os
 import struct
@@ -11,13 +14,17 @@ from typing import Any
 
 import django
 
-#: When, how late (by the earliest due of a part), how late (by its latest), how many tasks.
+#: For each message: when its tasks were polled (epoch seconds), how late the first and the last due
+#: of them were (seconds), and how many there were.
 RECORD = struct.Struct("<dddI")
 FLUSH = 0.25
 
 
 def main() -> None:
-    """Run the command, with each backend's `poll` wrapped; a note a message is all that it costs."""
+    """Run the command, with the work of each round and the `poll` of each backend wrapped.
+
+    This costs one small write a message.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from progrock.broker.due import Due
@@ -25,19 +32,24 @@ def main() -> None:
     from progrock.management.commands import runworker
 
     parts_of_round: ContextVar[Sequence[Due]] = ContextVar("parts_of_round")
-    record = Path(os.environ["BENCH_RECORD"]).open("ab", buffering=1 << 20)  # noqa: SIM115  closed by the process's end
+    # It stays open until the process ends.
+    record = Path(os.environ["BENCH_RECORD"]).open("ab", buffering=1 << 20)  # noqa: SIM115
     flushed = 0.0
+
+    def noting(work: Callable[[int, Sequence[Due]], Any]) -> Callable[[int, Sequence[Due]], Any]:
+        async def note(shard: int, parts: Sequence[Due]) -> None:
+            parts_of_round.set(parts)
+            await work(shard, parts)
+
+        return note
 
     def watched(poll: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def watch(jobs: Any) -> Any:
             nonlocal flushed
             now = time.time()
             for part in parts_of_round.get():
-                record.write(
-                    RECORD.pack(
-                        now, now - part.tasks[0].due, now - part.tasks[-1].due, len(part.tasks)
-                    )
-                )
+                late = now - part.tasks[0].due, now - part.tasks[-1].due
+                record.write(RECORD.pack(now, *late, len(part.tasks)))
             if now - flushed > FLUSH:
                 flushed = now
                 record.flush()
@@ -47,7 +59,8 @@ def main() -> None:
 
     def stamped(push: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def stamp(rows: Any) -> Any:
-            for row in rows:  # just committed: from here to the browser's frame is what is measured
+            # These rows have just been committed; from here to the browser's frame is measured.
+            for row in rows:
                 row.message = f"{time.time():.6f}"
             return await push(rows)
 
@@ -56,20 +69,14 @@ def main() -> None:
     class WatchedPoller(Poller):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            for rounds in self.rounds.values():
-                self._watch(rounds, rounds.backend)
+            for each in self.rounds.values():
+                rounds: Any = each
+                rounds.work = noting(rounds.work)
+                rounds.backend.poll = watched(rounds.backend.poll)
+                if os.environ.get("BENCH_STAMP"):
+                    rounds.push = stamped(rounds.push)
 
-        @staticmethod
-        def _watch(rounds: Any, backend: Any) -> None:
-            backend.poll = watched(backend.poll)
-            if os.environ.get("BENCH_STAMP"):
-                rounds.push = stamped(rounds.push)
-
-        async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
-            parts_of_round.set(parts)
-            await super()._round(backend, shard, parts)
-
-    command: Any = runworker  # it makes its Poller by this name
+    command: Any = runworker  # It looks up its Poller by this name.
     command.Poller = WatchedPoller
     from django.core.management import execute_from_command_line
 

@@ -1,11 +1,14 @@
-"""Chaos: real processes, killed, stopped, frozen and cut off one after another; then nothing may be lost, forked, early or stale.
+"""Chaos kills, stops, freezes and cuts off real processes, then judges what became of the jobs.
+
+None may be lost, polled in two loops, polled early, or shown as it was long ago.
 
     make chaos                          SEED=…, SECONDS=…
     python -m tests.chaos --seconds 120 --seed 1 --jobs 300 --clients 50
 
-RabbitMQ is a private node, or what PROGROCK_TEST_AMQP_URL names (several addresses: the nodes of one cluster). Where a
---node-command can `kill N`, `stop N` and `start N` those nodes (or PROGROCK_TEST_NODE_COMMAND), it is used.
-Ends with 1 where the promise was broken, and keeps the logs then.
+RabbitMQ is a private node, or the one that PROGROCK_TEST_AMQP_URL names; several addresses are the
+nodes of one cluster. These nodes are killed and stopped too if --node-command, or
+PROGROCK_TEST_NODE_COMMAND, names a program that understands `kill N`, `stop N` and `start N`.
+If the promise was broken, it ends with 1 and keeps the logs.
 """
 
 import argparse
@@ -35,15 +38,18 @@ from tests.chaos.verdict import AFTERMATH, ENDED, Verdict, judge
 from tests.chaos.world import KINDS, Cluster, World, away
 from tests.services import Postgres
 
-#: A screen shows what the ledger held so many seconds before.
+#: A screen must show what was in the ledger so many seconds ago.
 FRESH = 10.0
-#: Ends of tracebacks that run through code of ours and are none of our mistakes: none is known.
+#: Parts of last lines of tracebacks through our code that are not our mistakes. None is known.
 KNOWN: tuple[str, ...] = ()
 
 
 @dataclass
 class Run:
-    """One run: the world, its visitors and what they want."""
+    """One run: the world, what breaks it, and the visitors with their wishes.
+
+    `wishes` has when a wish is sent (seconds from the start), by whom, and the wish.
+    """
 
     world: World
     rampage: Rampage
@@ -56,7 +62,7 @@ class Run:
     checked: int = 0
 
     async def send_wishes(self) -> None:
-        """Each at its time; those for calm once the rampage is over."""
+        """Send each wish at its time; those that are meant for calm, once all faults are over."""
         begun = time.time()
         for at, client, wish in sorted(self.wishes, key=lambda each: each[0]):
             if at >= self.seconds and not self.over.is_set():
@@ -66,19 +72,22 @@ class Run:
             await client.start(wish)
 
     async def supervise(self) -> None:
-        """Start again what ends by itself."""
+        """Start processes again that ended by themselves."""
         while True:
             await asyncio.sleep(0.5)
             self.world.watch()
 
     async def compare(self) -> None:
-        """Each second: what was in the ledger ten seconds ago must be on the screens, unless a fault lay between."""
+        """Each second, compare the screens with what the ledger had `fresh` seconds ago.
+
+        This is left out where a fault was active in between.
+        """
         past: deque[tuple[float, list[Entry]]] = deque()
         while True:
             await asyncio.sleep(1)
             now = time.time()
             if self.rampage.calm(now, now):
-                with suppress(Exception):  # the database may go at any moment
+                with suppress(Exception):  # The database may go away at any moment.
                     async with asyncio.timeout(5):
                         past.append((now, await away(self.world.audit.entries)))
             while past and past[0][0] < time.time() - self.fresh:
@@ -88,33 +97,33 @@ class Run:
                     self.look(entries, at)
 
     def look(self, entries: Sequence[Entry], at: float) -> None:
-        """Compare every screen with what the ledger held."""
+        """Compare all screens with what was in the ledger at a time."""
         by_request = {entry.request: entry for entry in entries}
         for client in self.clients:
             for request in client.visitor.wishes:
                 if (entry := by_request.get(request)) is None:
                     continue
-                shown = client.view.get(entry.job)
+                shown = client.view.get(entry.id)
                 if shown is None or shown["version"] < entry.version:
                     has = f"{shown['state']} {shown['version']}" if shown else "nothing"
                     link = "connected" if client.connected else "not connected"
                     self.stale.append(
-                        f"client {client.number} ({link}) shows {has} of {entry.job}, "
-                        f"the ledger {entry.state} {entry.version} at {at:.1f}"
+                        f"client {client.number} ({link}) shows {has} of {entry.id}, "
+                        f"the ledger had {entry.state} {entry.version} at {at:.1f}"
                     )
 
     async def all_ended(self, limit: float) -> bool:
-        """Wait until every wish is known and has ended."""
+        """Wait until all wishes are known jobs and have ended; False after `limit` seconds."""
         until = time.time() + limit
         while time.time() < until:
             await asyncio.sleep(1)
-            with suppress(Exception):  # busy, perhaps
+            with suppress(Exception):  # The database may be busy.
                 ended = {
                     entry.request
                     for entry in await away(self.world.audit.entries)
                     if entry.state in ENDED
                 }
-                if all(wish.job and wish.request in ended for _, _, wish in self.wishes):
+                if all(wish.job_id and wish.request in ended for _, _, wish in self.wishes):
                     return True
         return False
 
@@ -122,7 +131,11 @@ class Run:
 def wishes(
     options: argparse.Namespace, clients: Sequence[Client], draw: random.Random
 ) -> list[tuple[float, Client, Wish]]:
-    """Jobs over the whole time; the last sixth of them once all is calm, and so long that they are polled after the aftermath."""
+    """Draw the wishes over the whole time.
+
+    The last sixth of them comes when all faults are over; those jobs last so long that they are
+    still polled after the aftermath.
+    """
     found = []
     for number in range(options.jobs):
         late = number >= options.jobs * 5 / 6
@@ -145,7 +158,7 @@ def wishes(
 
 
 async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
-    """The whole run."""
+    """Run chaos from beginning to end; `directory` takes all data and logs."""
     began = time.time()
 
     def say(text: str) -> None:
@@ -153,12 +166,11 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
 
     me = asyncio.current_task()
     assert me
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGTERM, me.cancel
-    )  # stop what was started
+    # SIGTERM stops all that was started.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     draw = random.Random(options.seed)
     cluster = Cluster(directory, options.amqp, options.node_command)
-    postgres = Postgres() if options.database == "postgres" else None
+    postgres = Postgres(synchronous=True) if options.database == "postgres" else None
     gate = await Gate(cluster.addresses).start()
     world = None
     background: list[asyncio.Task[None]] = []
@@ -166,10 +178,6 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         if cluster.node:
             await away(cluster.node.start)
         if postgres:
-            postgres.process.command += [
-                "-c",
-                "synchronous_commit=on",
-            ]  # what was acknowledged outlives a kill
             await away(postgres.start)
         world = await away(
             World,
@@ -182,8 +190,10 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         )
         await away(world.begin)
         say(
-            f"seed {options.seed}: {cluster.version}, {options.database}, {options.webs} web servers, {options.workers} workers, "
-            f"{options.jobs} jobs of {options.shortest:g} to {options.longest:g} s, {options.clients} sockets"
+            f"seed {options.seed}: {cluster.version}, {options.database}, "
+            f"{options.webs} web servers, {options.workers} workers, "
+            f"{options.jobs} jobs of {options.shortest:g} to {options.longest:g} s, "
+            f"{options.clients} sockets"
         )
         visitors = [
             Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))
@@ -198,9 +208,8 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             options.seconds,
             options.fresh,
         )
-        for client in (
-            clients
-        ):  # the first socket of a visitor gets the session's cookie, the second one brings it
+        # The first socket of a visitor gets the session's cookie, and the second one needs it.
+        for client in clients:
             background.append(asyncio.create_task(client.run()))
             while not client.connects:
                 await asyncio.sleep(0.01)
@@ -209,10 +218,10 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         ]
         await asyncio.sleep(2)
         await run.rampage.run(options.seconds)
-        say("all is left alone now")
+        say("no more faults from now on")
         run.over.set()
         ended = await run.all_ended(max(options.longest, AFTERMATH) + options.limit)
-        say("all has ended" if ended else "not all has ended, and the limit is reached")
+        say("all jobs have ended" if ended else "some jobs have not ended within the limit")
         entries = await away(world.audit.entries)
         await asyncio.sleep(options.fresh + 1)
         run.look(entries, time.time())
@@ -228,7 +237,9 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             run.rampage.calm,
         )
         verdict.stale = run.stale + [
-            f"client {c.number} went back: {job}" for c in clients for job in c.went_back
+            f"client {c.number} went back to an older version of {job_id}"
+            for c in clients
+            for job_id in c.went_back
         ]
         verdict.fallen = world.fallen
         verdict.faults, verdict.checked = len(run.rampage.faults), run.checked
@@ -242,9 +253,8 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         connects = sum(client.connects for client in clients)
         say(f"{connects} connects of {len(clients)} sockets")
         for (line, ours), count in sorted(Counter(tracebacks).items()):
-            say(
-                f"a traceback {'of ours' if ours else 'of a library'} was logged, {count} times: {line}"
-            )
+            whose = "through our code" if ours else "of a library"
+            say(f"a traceback {whose} was logged {count} times: {line}")
         return verdict
     finally:
         for task in background:
@@ -260,13 +270,13 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
 
 
 def main() -> None:
-    """Run, print the table, and end with 1 where the promise was broken."""
+    """Run chaos, print the table, and end with 1 if the promise was broken."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seconds", type=float, default=120, help="how long things are broken")
+    parser.add_argument("--seconds", type=float, default=120, help="how long faults go on")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--clients", type=int, default=50)
@@ -278,31 +288,30 @@ def main() -> None:
         "--fresh",
         type=float,
         default=FRESH,
-        help="seconds after which a screen must show what is in the ledger",
+        help="after so many seconds a screen must show what is in the ledger",
     )
     parser.add_argument(
         "--hold",
         type=float,
         default=12.0,
-        help="seconds that a fault lasts at most, long freezes excepted",
+        help="seconds that a fault lasts at most, except long freezes",
     )
     parser.add_argument(
         "--limit",
         type=float,
         default=180.0,
-        help="seconds beyond the longest job until all must have ended",
+        help="seconds after the longest job until all jobs must have ended",
     )
     parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
     parser.add_argument("--node-command", default=os.environ.get("PROGROCK_TEST_NODE_COMMAND", ""))
-    parser.add_argument("--keep", action="store_true", help="keep the logs of a good run, too")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of a good run too")
     options = parser.parse_args()
     options.amqp = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
     directory = Path(tempfile.mkdtemp(prefix="progrock-chaos-"))
     verdict = asyncio.run(chaos(options, directory))
     print(verdict.table())
-    print(
-        f"seed {options.seed}: {'the promise was kept' if verdict.passed else 'THE PROMISE WAS BROKEN'}"
-    )
+    kept = "the promise was kept" if verdict.passed else "THE PROMISE WAS BROKEN"
+    print(f"seed {options.seed}: {kept}")
     if verdict.passed and not options.keep:
         shutil.rmtree(directory, ignore_errors=True)
     else:

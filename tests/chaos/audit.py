@@ -1,4 +1,7 @@
-"""The ledger as chaos sees it: its rows, and a history of every change, which a trigger in the database writes."""
+"""Reads the ledger for chaos: its rows, and the history of all changes.
+
+A trigger in the database writes the history.
+"""
 
 import sqlite3
 from collections.abc import Iterable
@@ -13,10 +16,11 @@ _POSTGRESQL = f"""
 CREATE TABLE chaos_history (n bigserial PRIMARY KEY, {_COLUMNS});
 CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
-  VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.turn, NEW.version, NEW.state, extract(epoch FROM NEW.due_at),
-    NEW.cancel_requested);
+  VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.turn, NEW.version, NEW.state,
+    extract(epoch FROM NEW.due_at), NEW.cancel_requested);
   RETURN NULL; END $$;
-CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE ON progrock_job FOR EACH ROW EXECUTE FUNCTION chaos_note();
+CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE ON progrock_job
+  FOR EACH ROW EXECUTE FUNCTION chaos_note();
 """
 _SQLITE_NOTE = """
 CREATE TRIGGER chaos_note_{event} AFTER {event} ON progrock_job BEGIN
@@ -29,7 +33,7 @@ END;
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row of the ledger after one change of it, at `at` by the database's clock (epoch seconds)."""
+    """A job's row after a change; `at` by the database's clock, `due` (both epoch seconds)."""
 
     at: float
     turn: int
@@ -41,9 +45,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job as it stands."""
+    """A job as it is now."""
 
-    job: str
+    id: str
     request: str
     backend: str
     state: str
@@ -52,13 +56,13 @@ class Entry:
 
 
 class Audit:
-    """Reads the ledger behind ProgRock's back; every call opens a connection of its own."""
+    """Reads the ledger without ProgRock; every call opens a connection of its own."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
 
     def install(self) -> None:
-        """Begin the history."""
+        """Create the trigger, and with it the history."""
         if self._url.startswith("sqlite:///"):
             with closing(self._sqlite()) as connection:
                 table = (
@@ -78,7 +82,7 @@ class Audit:
         return [Entry(_dashed(row[0]), *row[1:]) for row in rows]
 
     def history(self) -> dict[str, list[Change]]:
-        """Every change by job, in the order in which they were made."""
+        """All changes by job id, oldest first."""
         found: dict[str, list[Change]] = {}
         for job, *values in self._rows(
             "SELECT job, at, turn, version, state, due, cancelling FROM chaos_history ORDER BY n"
@@ -94,18 +98,13 @@ class Audit:
             return connection.execute(sql).fetchall()
 
     def _sqlite(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self._url.removeprefix("sqlite:///"), timeout=30, isolation_level=None
-        )
+        path = self._url.removeprefix("sqlite:///")
+        # A lock is taken in one thread and given up in another.
+        return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
 
     def lock(self) -> sqlite3.Connection:
-        """SQLite only: nobody else can write until this is closed."""
-        connection = sqlite3.connect(
-            self._url.removeprefix("sqlite:///"),
-            timeout=30,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        """SQLite only: nobody else can write until the connection that this returns is closed."""
+        connection = self._sqlite()
         connection.execute("BEGIN IMMEDIATE")
         return connection
 

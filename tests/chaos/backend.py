@@ -1,4 +1,7 @@
-"""The demo backend for chaos: it keeps its tasks over a kill -9, and writes down every request, in one journal file."""
+"""The demo backend for chaos: it writes all requests and tasks into a journal file.
+
+So it knows its tasks again after it was killed, and the judge knows what it was asked.
+"""
 
 import argparse
 import os
@@ -19,7 +22,10 @@ from deploy.demo_backend.tasks import Task, Tasks
 
 
 class Kept(Tasks):
-    """Tasks that a new process finds again; CLOCK_MONOTONIC goes on over processes."""
+    """Tasks that a new process finds again in the journal.
+
+    Their times stay right, because all processes of a machine share CLOCK_MONOTONIC.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -32,7 +38,7 @@ class Kept(Tasks):
         self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line at once: what was written is there after a kill."""
+        """Write a line without a buffer, so that it outlives a kill."""
         os.write(self._out, orjson.dumps(line) + b"\n")
 
     def start(self, params: Any, key: str | None) -> Task:
@@ -47,7 +53,7 @@ class Kept(Tasks):
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The journal's lines; a torn last one is left out."""
+    """The lines of the journal, without one that a kill has cut off."""
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             yield orjson.loads(line)
@@ -66,7 +72,7 @@ class Look:
 
 @dataclass(slots=True)
 class Asked:
-    """What the backend was asked about one job: its Idempotency-Key is the job's id."""
+    """What the backend was asked about one job: starts, tasks made for it, and polls."""
 
     posts: int = 0
     tasks: int = 0
@@ -74,7 +80,7 @@ class Asked:
 
 
 def asked(path: Path) -> dict[str, Asked]:
-    """The journal by job. Two processes of the backend have written it, perhaps, but never two at once."""
+    """The journal by job id, which was the Idempotency-Key of the start."""
     jobs: dict[str, Asked] = {}
     job_of: dict[str, str] = {}
     for line in read(path):
@@ -96,22 +102,15 @@ def asked(path: Path) -> dict[str, Asked]:
 
 @web.middleware
 async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Write down who asked what, when, and what the answer was; 0 stands for none."""
+    """Write each request and the status of its answer into the journal; 0 means no answer."""
     if request.path.startswith("/_test/"):
         return await handler(request)
     tasks, at, status = request.app[TASKS], time.time(), 0
     assert isinstance(tasks, Kept)
-    ids = (
-        [request.match_info["id"]]
-        if "id" in request.match_info
-        else request.query.get("ids", "").split(",")
-    )
-    line: dict[str, Any] = {
-        "method": request.method,
-        "ids": ids,
-        "at": at,
-        "key": request.headers.get("Idempotency-Key"),
-    }
+    one = request.match_info.get("id")
+    ids = [one] if one else request.query.get("ids", "").split(",")
+    key = request.headers.get("Idempotency-Key")
+    line: dict[str, Any] = {"method": request.method, "ids": ids, "at": at, "key": key}
     try:
         response = await handler(request)
         status = response.status
@@ -123,7 +122,7 @@ async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def main() -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.backend", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True)

@@ -1,4 +1,8 @@
-"""Browsers for chaos: sockets that reconnect by themselves and keep their view by version, as the page's own client does."""
+"""Browsers for chaos: each holds a socket and what its screen shows.
+
+Like the page's own client they reconnect by themselves, and take a frame of a job only if its
+version is newer than what the screen shows.
+"""
 
 import asyncio
 import json
@@ -12,26 +16,32 @@ import aiohttp
 
 Frame = dict[str, Any]
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # progrock.js: between two attempts to connect
-SILENCE = 45.0  # progrock.js: without a frame, beats included, the connection is dead
-CONNECT = 5.0  # a load balancer gives up on a process that does not answer
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # Between two attempts to connect, as in progrock.js.
+SILENCE = 45.0  # After so long without a frame the connection is dead, as in progrock.js.
+CONNECT = 5.0  # A load balancer gives up on a process that does not answer.
 
 
 @dataclass(kw_only=True)
 class Wish:
-    """A job that somebody wants; `cancel_after` seconds from when it is known, or never."""
+    """A job that a visitor wants; `job_id` is None until the visitor is told.
+
+    `cancel_after`: seconds from then until the visitor cancels it, or None.
+    """
 
     request: str
     backend: str
     seconds: float
     outcome: str
     cancel_after: float | None
-    job: str | None = None
+    job_id: str | None = None
 
 
 @dataclass
 class Visitor:
-    """A session, whose wishes any of its sockets may send."""
+    """A session. Any of its sockets may send its wishes, and its cancels that are not yet obeyed.
+
+    `cancelled` has all jobs that it ever wanted to cancel.
+    """
 
     jar: aiohttp.CookieJar
     wishes: dict[str, Wish] = field(default_factory=dict)
@@ -53,11 +63,11 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether it has had its snapshot on the present connection."""
+        """Whether this connection has brought its snapshot."""
         return self._socket is not None
 
     async def run(self) -> None:
-        """Connect, and again whenever the connection is lost, until cancelled."""
+        """Connect, and connect again after each loss, until this task is cancelled."""
         attempt = 0
         async with aiohttp.ClientSession(cookie_jar=self.visitor.jar) as session:
             while True:
@@ -71,7 +81,7 @@ class Client:
                 await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))
 
     async def start(self, wish: Wish) -> None:
-        """Ask for a job; asked again on each connect until it is known."""
+        """Ask for a job; each new connection asks again until the job is known."""
         self.visitor.wishes[wish.request] = wish
         await self._ask(wish)
 
@@ -98,55 +108,48 @@ class Client:
     async def _take(self, frame: Frame, socket: aiohttp.ClientWebSocketResponse) -> None:
         if frame["type"] == "snapshot":
             new = {job["job"]: job for job in frame["jobs"]}
-            for key, job in self.view.items():
-                if key not in new or new[key]["version"] < job["version"]:
-                    self.went_back.append(key)
+            for job_id, job in self.view.items():
+                if job_id not in new or new[job_id]["version"] < job["version"]:
+                    self.went_back.append(job_id)
             self.view = new
             self.connects += 1
             self._socket = socket
             for job in frame["jobs"]:
                 self._settle(job)
             for wish in list(self.visitor.wishes.values()):
-                if wish.job is None:
+                if wish.job_id is None:
                     await self._ask(wish)
-            for key in list(self.visitor.cancels):
-                await self._send({"action": "cancel", "job": key})
+            for job_id in list(self.visitor.cancels):
+                await self._send({"action": "cancel", "job": job_id})
         elif frame["type"] == "job":
             self._settle(frame)
             if frame["version"] > self.view.get(frame["job"], {"version": 0})["version"]:
                 self.view[frame["job"]] = frame
         elif frame["type"] == "error" and frame["request"] in self.visitor.wishes:
-            self._soon(
-                2.0, self._ask(self.visitor.wishes[frame["request"]])
-            )  # the database is away, say: a person would press the button again
+            # The database may be away: a person would press the button again.
+            self._soon(2.0, self._ask(self.visitor.wishes[frame["request"]]))
 
     def _settle(self, frame: Frame) -> None:
-        """What a job's frame answers: the start that asked for it, the cancel that was obeyed."""
+        """Note what a job's frame answers: a start, or a cancel."""
         wish = self.visitor.wishes.get(frame["request"] or "")
-        if wish and wish.job is None:
-            wish.job = frame["job"]
+        if wish and wish.job_id is None:
+            wish.job_id = frame["job"]
             if wish.cancel_after is not None:
                 self._soon(wish.cancel_after, self._cancel(frame["job"]))
         if frame["cancelling"] or frame["complete"]:
             self.visitor.cancels.discard(frame["job"])
 
     async def _ask(self, wish: Wish) -> None:
-        if wish.job is None:
+        if wish.job_id is None:
             params = {"seconds": wish.seconds, "outcome": wish.outcome}
-            await self._send(
-                {
-                    "action": "start",
-                    "backend": wish.backend,
-                    "params": params,
-                    "request": wish.request,
-                }
-            )
+            what = {"backend": wish.backend, "params": params, "request": wish.request}
+            await self._send({"action": "start", **what})
 
-    async def _cancel(self, job: str) -> None:
-        self.visitor.cancelled.add(job)
-        if not self.view.get(job, {"complete": False})["complete"]:
-            self.visitor.cancels.add(job)
-            await self._send({"action": "cancel", "job": job})
+    async def _cancel(self, job_id: str) -> None:
+        self.visitor.cancelled.add(job_id)
+        if not self.view.get(job_id, {"complete": False})["complete"]:
+            self.visitor.cancels.add(job_id)
+            await self._send({"action": "cancel", "job": job_id})
 
     async def _send(self, message: object) -> None:
         if self._socket is not None:

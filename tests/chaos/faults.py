@@ -1,14 +1,18 @@
-"""What chaos does, one thing after another: a shuffled deck of faults, each with the moment that it was healed."""
+"""What chaos breaks: a shuffled deck of faults, dealt one after another.
+
+For each fault it notes when it began and when it was healed, because the judge is stricter in calm.
+"""
 
 import asyncio
 import random
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import Any
 
 from tests.chaos.world import World, away, signal_all
 
@@ -17,7 +21,7 @@ Card = Callable[["Rampage"], Awaitable[None]]
 
 @dataclass(slots=True)
 class Fault:
-    """One fault: from when to when (epoch seconds; infinity while it lasts), and what it was."""
+    """One fault; `began` and `healed` are epoch seconds, infinity while it lasts."""
 
     name: str
     began: float
@@ -25,7 +29,10 @@ class Fault:
 
 
 class Rampage:
-    """Deals the deck of a world until the time is over. The seed decides what comes; how fast, the machine."""
+    """Deals the deck of a world until the time is over.
+
+    The seed decides which faults come, and the machine how soon one follows another.
+    """
 
     def __init__(
         self,
@@ -37,10 +44,10 @@ class Rampage:
     ) -> None:
         self.world, self.draw, self.say, self.longest = world, draw, say, longest
         self.faults: list[Fault] = []
-        self._aside: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, seconds: float) -> None:
-        """Fault after fault for `seconds`; returns when all of them are healed."""
+        """Deal one fault after another for `seconds`; return when all are healed."""
         deck: list[Card] = []
         until = time.time() + seconds
         while time.time() < until:
@@ -49,17 +56,23 @@ class Rampage:
                 self.draw.shuffle(deck)
             await deck.pop()(self)
             await asyncio.sleep(min(self.draw.uniform(0.3, 4.0), max(0.0, until - time.time())))
-        if self._aside:
-            await asyncio.wait(self._aside)
+        if self._background:
+            await asyncio.wait(self._background)
+
+    def background(self, fault: Coroutine[Any, Any, None]) -> None:
+        """Let a fault last while others come."""
+        task = asyncio.create_task(fault)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def calm(self, since: float, until: float) -> bool:
-        """Whether no fault lay upon the world at any moment between."""
+        """Whether no fault was active at any moment between two times."""
         return all(fault.healed < since or fault.began > until for fault in self.faults)
 
     async def lasting(
         self, name: str, hold: float, do: Callable[[], object], undo: Callable[[], object]
     ) -> None:
-        """One fault from beginning to end; `do` and `undo` may block."""
+        """One fault: call `do`, wait for `hold` seconds, call `undo`; both may block."""
         fault = Fault(name, time.time())
         self.faults.append(fault)
         self.say(f"{name}, for {hold:.1f} s" if hold else name)
@@ -71,72 +84,47 @@ class Rampage:
             fault.healed = time.time()
 
     def hold(self, most: float = 0.0) -> float:
-        """For how long."""
+        """Draw for how long a fault lasts."""
         return self.draw.uniform(0.2, most or self.longest)
 
     def any(self, role: str) -> str:
-        """One of the web servers or workers."""
+        """Draw one of the processes of a role, such as "worker"."""
         return self.draw.choice([name for name in self.world.processes if name.startswith(role)])
 
 
 def _deck(world: World) -> list[Card]:
-    deck: list[Card] = [
-        partial(_kill, role=role) for role in ("worker", "worker", "web", "backend")
-    ]
-    deck += [partial(_stop, role=role) for role in ("worker", "web")]
+    deck: list[Card] = []
+    deck += [partial(_end, role=role, kill=True) for role in ("worker", "worker", "web", "backend")]
+    deck += [partial(_end, role=role, kill=False) for role in ("worker", "web")]
     deck += [partial(_freeze, role=role) for role in ("worker", "worker", "web", "backend")]
-    deck += [
-        _freeze_long,
-        _kill_a_worker_in_a_frozen_world,
-        _cut,
-        _stall,
-        _misbehave,
-        _delete_a_queue,
-    ]
+    deck += [_freeze_long, _kill_a_worker_in_a_frozen_world, _cut, _stall, _misbehave]
+    deck += [_delete_a_queue]
     if world.postgres:
         deck += [partial(_database, kill=True), partial(_database, kill=False), _freeze_database]
     else:
         deck += [_lock_database]
     if world.cluster.node:
-        deck += [
-            partial(_node, what="kill"),
-            partial(_node, what="stop"),
-            _freeze_node,
-            _replace_node,
-            _memory_alarm,
-        ]
+        deck += [partial(_node, what="kill"), partial(_node, what="stop")]
+        deck += [_freeze_node, _replace_node, _memory_alarm]
     elif world.cluster.command:
-        deck += [
-            partial(_node, what="kill"),
-            partial(_node, what="kill"),
-            partial(_node, what="stop"),
-        ]
+        deck += [partial(_node, what=what) for what in ("kill", "kill", "stop")]
     return deck
 
 
-async def _kill(rampage: Rampage, role: str) -> None:
+async def _end(rampage: Rampage, role: str, *, kill: bool) -> None:
+    """Kill a process, or stop it as a deployment does; later start it again."""
     name, world = rampage.any(role), rampage.world
     if name in world.wanted:
-        hold = rampage.hold(6.0)
-        await rampage.lasting(
-            f"{name} killed", hold, partial(world.down, name, kill=True), partial(world.up, name)
-        )
-
-
-async def _stop(rampage: Rampage, role: str) -> None:
-    name, world = rampage.any(role), rampage.world
-    if name in world.wanted:
-        hold = rampage.hold(3.0)
-        await rampage.lasting(
-            f"{name} stopped", hold, partial(world.down, name, kill=False), partial(world.up, name)
-        )
+        what, hold = ("killed", rampage.hold(6.0)) if kill else ("stopped", rampage.hold(3.0))
+        down, up = partial(world.down, name, kill=kill), partial(world.up, name)
+        await rampage.lasting(f"{name} {what}", hold, down, up)
 
 
 async def _freeze(rampage: Rampage, role: str, hold: float = 0.0) -> None:
     name, world = rampage.any(role), rampage.world
     stop = partial(world.signal, name, signal.SIGSTOP)
     if name in world.wanted:
-        world.wanted.discard(name)  # nothing else happens to it meanwhile
+        world.wanted.discard(name)  # So nothing else happens to it meanwhile.
         try:
             thaw = partial(world.signal, name, signal.SIGCONT)
             await rampage.lasting(f"{name} frozen", hold or rampage.hold(), stop, thaw)
@@ -145,16 +133,13 @@ async def _freeze(rampage: Rampage, role: str, hold: float = 0.0) -> None:
 
 
 async def _freeze_long(rampage: Rampage) -> None:
-    """A worker that wakes up late, while other things go on: RabbitMQ and the sweeper have given it up by then."""
-    task = asyncio.create_task(
-        _freeze(rampage, "worker", rampage.draw.uniform(2.0, 4.0) * rampage.longest)
-    )
-    rampage._aside.add(task)
-    task.add_done_callback(rampage._aside.discard)
+    """Freeze a worker so long that RabbitMQ and the sweeper give it up; other faults go on."""
+    hold = rampage.draw.uniform(2.0, 4.0) * rampage.longest
+    rampage.background(_freeze(rampage, "worker", hold))
 
 
 async def _kill_a_worker_in_a_frozen_world(rampage: Rampage) -> None:
-    """A worker dies while the backend hangs: rounds and starts are under way for certain."""
+    """Kill a worker while the backend hangs, so that it is surely in a round or a start."""
     world, name = rampage.world, rampage.any("worker")
     if name not in world.wanted:
         return
@@ -245,7 +230,7 @@ async def _freeze_node(rampage: Rampage) -> None:
 
 
 async def _memory_alarm(rampage: Rampage) -> None:
-    """RabbitMQ blocks every connection that publishes."""
+    """Let RabbitMQ block all connections that publish."""
     node = rampage.world.cluster.node
     assert node
     limit = node.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
@@ -259,7 +244,7 @@ async def _memory_alarm(rampage: Rampage) -> None:
 
 
 async def _delete_a_queue(rampage: Rampage) -> None:
-    """With all that waits in it; RabbitMQ cancels its consumers."""
+    """Delete a queue with all that waits in it; RabbitMQ cancels its consumers."""
     cluster, number = rampage.world.cluster, rampage.draw.random()
     if names := await away(cluster.queues):
         name = names[int(number * len(names))]
@@ -269,7 +254,7 @@ async def _delete_a_queue(rampage: Rampage) -> None:
 
 
 async def _replace_node(rampage: Rampage) -> None:
-    """All messages are gone, and the topology too."""
+    """Lose all messages, and all queues and exchanges."""
     cluster = rampage.world.cluster
     assert cluster.node
     node = cluster.node

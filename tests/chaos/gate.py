@@ -1,4 +1,7 @@
-"""A gate between ProgRock and RabbitMQ: passes bytes on to a node that lives, and can cut or stall every connection."""
+"""A gate between ProgRock and RabbitMQ, which can cut or stall all connections.
+
+It passes bytes on to a node that is up.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ Address = tuple[str, int]
 
 
 class Gate:
-    """One port for all nodes of a cluster, as a load balancer in front of them would be."""
+    """One port for all nodes of a cluster, like a load balancer in front of them."""
 
     def __init__(self, nodes: Sequence[Address]) -> None:
         self.nodes = list(nodes)
@@ -33,7 +36,7 @@ class Gate:
         return len(self._writers) // 2
 
     def stall(self) -> None:
-        """Pass nothing on, and close nothing: what a network does that drops packets."""
+        """Pass nothing on and close nothing, like a network that drops packets."""
         self._flows.clear()
 
     def flow(self) -> None:
@@ -41,7 +44,7 @@ class Gate:
         self._flows.set()
 
     async def close(self) -> None:
-        """Listen no more, and end what is open."""
+        """Stop listening, and end what is open."""
         self.flow()
         if self._server:
             self._server.close()
@@ -60,7 +63,7 @@ class Gate:
                 return_when=asyncio.FIRST_COMPLETED,
             )
         except OSError:
-            pass  # no node lives: the caller sees a connection that closes at once
+            pass  # No node is up, so the caller's connection closes at once.
         finally:
             for each in (writer, other):
                 if each is not None:

@@ -1,4 +1,7 @@
-"""Judges a run of chaos from what the backend wrote down, the ledger's history, and the screens. Pure."""
+"""Judges a run of chaos: was a job lost, forked, polled early, shown too late?
+
+Pure: it compares the backend's journal, the ledger's history, and what the screens showed.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,20 +11,23 @@ from tests.chaos.audit import Change, Entry
 from tests.chaos.backend import Asked, Look
 from tests.chaos.clients import Wish
 
-#: Clocks and rounding: two polls may be so many seconds closer together than the interval.
+#: Two polls may be so many seconds closer than the interval, because clocks differ and are rounded.
 TOLERANCE = 0.01
-#: After a fault was healed, what it doubled may come twice for so long: redeliveries, sweeps, waits that time out.
+#: For so many seconds after a fault was healed its effects may still go on: redelivered tasks,
+#: sweeps, and calls that time out. Repeated polls are allowed then.
 AFTERMATH = 20.0
-#: A loop is forked when so many polls in a row took less than two thirds of their time.
+#: A job has two loops when so many polls in a row come in less than two thirds of the time that
+#: they should take.
 FORKED = 10
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
+#: Whether no fault was active at any moment between two times (epoch seconds).
 Calm = Callable[[float, float], bool]
 
 
 @dataclass
 class Verdict:
-    """The table's rows; each list names the jobs (or clients) that it is about."""
+    """The rows of the table; each list has a sentence for every job, client or process at fault."""
 
     started: int = 0
     ended: int = 0
@@ -46,7 +52,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the promise was kept."""
+        """Whether the promise was kept, and the run could have shown the opposite."""
         return not (
             self.lost
             or self.wrong
@@ -62,34 +68,44 @@ class Verdict:
 
     @property
     def unproven(self) -> list[str]:
-        """What could not have failed, because it was never looked at."""
+        """What this run could not have shown, because it never looked."""
         looked = {
-            "no screens were compared in calm": self.checked,
-            "no poll fell into calm": self.calm_polls,
+            "no screens were compared while all was calm": self.checked,
+            "no poll came while all was calm": self.calm_polls,
         }
         return [sentence for sentence, count in looked.items() if not count]
 
     def table(self) -> str:
-        """For a terminal, with what each row means."""
+        """The table for a terminal, with what each row means."""
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        longest, calm = self.longest_stall, self.calm_stall
         rows: list[tuple[str, object, str]] = [
-            ("faults", self.faults, self.spared or "of every kind, as far as time allowed"),
-            ("jobs started", self.started, "acknowledged on a screen"),
-            ("jobs ended", self.ended, ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))),
-            ("lost", self.lost, "acknowledged or asked for, and not at an end"),
-            ("ended wrongly", self.wrong, "another end than the backend's, a cancel's, or an unknown start's"),
-            ("started twice", self.twice, "two tasks of one job at the backend, or two requests where it takes no repeat"),
-            ("history broken", self.broken, "a turn or version that jumped or fell, a change after the end"),
-            ("loops forked", self.forked, f"{FORKED} polls in a row in < 2/3 of their time, at any moment; or overlapping in calm"),
-            ("early polls", self.early, f"before the ledger's due, or closer than the interval, {AFTERMATH:g} s after a fault"),
-            ("stale screens", self.stale, "older than the ledger was 10 s before, since the last recovery; or gone back"),
+            ("faults", self.faults, self.spared or "of all kinds for which there was time"),
+            ("jobs started", self.started, "and shown on a screen"),
+            ("jobs ended", self.ended, states),
+            ("lost", self.lost, "asked for, and not ended"),
+            ("ended wrongly", self.wrong, "not as the backend or a cancel said, nor unknown"),
+            (
+                "started twice",
+                self.twice,
+                "two tasks of one job, or a second request where none may be",
+            ),
+            ("history broken", self.broken, "a turn or version jumped, or changed after the end"),
+            ("loops forked", self.forked, "two poll loops of one job: polls overlap, or too often"),
+            ("early polls", self.early, "before they were due in the ledger, or too close"),
+            ("stale screens", self.stale, "a screen showed less than the ledger had, or went back"),
             ("fallen processes", self.fallen, "ended though nobody had ended them"),
-            ("tracebacks", self.tracebacks, "of ours, in any log"),
-            ("screens compared", self.checked, "times, all of them, 10 s of calm after the ledger was read"),
+            ("tracebacks", self.tracebacks, "through our code, in any log"),
+            ("screens compared", self.checked, "times, all of them, while all was calm"),
             ("unproven", self.unproven, "what this run could not have shown"),
-            ("polls", self.polls, f"{self.calm_polls} of them in calm; {self.repeated} repeated near a fault, as is allowed"),
-            ("longest stall", f"{self.longest_stall[0]:.1f} s", f"overdue step of one job, outages included ({self.longest_stall[1]})"),
-            ("… in calm", f"{self.calm_stall[0]:.2f} s", f"the same, {AFTERMATH:g} s after a fault ({self.calm_stall[1]})"),
-        ]  # fmt: skip
+            (
+                "polls",
+                self.polls,
+                f"{self.calm_polls} in calm; {self.repeated} again after a fault",
+            ),
+            ("longest stall", f"{longest[0]:.1f} s", f"a step was overdue, in all ({longest[1]})"),
+            ("… in calm", f"{calm[0]:.2f} s", f"{AFTERMATH:g} s after a fault ({calm[1]})"),
+        ]
         lines = []
         for name, value, meaning in rows:
             shown = len(value) if isinstance(value, list) else value
@@ -108,51 +124,49 @@ def judge(
     once: set[str],
     calm: Calm,
 ) -> Verdict:
-    """`cancelled`: jobs that a visitor cancelled; `once`: backends that take no repeated start; `calm(since, until)`."""
+    """Judge all but the screens and the logs.
+
+    `wishes`, `entries`, `history`: what visitors wanted, what became of it, and every change;
+    `asked`: what the backend was asked; the latter two by the job's id. `cancelled`: the jobs
+    that a visitor cancelled. `intervals`: seconds between polls, by backend. `once`: the backends
+    where a start may not be repeated.
+    """
     verdict = Verdict()
     by_request = {entry.request: entry for entry in entries}
-    verdict.started = sum(wish.job is not None for wish in wishes)
+    verdict.started = sum(wish.job_id is not None for wish in wishes)
     for wish in wishes:
         entry = by_request.get(wish.request)
         if entry is None or entry.state not in ENDED:
-            verdict.lost.append(
-                f"{wish.job or 'never acknowledged'}: {entry.state if entry else 'not in the ledger'}"
-            )
+            found = entry.state if entry else "not in the ledger"
+            verdict.lost.append(f"{wish.job_id or 'never acknowledged'}: {found}")
             continue
-        if wish.job not in (None, entry.job):
-            verdict.lost.append(f"{wish.job}: its request belongs to {entry.job}")
+        if wish.job_id not in (None, entry.id):
+            verdict.lost.append(f"{wish.job_id}: its request belongs to {entry.id}")
         verdict.ended += 1
         verdict.states[entry.state] = verdict.states.get(entry.state, 0) + 1
         wanted = {"succeed": "succeeded", "fail": "failed"}[wish.outcome]
-        excused = (entry.state == "cancelled" and entry.job in cancelled) or (
-            wish.backend in once
-            and entry.state == "failed"
-            and entry.error.startswith("outcome unknown")
-        )
-        if entry.state != wanted and not excused:
-            verdict.wrong.append(f"{entry.job}: {entry.state} ({entry.error})")
+        by_cancel = entry.state == "cancelled" and entry.id in cancelled
+        unknown = entry.state == "failed" and entry.error.startswith("outcome unknown")
+        if entry.state != wanted and not by_cancel and not (unknown and wish.backend in once):
+            verdict.wrong.append(f"{entry.id}: {entry.state} ({entry.error})")
     for entry in entries:
-        seen, changes = asked.get(entry.job, Asked()), history.get(entry.job, [])
+        seen, changes = asked.get(entry.id, Asked()), history.get(entry.id, [])
         if seen.tasks > 1 or (entry.backend in once and seen.posts > 1):
-            verdict.twice.append(
-                f"{entry.job} on {entry.backend}: {seen.tasks} tasks, {seen.posts} requests"
-            )
-        verdict.broken += [f"{entry.job}: {fault}" for fault in broken(changes)]
-        _judge_polls(
-            verdict,
-            entry,
-            seen.looks,
-            changes,
-            intervals[entry.backend],
-            entry.job in cancelled,
-            calm,
-        )
+            verdict.twice.append(f"{_name(entry)}: {seen.tasks} tasks, {seen.posts} requests")
+        verdict.broken += [f"{entry.id}: {fault}" for fault in broken(changes)]
+        interval, by_visitor = intervals[entry.backend], entry.id in cancelled
+        _judge_polls(verdict, entry, seen.looks, interval, by_visitor, calm)
+        _judge_dues(verdict, entry, seen.looks, changes, calm)
         _judge_stalls(verdict, entry, changes, calm)
     return verdict
 
 
+def _name(entry: Entry) -> str:
+    return f"{entry.id} on {entry.backend}"
+
+
 def broken(changes: Sequence[Change]) -> list[str]:
-    """What a job's history shows that must not be."""
+    """What is wrong in a job's history: a jump of its turn or version, a change after its end."""
     found = []
     for before, after in pairwise(changes):
         if not 0 <= after.turn - before.turn <= 1:
@@ -165,7 +179,10 @@ def broken(changes: Sequence[Change]) -> list[str]:
 
 
 def forked(looks: Sequence[Look], interval: float) -> bool:
-    """Whether a run of polls comes so fast that two loops must be alive; failed polls are retried faster, and left out."""
+    """Whether some polls come so fast that a job must have two loops.
+
+    Failed polls are left out, because they are tried again sooner.
+    """
     times = [look.began for look in looks if look.fine]
     return any(
         last - first < FORKED * interval / 1.5
@@ -177,49 +194,53 @@ def _judge_polls(
     verdict: Verdict,
     entry: Entry,
     looks: Sequence[Look],
-    changes: Sequence[Change],
     interval: float,
     cancelled: bool,
     calm: Calm,
 ) -> None:
+    """Compare each poll with the one before it."""
     verdict.polls += len(looks)
     if forked(looks, interval):
-        verdict.forked.append(
-            f"{entry.job} on {entry.backend}: a long run of polls at more than 1.5 times their rate"
-        )
+        verdict.forked.append(f"{_name(entry)}: {FORKED} polls in less than 2/3 of their time")
     for before, after in pairwise(looks):
         gap = after.began - before.began
         quiet = calm(before.began - AFTERMATH, after.began)
         if quiet and after.began < before.ended:
-            verdict.forked.append(
-                f"{entry.job} on {entry.backend}: polls overlap at {after.began:.2f}"
-            )
+            verdict.forked.append(f"{_name(entry)}: polls overlap at {after.began:.2f}")
         verdict.calm_polls += quiet
         if gap < interval - TOLERANCE and before.fine and not cancelled:
             if quiet:
-                verdict.early.append(
-                    f"{entry.job} on {entry.backend}: {gap:.3f} s apart at {after.began:.2f}"
-                )
+                verdict.early.append(f"{_name(entry)}: {gap:.3f} s apart at {after.began:.2f}")
             else:
                 verdict.repeated += 1
+
+
+def _judge_dues(
+    verdict: Verdict,
+    entry: Entry,
+    looks: Sequence[Look],
+    changes: Sequence[Change],
+    calm: Calm,
+) -> None:
+    """Compare each poll with when the ledger said, at that moment, that it was due."""
     moments = iter(looks)
     look = next(moments, None)
     for change, following in pairwise(changes):
         while look is not None and look.began < following.at:
-            # Whoever loaded the row before `change.at` may still ask a moment later: that is a repeat, not an early poll.
-            if change.at + 1.0 < look.began < change.due - TOLERANCE and calm(
-                change.at - 6.0, look.began
-            ):
-                verdict.early.append(
-                    f"{entry.job} on {entry.backend}: {change.due - look.began:.3f} s before its due"
-                )
+            # Who loaded the row just before `change.at` may still poll a moment later. That is
+            # a repeated poll, and no early one.
+            settled = look.began > change.at + 1.0
+            early = change.due - look.began
+            if settled and early > TOLERANCE and calm(change.at - 6.0, look.began):
+                verdict.early.append(f"{_name(entry)}: {early:.3f} s before it was due")
             look = next(moments, None)
 
 
 def _judge_stalls(verdict: Verdict, entry: Entry, changes: Sequence[Change], calm: Calm) -> None:
+    """Find the longest time that a step was overdue."""
     for change, following in pairwise(changes):
         late = following.at - max(change.due, change.at)
-        where = f"{entry.job[:8]} on {entry.backend}, {change.state}"
+        where = f"{entry.id[:8]} on {entry.backend}, {change.state}"
         verdict.longest_stall = max(verdict.longest_stall, (late, where))
         if calm(change.at - AFTERMATH, following.at):
             verdict.calm_stall = max(verdict.calm_stall, (late, where))

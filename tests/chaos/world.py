@@ -1,4 +1,7 @@
-"""Everything that chaos runs and ruins: RabbitMQ, the database, the backend, web servers and workers, each a real process."""
+"""All that chaos runs and breaks, each as a real process.
+
+That is RabbitMQ, the database, the backend, web servers and workers.
+"""
 
 import asyncio
 import os
@@ -19,7 +22,17 @@ import psutil
 from deploy.demo.rabbitmq_node import Node, free_port
 from tests.chaos.audit import Audit
 from tests.chaos.gate import Gate
-from tests.services import ROOT, Broker, Postgres, Stack, answers, http, vhost_of
+from tests.services import (
+    MANAGE,
+    ROOT,
+    Broker,
+    Postgres,
+    Stack,
+    answers,
+    http,
+    vhost_of,
+    web_command,
+)
 
 BACKENDS = """
 [{name}]
@@ -29,7 +42,10 @@ poll = {{ path = "/tasks/{{handle}}" }}
 {many}cancel = {{ path = "/tasks/{{handle}}" }}
 handle = "id"
 state = "status"
-states = {{ running = ["running"], succeeded = ["done"], failed = ["failed"], cancelled = ["cancelled"] }}
+states.running = ["running"]
+states.succeeded = ["done"]
+states.failed = ["failed"]
+states.cancelled = ["cancelled"]
 progress = "percent"
 message = "stage"
 result = "output"
@@ -38,7 +54,7 @@ interval = {interval}
 shards = {shards}
 """
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id" }\n'
-#: name → (interval in seconds, many jobs in one request, may be started twice with one key, shards)
+#: Each backend: seconds between polls, many jobs in one request?, may a start be repeated?, shards.
 KINDS = {
     "quick": (0.5, True, True, 2),
     "render": (1.0, True, True, 2),
@@ -51,13 +67,16 @@ _claims: list[socket.socket] = []
 
 
 def claimed_port() -> int:
-    """A free TCP port that stays ours while what listens there is down: we hold the UDP port of that number."""
+    """A free TCP port that no other run of chaos takes while nobody listens there.
+
+    The sign for that is the UDP port of the same number, which we hold.
+    """
     while True:
         port = free_port()
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
             claim.bind(("127.0.0.1", port))
-        except OSError:  # another run of chaos has it
+        except OSError:  # Another run of chaos has it.
             claim.close()
         else:
             _claims.append(claim)
@@ -65,7 +84,10 @@ def claimed_port() -> int:
 
 
 class Cluster:
-    """The RabbitMQ under test: a private node, or brokers that run already and which `command` may stop and start."""
+    """The RabbitMQ under test: a private node, or the nodes at `urls`, which run already.
+
+    `command`, if there is one, can stop and start the latter.
+    """
 
     def __init__(self, directory: Path, urls: list[str], command: str) -> None:
         self.node: Node | None = None
@@ -79,7 +101,7 @@ class Cluster:
             )
             urls = [self.node.amqp_url]
         if len(urls) > 1 and len(Broker.running_at(urls[0]).api("GET", "nodes")) < len(urls):
-            urls = urls[:1]  # brokers of their own, and no cluster: the first will do
+            urls = urls[:1]  # They are no cluster, so the first one must do.
         self.urls = urls
         self.brokers = [Broker.running_at(url) for url in urls]
         if self.node:
@@ -91,46 +113,40 @@ class Cluster:
 
     @property
     def spared(self) -> bool:
-        """Whether nobody can end the broker itself."""
+        """Whether nothing here can end RabbitMQ itself."""
         return not (self.node or self.command)
 
     @property
     def version(self) -> str:
-        """RabbitMQ's version, and how many nodes there are."""
+        """RabbitMQ's version and number of nodes, as a text."""
         overview = self.any("GET", "overview")
-        many = (
-            f", {len(self.urls)} nodes" if len(self.urls) > 1 else ", private" if self.node else ""
-        )
+        many = f", {len(self.urls)} nodes" if len(self.urls) > 1 else ""
+        many = ", private" if self.node else many
         return f"RabbitMQ {overview['rabbitmq_version']}{many}"
 
     def any(self, method: str, path: str, body: object = None) -> Any:
-        """A request to the management API of whichever node answers."""
+        """A request to the management API of the first node that answers."""
         for broker in self.brokers:
             with suppress(OSError):
                 return broker.api(method, path, body)
         raise OSError("no node of RabbitMQ answers")
 
     def make_vhost(self) -> None:
-        """The vhost again, after its node was replaced by an empty one."""
-        vhost, user = vhost_of(self.vhost_url), urlsplit(self.vhost_url).username or "guest"
-        self.any("PUT", f"vhosts/{vhost}", {})
-        self.any(
-            "PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"}
-        )
+        """Make the vhost again, after its node was replaced by an empty one."""
+        self.brokers[0].make_vhost(vhost_of(self.vhost_url))
 
     def queues(self) -> list[str]:
-        """The poll queues and lanes that there are."""
+        """The names of the poll queues and lanes."""
         found = [queue["name"] for queue in self.any("GET", f"queues/{vhost_of(self.vhost_url)}")]
-        return sorted(
-            name for name in found if name.startswith(("progrock.poll.", "progrock.delay."))
-        )
+        ours = ("progrock.poll.", "progrock.delay.")
+        return sorted(name for name in found if name.startswith(ours))
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
         self.any("DELETE", f"queues/{vhost_of(self.vhost_url)}/{name}")
 
     def do(self, what: str, number: int) -> None:
-        """`kill`, `stop` or `start` node `number` (from 1), and wait until that is done."""
+        """`kill`, `stop` or `start` node `number` (from 1); return when that is done."""
         if self.node:
             {"kill": self.node.kill, "stop": self.node.stop, "start": self.node.start}[what]()
         else:
@@ -146,7 +162,10 @@ class Cluster:
 
 
 class World(Stack):
-    """All of ProgRock with two web servers, between a gate to RabbitMQ and a backend that remembers."""
+    """All of ProgRock, with several web servers.
+
+    It reaches RabbitMQ through a gate, and its backend keeps a journal.
+    """
 
     def __init__(
         self,
@@ -180,81 +199,60 @@ class World(Stack):
         }
         self.audit = Audit(self.database_url)
         command = [sys.executable, "-m", "tests.chaos.backend", "--port", str(self.backend_port)]
-        self._process("backend", [*command, "--journal", str(self.journal)])
+        self.add("backend", [*command, "--journal", str(self.journal)])
         for number, port in enumerate(self.webs, 1):
-            uvicorn = [
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "config.asgi:application",
-                "--port",
-                str(port),
-            ]
-            options = [
-                "--ws",
-                "websockets-sansio",
-                "--ws-max-size",
-                "1048576",
-                "--ws-per-message-deflate",
-                "false",
-            ]
-            self._process(f"web{number}", [*uvicorn, *options])
+            self.add(f"web{number}", web_command(port))
         for number in range(1, workers + 1):
-            self._process(f"worker{number}", [sys.executable, "manage.py", "runworker"])
-        self.wanted: set[str] = set()  # the processes that nobody has ended on purpose
-        self.fallen: list[str] = []  # those that ended by themselves
+            self.add(f"worker{number}", [*MANAGE, "runworker"])
+        self.wanted: set[str] = set()  # The processes that no fault has ended on purpose.
+        self.fallen: list[str] = []  # Those that ended by themselves.
 
     def begin(self) -> None:
-        """Start everything, with an empty ledger and its history."""
-        self.manage("migrate", "--verbosity", "0")
+        """Start all processes on an empty ledger."""
+        self.prepare()
         self.audit.install()
-        self.manage("topology", "--declare")
         for name in self.processes:
             self.up(name)
 
     def up(self, name: str) -> None:
-        """Start a process and wait until it serves; a worker, until it runs."""
-        port = {"backend": self.backend_port} | {
-            f"web{n}": port for n, port in enumerate(self.webs, 1)
-        }
+        """Start a process; return when it answers requests, or at once if it is a worker."""
+        port = {f"web{n}": port for n, port in enumerate(self.webs, 1)}
+        port["backend"] = self.backend_port
         page = "/tasks?ids=" if name == "backend" else "/healthz"
         url = f"http://127.0.0.1:{port[name]}{page}" if name in port else ""
         self.processes[name].start(lambda: not url or answers(url), timeout=60)
         self.wanted.add(name)
 
     def down(self, name: str, *, kill: bool) -> None:
-        """SIGKILL, or SIGTERM and then patience."""
+        """End a process by SIGKILL; or by SIGTERM, with 40 s to finish."""
         self.wanted.discard(name)
         process = self.processes[name]
         process.kill() if kill else process.stop(40)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """SIGSTOP or SIGCONT for a process of ours and its children."""
+        """Send SIGSTOP or SIGCONT to a process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.processes[name].pid, number)
 
     def watch(self) -> None:
-        """Note what ended by itself, and start it again, as a supervisor would."""
+        """Note which processes ended by themselves, and start them again."""
         for name in sorted(self.wanted):
             if not self.processes[name].alive:
                 self.fallen.append(name)
                 self.processes[name].start()
 
     def misbehave(self, **rule: Any) -> None:
-        """Make the backend answer badly; without a rule: well again."""
+        """Make the backend answer badly by a rule; without one, as it should."""
         url = f"http://127.0.0.1:{self.backend_port}/_test/behave"
         http("POST" if rule else "DELETE", url, rule or None)
 
     def database_pids(self) -> list[int]:
         """The processes of PostgreSQL."""
-        return (
-            _family(self.postgres.process.pid)
-            if self.postgres and self.postgres.process.alive
-            else []
-        )
+        up = self.postgres and self.postgres.process.alive
+        return _family(self.postgres.process.pid) if self.postgres and up else []
 
     def database_down(self, *, kill: bool) -> None:
-        """End PostgreSQL: at once, or as `pg_ctl stop -m fast` does."""
+        """End PostgreSQL: kill it, or stop it as `pg_ctl stop -m fast` does."""
         assert self.postgres
         process = self.postgres.process
         if kill:
@@ -267,12 +265,15 @@ class World(Stack):
         process.kill()
 
     def database_up(self) -> None:
-        """Start PostgreSQL again on its data; the processes of a killed one may take a moment to go."""
+        """Start PostgreSQL again on its data.
+
+        That may fail for a moment, until all processes of a killed server have gone.
+        """
         assert self.postgres
         until = time.monotonic() + 60
         while True:
             try:
-                self.postgres.process.start(self.postgres._is_up)
+                self.postgres.restart()
             except RuntimeError:
                 if time.monotonic() > until:
                     raise
@@ -281,7 +282,10 @@ class World(Stack):
                 return
 
     def tracebacks(self) -> list[tuple[str, bool]]:
-        """The last line of each traceback in the logs, with the process that wrote it, and whether code of ours is in it."""
+        """The last line of each traceback in the logs, and whether it runs through our code.
+
+        The name of the process that logged it stands before the line.
+        """
         found = []
         for name, process in self.processes.items():
             inside = ours = False
@@ -309,7 +313,7 @@ def _table(name: str, url: str) -> str:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     try:
         process = psutil.Process(pid)
         return [pid, *(child.pid for child in process.children(recursive=True))]
@@ -318,12 +322,12 @@ def _family(pid: int) -> list[int]:
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    """One signal for several processes of ours."""
+    """Send one signal to several processes."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 async def away(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what blocks, in a thread."""
+    """Call a function that blocks, in a thread."""
     return await asyncio.to_thread(function, *args, **kwargs)

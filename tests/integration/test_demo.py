@@ -1,4 +1,7 @@
-"""`make demo` for real: it runs a job, starts again what dies, leaves nothing behind, and names a port that is taken."""
+"""`make demo` with real processes.
+
+It runs a job, restarts what dies, leaves no process behind, and names a port that is taken.
+"""
 
 import json
 import os
@@ -24,7 +27,7 @@ DEMO = [sys.executable, "-m", "deploy.demo"]
 
 @pytest.fixture
 def demo_env(tmp_path: Path) -> dict[str, str]:
-    """The environment of a demo with free ports and a data folder of its own."""
+    """The environment of a demo that has free ports and its own data folder."""
     ports = {name: str(free_port()) for name in PORTS}
     kept = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
     return kept | ports | {"DEMO_DIRECTORY": str(tmp_path / "demo"), "DEBUG": "1"}
@@ -32,7 +35,7 @@ def demo_env(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def demo(demo_env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
-    """The demo, up."""
+    """A demo that is up."""
     if not installed():
         pytest.skip("RabbitMQ is not installed: `make test` installs it")
     process = Process("demo", DEMO, log=tmp_path / "demo.log", env=demo_env)
@@ -43,7 +46,10 @@ def demo(demo_env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
 
 
 def of_demo(env: dict[str, str], word: str = "") -> list[psutil.Process]:
-    """The living processes that belong to a demo, wherever they hang in the tree; with a word of their command line."""
+    """The living processes of a demo, in no matter which process tree.
+
+    `word` is part of their command line.
+    """
     found = []
     for each in psutil.process_iter():
         try:
@@ -51,12 +57,12 @@ def of_demo(env: dict[str, str], word: str = "") -> list[psutil.Process]:
             if ours and each.status() != psutil.STATUS_ZOMBIE and word in " ".join(each.cmdline()):
                 found.append(each)
         except psutil.Error:
-            continue  # it ended meanwhile, or is somebody else's
+            continue  # It ended meanwhile, or belongs to another user.
     return found
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for a condition."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -64,7 +70,10 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
 
 
 def run_a_job(env: dict[str, str]) -> list[float]:
-    """What a client of 2017 does, which knows only start, progress and complete; returns the progress it was told."""
+    """Run a job as a client of 2017 did, which knows only start, progress and complete.
+
+    Returns the values of progress that it was told.
+    """
     port, seen = env["DEMO_WEB_PORT"], []
     with connect(
         f"ws://127.0.0.1:{port}/prog/",
@@ -81,8 +90,15 @@ def run_a_job(env: dict[str, str]) -> list[float]:
                     return seen
 
 
+def refused(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Start a demo that ends at once."""
+    return subprocess.run(
+        DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
 def names(env: dict[str, str]) -> list[str]:
-    """The names of the demo's processes; some of them are short-lived."""
+    """The names of the demo's processes, of which some are short-lived."""
     found = []
     for each in of_demo(env):
         with suppress(psutil.Error):
@@ -90,7 +106,7 @@ def names(env: dict[str, str]) -> list[str]:
     return found
 
 
-def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(
+def test_the_demo_runs_a_job_restarts_what_died_and_leaves_nothing_behind(
     demo: Process, demo_env: dict[str, str]
 ) -> None:
     assert "<html" in http("GET", f"http://127.0.0.1:{demo_env['DEMO_WEB_PORT']}/")
@@ -103,12 +119,12 @@ def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(
     worker, other = of_demo(demo_env, "runworker")
     worker.kill()
     until(lambda: len(alive := of_demo(demo_env, "runworker")) == 2 and worker not in alive)
-    assert other.is_running(), "the others keep running"
+    assert other.is_running(), "the other worker keeps running"
 
     (node,) = of_demo(demo_env, "rabbit boot")
     node.kill()
     until(lambda: (nodes := of_demo(demo_env, "rabbit boot")) and node not in nodes)
-    until(lambda: names(demo_env).count("epmd") == 1)  # the old node's went with it
+    until(lambda: names(demo_env).count("epmd") == 1)  # The old node's epmd has ended too.
     assert run_a_job(demo_env)[-1] == 100, "after RabbitMQ is back"
 
     os.kill(demo.pid, signal.SIGINT)
@@ -117,7 +133,7 @@ def test_the_demo_runs_a_job_mends_itself_and_leaves_nothing_behind(
     until(lambda: of_demo(demo_env) == [])
 
 
-def test_a_supervisor_that_is_killed_takes_its_programs_with_it(
+def test_when_the_supervisor_is_killed_its_programs_end_too(
     demo: Process, demo_env: dict[str, str]
 ) -> None:
     os.kill(demo.pid, signal.SIGKILL)
@@ -128,30 +144,16 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(demo_env: dict[str
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(demo_env["DEMO_WEB_PORT"])))
         taken.listen()
-        done = subprocess.run(
-            DEMO,
-            env=demo_env,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = refused(demo_env)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    for part in (
-        f"port {demo_env['DEMO_WEB_PORT']} is taken by ",
-        f"(process {os.getpid()})",
-        "DEMO_WEB_PORT=",
-    ):
-        assert part in line
+    assert f"port {demo_env['DEMO_WEB_PORT']} is taken by " in line
+    assert f"(process {os.getpid()})" in line
+    assert "DEMO_WEB_PORT=" in line
     assert not Path(demo_env["DEMO_DIRECTORY"]).exists()
 
 
-def test_a_port_that_is_none_is_named(demo_env: dict[str, str]) -> None:
-    env = demo_env | {"DEMO_AMQP_PORT": "rabbit"}
-    done = subprocess.run(
-        DEMO, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+def test_a_port_that_is_no_number_is_named(demo_env: dict[str, str]) -> None:
+    done = refused(demo_env | {"DEMO_AMQP_PORT": "rabbit"})
     assert done.returncode == 1
     assert done.stderr == "demo: DEMO_AMQP_PORT='rabbit': wanted a port, such as 5680\n"

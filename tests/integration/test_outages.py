@@ -1,16 +1,16 @@
-"""The database goes away and comes back: who is told what, and that every job ends."""
+"""The database goes away and comes back: pages and sockets are told, and all jobs still end."""
 
 import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import aiohttp
 import psutil
 import pytest
 
-from tests.services import PATIENCE, Broker, DemoBackend, Postgres, Stack
+from tests.services import PATIENCE, Postgres, Stack
 from tests.visitor import Frame, browse
 
 AWAY = "The database is away"
@@ -18,14 +18,10 @@ AWAY = "The database is away"
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """A cluster that a test may stop."""
+    """A PostgreSQL that a test may stop or kill."""
     if not Postgres.installed():
         pytest.skip("PostgreSQL is not installed: `make test` installs it")
-    cluster = Postgres()
-    cluster.process.command += [
-        "-c",
-        "synchronous_commit=on",
-    ]  # what was acknowledged outlives a kill
+    cluster = Postgres(synchronous=True)
     try:
         yield cluster.start()
     finally:
@@ -33,42 +29,30 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def up(
-    rabbitmq: Broker,
-    demo_backend: DemoBackend,
-    postgres: Postgres,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
-    """A stack whose ledger is there."""
-    directory = tmp_path_factory.mktemp("outages")
-    with Stack(
-        directory, rabbitmq, database_url=postgres.new_database(), backend_url=demo_backend.url
-    ) as up:
-        up.manage("migrate", "--verbosity", "0")
-        up.manage("topology", "--declare")
-        up.start_worker()
-        up.start_worker()
-        up.start_web()
+def up(stack: Callable[..., Stack], postgres: Postgres) -> Iterator[Stack]:
+    """A stack on that PostgreSQL."""
+    with stack(workers=2, database=postgres.new_database()) as up:
         yield up
 
 
 def logged(up: Stack) -> dict[str, int]:
-    """How much each process has logged."""
+    """How many characters each process has logged."""
     return {name: len(process.output()) for name, process in up.processes.items()}
 
 
 def since(up: Stack, name: str, before: dict[str, int]) -> str:
-    """What a process logged since then."""
+    """What a process has logged since `logged`."""
     return up.processes[name].output()[before[name] :]
 
 
 async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    """Status and text of a page."""
     async with session.get(url, timeout=aiohttp.ClientTimeout(total=20)) as answer:
         return answer.status, await answer.text()
 
 
-async def refused(up: Stack, session: aiohttp.ClientSession) -> None:
-    """A socket is accepted, told, and closed with 1013."""
+async def expect_refusal(up: Stack, session: aiohttp.ClientSession) -> None:
+    """Expect that a socket is accepted, told that the database is away, and closed with 1013."""
     async with browse(up, session) as late:
         error = await late.error()
         assert error["code"] == "unavailable"
@@ -78,6 +62,7 @@ async def refused(up: Stack, session: aiohttp.ClientSession) -> None:
 
 
 def told_away(frame: Frame) -> bool:
+    """Whether a frame says that the database is away."""
     return frame["type"] == "status" and not frame["live"] and "database" in frame["message"]
 
 
@@ -90,11 +75,9 @@ async def test_everything_goes_on_when_the_database_comes_back(
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
         browse(up, session) as visitor,
     ):
-        await get(
-            session, f"{up.url}/"
-        )  # a page with a session, so that the cookie is known to the server
-        jobs = {(await visitor.start(seconds=8))["job"] for _ in range(5)}
-        await visitor.until(lambda f: f.get("state") == "running")
+        await get(session, f"{up.url}/")  # It sets the session's cookie.
+        jobs = await visitor.starts(5, seconds=8)
+        await visitor.running()
         os.kill(postgres.process.pid, how)
         assert postgres.process.popen
         await asyncio.to_thread(postgres.process.popen.wait, PATIENCE)
@@ -107,20 +90,20 @@ async def test_everything_goes_on_when_the_database_comes_back(
         assert AWAY in error["message"]
         await visitor.send({"action": "cancel", "job": next(iter(jobs))})
         assert (await visitor.error())["code"] == "unavailable"
-        await refused(up, session)  # who comes back
-        async with aiohttp.ClientSession() as other:  # who is new
-            await refused(up, other)
+        await expect_refusal(up, session)  # A visitor who comes back.
+        async with aiohttp.ClientSession() as other:  # A visitor who is new.
+            await expect_refusal(up, other)
         for path in ("/", f"/jobs/{next(iter(jobs))}", "/admin/"):
             status, text = await get(session, up.url + path)
             assert status == 503, path
             assert AWAY in text
-        if not any(map(told_away, visitor.frames)):  # it may have come before the errors
+        if not any(map(told_away, visitor.frames)):  # It may have come before the errors.
             await visitor.until(told_away)
-        await asyncio.sleep(3)  # time to complain more than once
-        await asyncio.to_thread(postgres.process.start, postgres._is_up)
+        await asyncio.sleep(3)  # So a process that logs more than one line a change shows it.
+        await asyncio.to_thread(postgres.restart)
         await visitor.until(lambda f: f["type"] == "status" and f["live"])
         jobs.add((await visitor.start(seconds=1))["job"])
-        assert {frame["state"] for frame in (await visitor.ends(jobs)).values()} == {"succeeded"}
+        assert await visitor.end_states(jobs) == {"succeeded"}
         assert (await get(session, f"{up.url}/healthz"))[0] == 200
         async with asyncio.timeout(PATIENCE):
             while not all(
@@ -135,13 +118,13 @@ async def test_everything_goes_on_when_the_database_comes_back(
         assert "Traceback" not in log, log[-6000:]
         sentence = "the database is" if name == "web" else "the ledger is"
         told = len(re.findall(f"{sentence} away", log))
-        assert told <= 1, log  # none: a worker that had nothing to do meanwhile
+        assert told <= 1, log  # 0: a worker that had nothing to do meanwhile does not notice.
         assert len(re.findall(f"{sentence} back", log)) == told
         away += told
     assert away >= 2
 
 
-async def test_a_database_that_never_answers_holds_nobody_for_ever(
+async def test_a_database_that_never_answers_blocks_nobody_for_ever(
     up: Stack, postgres: Postgres
 ) -> None:
     before = logged(up)
@@ -149,23 +132,20 @@ async def test_a_database_that_never_answers_holds_nobody_for_ever(
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
         browse(up, session) as visitor,
     ):
-        job = (await visitor.start(seconds=8))["job"]
-        await visitor.until(lambda f: f.get("state") == "running")
+        jobs = await visitor.starts(1, seconds=8)
+        await visitor.running()
         server = psutil.Process(postgres.process.pid)
         everything = [server, *server.children(recursive=True)]
         for process in everything:
             process.suspend()
         try:
             for request in ("frozen", "and another"):
-                await visitor.send(
-                    {"action": "start", "params": {"seconds": 1}, "request": request}
-                )
+                start = {"action": "start", "params": {"seconds": 1}, "request": request}
+                await visitor.send(start)
             async with aiohttp.ClientSession() as other:
-                await refused(up, other)
-            assert [(await visitor.error())["request"] for _ in range(2)] == [
-                "frozen",
-                "and another",
-            ]
+                await expect_refusal(up, other)
+            errors = [await visitor.error() for _ in range(2)]
+            assert [error["request"] for error in errors] == ["frozen", "and another"]
             told = [f for f in visitor.frames if f["type"] == "status"]
             assert any(map(told_away, told))
             assert not told[-1]["live"]
@@ -174,8 +154,7 @@ async def test_a_database_that_never_answers_holds_nobody_for_ever(
             for process in everything:
                 process.resume()
         await visitor.until(lambda f: f["type"] == "status" and f["live"])
-        again = await visitor.start(seconds=1)
-        ended = await visitor.ends({job, again["job"]})
-        assert {frame["state"] for frame in ended.values()} == {"succeeded"}
+        jobs |= await visitor.starts(1, seconds=1)
+        assert await visitor.end_states(jobs) == {"succeeded"}
     for name in up.processes:
         assert "Traceback" not in since(up, name, before), since(up, name, before)[-6000:]

@@ -1,4 +1,4 @@
-"""RabbitMQ stops, dies, or comes back empty: the page says so, and everything goes on."""
+"""RabbitMQ stops, dies or comes back empty: the page says so, and all jobs still end."""
 
 import asyncio
 import os
@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.rabbitmq_node import Node, free_port
-from tests.services import PATIENCE, Broker, DemoBackend, Stack, http
+from tests.services import PATIENCE, Broker, DemoBackend, Stack, http, private_broker
 from tests.visitor import browse
 
 PRIVATE = pytest.mark.skipif(
@@ -22,20 +21,13 @@ PRIVATE = pytest.mark.skipif(
 @pytest.fixture
 def own_rabbitmq(tmp_path: Path) -> Iterator[Broker]:
     """A node that a test may stop, kill and wipe."""
-    node = Node(
-        tmp_path / "rabbitmq", amqp_port=free_port(), management_port=free_port(), name="recovery"
-    )
-    node.start()
-    try:
-        yield Broker(node.amqp_url, node.management_url, node)
-    finally:
-        node.kill()
-        node.wipe()
+    with private_broker(tmp_path / "rabbitmq", name="recovery") as broker:
+        yield broker
 
 
 @pytest.fixture
 def own_stack(own_rabbitmq: Broker, demo_backend: DemoBackend, tmp_path: Path) -> Iterator[Stack]:
-    """A stack on a node of its own."""
+    """A stack on that node; its worker declares the topology."""
     with Stack(tmp_path / "stack", own_rabbitmq, backend_url=demo_backend.url) as up:
         up.manage("migrate", "--verbosity", "0")
         up.start_worker()
@@ -52,31 +44,26 @@ async def test_everything_goes_on_when_rabbitmq_comes_back(
     assert node is not None
     async with browse(own_stack) as visitor:
         jobs = await visitor.starts(5, seconds=8)
-        await visitor.until(lambda f: f.get("state") == "running")
+        await visitor.running()
         await asyncio.to_thread(node.stop if how == "stop" else node.kill)
         delayed = await visitor.until(
             lambda f: f["type"] == "status" and "RabbitMQ" in f["message"]
         )
         assert delayed["live"] is False
-        jobs |= await visitor.starts(2, seconds=1)  # the ledger takes them
+        jobs |= await visitor.starts(2, seconds=1)  # They stay in the ledger meanwhile.
         assert http("GET", f"{own_stack.url}/healthz")["rabbitmq"] == "unreachable"
         if how == "wipe":
             node.wipe()
         await asyncio.to_thread(node.start)
         if how == "wipe":
-            vhost = own_stack.amqp_url.rsplit("/", 1)[1]
-            own_stack.broker.api("PUT", f"vhosts/{vhost}", {})
-            rights = {"configure": ".*", "write": ".*", "read": ".*"}
-            own_stack.broker.api("PUT", f"permissions/{vhost}/guest", rights)
+            own_stack.broker.make_vhost(own_stack.vhost)
         await visitor.until(lambda f: f["type"] == "status" and f["live"], 2 * PATIENCE)
-        assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+        assert await visitor.end_states(jobs, 120) == {"succeeded"}
     assert demo_backend.seen(own_stack, next(iter(jobs)))["overlaps"] == 0
-    logs = (
-        own_stack.logs()
-    )  # aiormq's "exception was never retrieved" at a shutdown is its own noise
-    assert not [
-        line for line in logs.splitlines() if " ERROR   " in line and "asyncio" not in line
-    ], logs[-4000:]
+    logs = own_stack.logs()
+    # asyncio may log "exception was never retrieved" for aiormq at a shutdown.
+    errors = [line for line in logs.splitlines() if " ERROR   " in line and "asyncio" not in line]
+    assert not errors, logs[-4000:]
 
 
 @PRIVATE
@@ -85,33 +72,24 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
     assert node is not None
 
     async def shell(code: str) -> str:
-        return (
-            await asyncio.to_thread(own_stack.manage, "shell", "--verbosity", "0", "-c", code)
-        ).stdout.split()[-1]
+        return await asyncio.to_thread(own_stack.shell, code)
 
     async with browse(own_stack) as visitor:
         [job] = await visitor.starts(1, seconds=8)
-        await visitor.until(
-            lambda f: f.get("state") == "running"
-        )  # so the worker's layer is connected
+        await visitor.running()  # So the worker's channel layer is connected.
         await asyncio.to_thread(node.kill)
         await visitor.until(lambda f: f["type"] == "status" and not f["live"])
         for path in ("/", f"/jobs/{job}"):
             async with visitor.session.get(own_stack.url + path) as answer:
                 assert answer.status == 200
-        started = (
-            "import progrock; print(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
+        kept = await shell(
+            "import progrock\nprint(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
         )
-        kept = await shell(started)
         await asyncio.to_thread(node.start)
         await visitor.ends({job}, 120)
+        state = f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)"
         async with asyncio.timeout(120):
-            while (
-                await shell(
-                    f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)"
-                )
-                != "succeeded"
-            ):
+            while await shell(state) != "succeeded":
                 pass
     for process in ("web", "worker1"):
         said: dict[str, list[bool]] = defaultdict(list)
@@ -120,21 +98,21 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
         assert len(said) >= 2
         for name, lost in said.items():
             assert True in lost, f"{name} said nothing of the outage"
-            assert all(one != other for one, other in pairwise(lost)), (
-                f"{name}: not one line for each change of state"
-            )
+            alternate = all(one != other for one, other in pairwise(lost))
+            assert alternate, f"{name} has to log one line for each change of state"
 
 
 @PRIVATE
 async def test_a_memory_alarm_delays_everything_and_loses_nothing(own_stack: Stack) -> None:
-    """RabbitMQ reads from no publisher then; each confirm that does not come starts a worker over."""
+    # During the alarm RabbitMQ reads from no connection that publishes. A worker that misses its
+    # confirms starts over, again and again.
     node = own_stack.broker.node
     assert node is not None
     async with browse(own_stack) as visitor:
         jobs = await visitor.starts(5, seconds=20)
-        await visitor.until(lambda f: f.get("state") == "running")
+        await visitor.running()
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
-        jobs |= await visitor.starts(3, seconds=1)  # the ledger takes them
+        jobs |= await visitor.starts(3, seconds=1)  # They stay in the ledger meanwhile.
         if not any(f["type"] == "status" for f in visitor.frames):
             await visitor.until(lambda f: f["type"] == "status")
         assert "delayed" in next(f["message"] for f in visitor.frames if f["type"] == "status")
@@ -142,8 +120,9 @@ async def test_a_memory_alarm_delays_everything_and_loses_nothing(own_stack: Sta
             while own_stack.logs("worker1").count("starting over until it works") < 4:
                 await asyncio.sleep(0.5)
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
-        assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
-    vhost = own_stack.amqp_url.rsplit("/", 1)[1]
-    depths = await asyncio.to_thread(node.ctl, "list_queues", "-p", vhost, "name", "messages")
+        assert await visitor.end_states(jobs, 120) == {"succeeded"}
+    depths = await asyncio.to_thread(
+        node.ctl, "list_queues", "-p", own_stack.vhost, "name", "messages"
+    )
     letters = await asyncio.to_thread(own_stack.manage, "deadletters")
     assert "progrock.dead\t0" in depths, f"{depths}\n{letters.stdout}"

@@ -1,4 +1,7 @@
-"""What fails and comes back: workers, RabbitMQ, lost tasks and lost pushes; no job is lost, no loop forks."""
+"""Workers die, freeze or stop, and tasks and pushes get lost: all jobs end, each in one poll loop.
+
+Also: what operators are told, and the Python API in a running stack.
+"""
 
 import asyncio
 import os
@@ -24,13 +27,14 @@ async def test_jobs_outlive_a_killed_worker(
     with stack(workers=2, database=database) as up:
         async with browse(up) as visitor:
             jobs = await visitor.starts(20, seconds=6)
-            await visitor.until(lambda f: f.get("state") == "running")
+            await visitor.running()
             up.kill_worker()
             await asyncio.sleep(1)
             up.kill_worker()
             up.start_worker()
-            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
-        assert [demo_backend.seen(up, job)["overlaps"] for job in list(jobs)[:3]] == [0, 0, 0]
+            assert await visitor.end_states(jobs, 120) == {"succeeded"}
+        overlaps = [demo_backend.seen(up, job_id)["overlaps"] for job_id in list(jobs)[:3]]
+        assert overlaps == [0, 0, 0]
 
 
 async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(
@@ -39,14 +43,13 @@ async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behin
     with stack(workers=2) as up:
         async with browse(up) as visitor:
             jobs = await visitor.starts(10, seconds=5)
-            await visitor.until(lambda f: f.get("state") == "running")
-            async with asyncio.timeout(
-                PATIENCE
-            ):  # before that, the signal ends Python while it imports
+            await visitor.running()
+            # A signal that comes sooner ends Python while it still imports.
+            async with asyncio.timeout(PATIENCE):
                 while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
                     await asyncio.sleep(0.1)
             assert up.stop_worker() == 0
-            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+            assert await visitor.end_states(jobs, 120) == {"succeeded"}
             assert "Traceback" not in up.logs()
 
 
@@ -55,10 +58,9 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
         up.start_worker("render.0")
         up.start_worker("render.1", "transcribe")
         async with browse(up) as visitor:
-            jobs = await visitor.starts(6, seconds=1) | {
-                (await visitor.start("transcribe", seconds=1))["job"]
-            }
-            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+            jobs = await visitor.starts(6, seconds=1)
+            jobs |= await visitor.starts(1, "transcribe", seconds=1)
+            assert await visitor.end_states(jobs, 120) == {"succeeded"}
         wrong = up.manage("runworker", "nope", check=False)
         assert wrong.returncode == 1
         assert "no queue 'nope'" in wrong.stderr
@@ -69,15 +71,13 @@ async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             jobs = await visitor.starts(5, seconds=8)
-            await visitor.until(lambda f: f.get("state") == "running")
+            await visitor.running()
             up.kill_worker()
             for name in up.broker.queues(up.amqp_url):
                 if name.startswith(("progrock.delay.", "progrock.poll.")):
-                    up.broker.api(
-                        "DELETE", f"queues/{up.amqp_url.rsplit('/', 1)[1]}/{name}/contents"
-                    )
+                    up.broker.api("DELETE", f"queues/{up.vhost}/{name}/contents")
             up.start_worker()
-            assert {f["state"] for f in (await visitor.ends(jobs, 120)).values()} == {"succeeded"}
+            assert await visitor.end_states(jobs, 120) == {"succeeded"}
 
 
 async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
@@ -86,15 +86,12 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
-            http(
-                "POST",
-                f"{demo_backend.url}/_test/behave",
-                {"mode": "slow", "on": "start", "delay": 30},
-            )
+            slow = {"mode": "slow", "on": "start", "delay": 30}
+            http("POST", f"{demo_backend.url}/_test/behave", slow)
             try:
                 job = (await visitor.start(seconds=1))["job"]
                 await visitor.until(lambda f: f.get("state") == "starting")
-                await asyncio.sleep(0.5)  # the request is on its way
+                await asyncio.sleep(0.5)  # So the request is on its way.
                 up.kill_worker()
             finally:
                 http("DELETE", f"{demo_backend.url}/_test/behave")
@@ -103,10 +100,11 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
         assert http("GET", f"{demo_backend.url}/_test/stats")["tasks"] == before + 1
 
 
-async def test_a_worker_that_was_frozen_in_a_start_and_wakes_late_changes_nothing(
+async def test_a_worker_that_freezes_in_a_start_and_wakes_too_late_changes_nothing(
     stack: Callable[..., Stack], demo_backend: DemoBackend, tmp_path: Path
 ) -> None:
-    backends = tmp_path / "backends.toml"  # a short timeout: the other worker need not wait long
+    # A short timeout, so that the other worker need not wait long.
+    backends = tmp_path / "backends.toml"
     backends.write_text(
         (ROOT / "deploy" / "backends.toml").read_text().replace("timeout = 5.0", "timeout = 1.0")
     )
@@ -115,75 +113,65 @@ async def test_a_worker_that_was_frozen_in_a_start_and_wakes_late_changes_nothin
         frozen = up.workers()[0]
         async with browse(up) as visitor:
             before = http("GET", stats)
-            http(
-                "POST",
-                f"{demo_backend.url}/_test/behave",
-                {"mode": "slow", "on": "start", "delay": 0.5, "count": 1},
-            )
+            slow = {"mode": "slow", "on": "start", "delay": 0.5, "count": 1}
+            http("POST", f"{demo_backend.url}/_test/behave", slow)
             job = (await visitor.start(seconds=1))["job"]
             while http("GET", stats)["starts"] == before["starts"]:
                 await asyncio.sleep(0.01)
-            os.kill(frozen.pid, signal.SIGSTOP)  # with its request on the way
+            os.kill(frozen.pid, signal.SIGSTOP)  # While its request is on the way.
             up.start_worker()
             try:
                 assert (await visitor.ended(job, 120))["state"] == "succeeded"
             finally:
                 os.kill(frozen.pid, signal.SIGCONT)
             up.stop_worker(up.workers()[1])
-            other = (await visitor.start(seconds=0.1))["job"]
-            assert (await visitor.ended(other, 120))[
-                "state"
-            ] == "succeeded"  # the one that was frozen is back at work
+            # The worker that was frozen is back at work.
+            other = await visitor.starts(1, seconds=0.1)
+            assert await visitor.end_states(other, 120) == {"succeeded"}
             assert http("GET", stats)["tasks"] == before["tasks"] + 2
             (end,) = {f["version"] for f in visitor.frames if f.get("job") == job and f["complete"]}
             async with visitor.session.get(f"{up.url}/jobs/{job}") as answer:
                 assert (await answer.json())["version"] == end
 
 
-async def test_a_lost_push_shows_all_the_same(stack: Callable[..., Stack]) -> None:
+async def test_a_job_whose_pushes_are_lost_is_shown_by_the_repair(
+    stack: Callable[..., Stack],
+) -> None:
     with stack(workers=0) as up:
-        up.start_worker(env={"PROGROCK_FEEDS": "99991"})  # it pushes where nobody listens
+        up.start_worker(env={"PROGROCK_FEEDS": "99991"})  # It pushes where nobody listens.
         async with browse(up) as visitor:
-            await visitor.until(lambda f: f["type"] == "snapshot")
+            await visitor.snapshot()
             job = (await visitor.start(seconds=2))["job"]
             end = await visitor.ended(job)
             assert end["state"] == "succeeded"
             assert repair.REPAIR <= 5, "promised within 10 s"
         versions = {f["version"] for f in visitor.frames if f.get("job") == job}
-        assert versions < set(range(1, end["version"] + 1)), (
-            "the pushes were lost, else this shows nothing"
-        )
+        every = set(range(1, end["version"] + 1))
+        assert versions < every, "some pushes must be lost, or this test shows nothing"
 
 
-async def test_what_cannot_be_read_goes_to_the_dead_queue_and_the_rest_lives(
+async def test_messages_that_cannot_be_read_go_to_the_dead_queue_and_jobs_go_on(
     stack: Callable[..., Stack],
 ) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
             job = (await visitor.start(seconds=8))["job"]
-            await visitor.until(lambda f: f.get("state") == "running")
+            await visitor.running()
             connection = await aio_pika.connect(up.amqp_url)
             async with connection:
                 channel = await connection.channel()
                 poll = await channel.get_exchange("progrock.poll")
                 stale = Task(job_id=job, turn=1, due=time.time())
-                unknown = Task(
-                    job_id="00000000-0000-4000-8000-000000000000", turn=1, due=time.time()
-                )
-                bodies = [
-                    b"rubbish",
-                    b'{"v": 99, "tasks": []}',
-                    b'{"v": 1, "tasks": [{"job": "x"}]}',
-                ]
-                bodies.append(
-                    broker_tasks.encode([stale, unknown])
-                )  # dropped: there is nothing to do
-                for body in bodies:
+                nobody = "00000000-0000-4000-8000-000000000000"
+                unknown = Task(job_id=nobody, turn=1, due=time.time())
+                broken = [b"rubbish", b'{"v": 99, "tasks": []}']
+                broken += [b'{"v": 1, "tasks": [{"job": "x"}]}']
+                useless = broker_tasks.encode([stale, unknown])  # The worker drops these tasks.
+                for body in (*broken, useless):
                     message = aio_pika.Message(body, delivery_mode=2)
                     await poll.publish(message, "now.render.0")
-                    await poll.publish(
-                        message, "now.nobody.0"
-                    )  # no queue: by the alternate exchange
+                    # There is no such queue, so the alternate exchange takes it.
+                    await poll.publish(message, "now.nobody.0")
                 dead = await channel.get_queue("progrock.dead")
                 found: list[aio_pika.abc.AbstractIncomingMessage] = []
                 async with asyncio.timeout(PATIENCE):
@@ -205,15 +193,14 @@ async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> No
         assert "has all that is wanted" in up.manage("topology", "--verify").stdout
         async with browse(up) as visitor:
             await visitor.starts(3, seconds=300)
-            await visitor.until(lambda f: f.get("state") == "running")
+            await visitor.running()
             status = up.manage("status").stdout
             line = next(line for line in status.splitlines() if line.startswith("render "))
             assert line.split()[1] == "3"
-        vhost = up.amqp_url.rsplit("/", 1)[1]
-        up.broker.api("DELETE", f"queues/{vhost}/progrock.delay.11-10min")
-        up.broker.api(
-            "PUT", f"queues/{vhost}/progrock.poll.old.0", {"durable": True, "arguments": {}}
-        )
+        queues = f"queues/{up.vhost}"
+        up.broker.api("DELETE", f"{queues}/progrock.delay.11-10min")
+        durable = {"durable": True, "arguments": {}}
+        up.broker.api("PUT", f"{queues}/progrock.poll.old.0", durable)
         wrong = up.manage("topology", "--verify", check=False)
         assert wrong.returncode == 1
         assert "queue progrock.delay.11-10min: wanted, not found" in wrong.stderr
@@ -226,7 +213,6 @@ async def test_operators_see_what_waits_where(stack: Callable[..., Stack]) -> No
 async def test_the_python_api_starts_and_cancels(stack: Callable[..., Stack]) -> None:
     with stack(workers=1) as up:
         async with browse(up) as visitor:
-            await visitor.until(lambda f: f["type"] == "snapshot")
             own = (await visitor.start(seconds=1))["job"]
             code = (
                 "import progrock; from progrock.models import Job\n"
@@ -234,19 +220,15 @@ async def test_the_python_api_starts_and_cancels(stack: Callable[..., Stack]) ->
                 "job = progrock.start('render', {'seconds': 60}, audience=audience)\n"
                 "print(job.pk)"
             )
-            job = up.manage("shell", "--verbosity", "0", "-c", code).stdout.split()[-1]
+            job = up.shell(code)
             await visitor.until(lambda f: f.get("job") == job and f["state"] == "running")
-            up.manage(
-                "shell",
-                "--verbosity",
-                "0",
-                "-c",
-                f"import progrock; assert progrock.cancel('{job}')",
-            )
+            up.shell(f"import progrock; assert progrock.cancel('{job}')")
             assert (await visitor.ended(job))["state"] == "cancelled"
 
 
-def test_a_wrong_start_is_one_clear_line(stack: Callable[..., Stack], tmp_path: Path) -> None:
+def test_a_wrong_configuration_ends_the_start_without_a_traceback(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
     wrong = tmp_path / "backends.toml"
     wrong.write_text('[Render]\nurl = "http://127.0.0.1:1"\n')
     with stack(workers=0, web=False) as up:

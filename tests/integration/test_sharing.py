@@ -1,10 +1,12 @@
-"""More work than one worker can do: every job gets its turn all the same, the log says how late, and a second worker takes its part."""
+"""More work than one worker can do.
+
+All jobs still get their turn, the log says how late they are, and a second worker takes its part.
+"""
 
 import asyncio
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +16,13 @@ from typing import Any
 import pytest
 
 from progrock.backends import JobView, Options, Status
-from tests.services import ROOT, Process, Stack
+from tests.services import Process, Stack
 
-#: A worker can poll 3,333 of these jobs a second, however fast the machine, and each wants to be polled every second: of
-#: eighty full messages 33 are in their lane at a time, and of the others a worker may hold 32.
-JOBS, COST, INTERVAL, HELD = 8_000, 0.0003, 1.0, 32
+#: Each of so many jobs wants a poll every INTERVAL, and a poll takes COST (both in seconds). So
+#: a worker can poll 3,333 of them a second, on no matter what machine.
+JOBS, COST, INTERVAL = 8_000, 0.0003, 1.0
+#: So many messages a worker may hold. The jobs make eighty full ones; 33 of these are in a lane.
+HELD = 32
 BACKENDS = """
 [slow]
 class = "tests.integration.test_sharing.Slow"
@@ -28,7 +32,7 @@ shards = 1
 deadline = 86400
 folder = "{folder}"
 """
-#: `manage.py runworker` that says every second how late its tasks were.
+#: `manage.py runworker`, but it logs every second how late its tasks were.
 WORKER = """
 import django, os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
@@ -41,7 +45,10 @@ execute_from_command_line(["manage.py", "runworker"])
 
 
 class Slow:
-    """Answers one call at a time, so many jobs a second, and writes each poll into a file of the process: when, how many jobs."""
+    """A backend that answers one call at a time, and each after COST a job.
+
+    It writes when it was polled, and for how many jobs, into a file of its process.
+    """
 
     def __init__(self, options: Options, folder: str) -> None:
         self.options = options
@@ -68,23 +75,23 @@ class Slow:
 
 
 class Overloaded:
-    """A stack with one worker, and too many jobs for it."""
+    """A stack with one worker and too many jobs for it."""
 
     def __init__(self, up: Stack, folder: Path) -> None:
         self.up, self.folder = up, folder
 
     def start_worker(self, name: str) -> Process:
         """Start one more worker."""
-        return self.up._process(name, [sys.executable, "-c", WORKER], None).start()
+        return self.up.add(name, [sys.executable, "-c", WORKER]).start()
 
     def polls(self, worker: Process) -> list[tuple[float, int]]:
-        """When a worker polled, and how many jobs."""
+        """When a worker polled (epoch seconds), and how many jobs."""
         file = self.folder / str(worker.pid)
         lines = file.read_text().split("\n")[:-1] if file.exists() else []
         return [(float(when), int(jobs)) for when, jobs in map(str.split, lines)]
 
     def turns(self) -> dict[str, int]:
-        """The turn of each job."""
+        """The turn of each job, by its id."""
         ledger = sqlite3.connect(
             f"file:{self.up.directory}/db.sqlite3?mode=ro", uri=True, timeout=30
         )
@@ -94,7 +101,7 @@ class Overloaded:
             ledger.close()
 
     def until(self, what: str, true: Callable[[], object], seconds: float = 120) -> None:
-        """Wait for it, much longer than it takes."""
+        """Wait until `true()`; a failure says `what` was waited for."""
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, f"{what}\n{self.up.logs()[-4000:]}"
@@ -105,7 +112,7 @@ class Overloaded:
 def overloaded(
     stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Overloaded]:
-    """One worker that has done as many polls as there are jobs, and is late with the next."""
+    """A worker that has done as many polls as there are jobs, and is late with the next ones."""
     folder = tmp_path_factory.mktemp("polls")
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
     backends.write_text(BACKENDS.format(interval=INTERVAL, folder=folder))
@@ -113,13 +120,13 @@ def overloaded(
         ready = Overloaded(up, folder)
         worker = ready.start_worker("worker1")
         fill = [sys.executable, "-m", "tests.bench.fill", str(JOBS), "--backend", "slow"]
-        subprocess.run(fill, env=up.env, cwd=ROOT, check=True, capture_output=True, timeout=120)
+        up.run(fill)
         ready.until("it polls", lambda: sum(jobs for _, jobs in ready.polls(worker)) >= JOBS)
         yield ready
         assert "Traceback" not in up.logs()
 
 
-def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(
+def test_a_worker_with_too_much_to_do_gives_each_job_its_turn(
     overloaded: Overloaded,
 ) -> None:
     (worker,) = overloaded.up.workers()
@@ -131,17 +138,16 @@ def test_every_job_gets_its_turn_from_a_worker_that_has_too_much_to_do(
     overloaded.until("each job has had three turns more", lambda: min(grown()) >= 3)
     taken, ended = grown(), time.time()
     done = sum(jobs for when, jobs in overloaded.polls(worker) if begun <= when <= ended)
-    assert done < 0.6 * JOBS * (ended - begun) / INTERVAL, (
-        "it had too much to do, else this shows nothing"
-    )
-    assert max(taken) <= 2 * min(taken), "nobody is served twice as often as another"
+    wanted = JOBS * (ended - begun) / INTERVAL
+    assert done < 0.6 * wanted, "the worker must have too much to do, or this test shows nothing"
+    assert max(taken) <= 2 * min(taken), "no job is served twice as often as another"
 
 
-def test_what_it_cannot_do_waits_in_rabbitmq(overloaded: Overloaded) -> None:
+def test_the_work_that_it_cannot_do_waits_in_rabbitmq(overloaded: Overloaded) -> None:
     queue: dict[str, Any] = {}
 
     def waits() -> bool:
-        """The management API leaves out what it has no count of at the moment."""
+        """Ask the management API, which leaves out what it has not counted yet."""
         queue.update(overloaded.up.broker.queues(overloaded.up.amqp_url)["progrock.poll.slow.0"])
         return queue.get("messages_ready", 0) > 0 and "messages_unacknowledged" in queue
 
@@ -149,17 +155,17 @@ def test_what_it_cannot_do_waits_in_rabbitmq(overloaded: Overloaded) -> None:
     assert queue["messages_unacknowledged"] <= HELD
 
 
-def test_its_log_says_how_late_its_tasks_are(overloaded: Overloaded) -> None:
+def test_the_log_says_how_late_tasks_are(overloaded: Overloaded) -> None:
     says = re.compile(r"late by (\d+) ms median, (\d+) ms p99, tasks=(\d+)")
 
     def late() -> bool:
         found = [tuple(map(int, line)) for line in says.findall(overloaded.up.logs("worker1"))]
         return any(500 <= middle <= p99 and tasks >= 100 for middle, p99, tasks in found)
 
-    overloaded.until("2.4 s a turn of an interval of 1 s: the median is above 500 ms", late)
+    overloaded.until("a turn takes 2.4 s in place of 1 s, so the median is above 500 ms", late)
 
 
-def test_a_second_worker_takes_its_part(overloaded: Overloaded) -> None:
+def test_a_second_worker_takes_its_part_of_the_work(overloaded: Overloaded) -> None:
     first, second = overloaded.up.workers()[0], overloaded.start_worker("worker2")
     overloaded.until("it polls", lambda: overloaded.polls(second))
     since = overloaded.polls(second)[0][0]

@@ -1,4 +1,4 @@
-"""Jobs that wait: ten thousand of them are a hundred messages or so, and nothing in a worker."""
+"""Ten thousand waiting jobs: they are about a hundred messages, and take no memory of a worker."""
 
 import time
 from collections.abc import Callable
@@ -11,15 +11,18 @@ from tests.services import Stack
 START = """
 import time, uuid, datetime
 from progrock.broker import blocking
-blocking.TIMEOUT = 120.0  # fifty confirms, one after the other
+blocking.TIMEOUT = 120.0  # It waits for fifty confirms, one after another.
 from progrock.broker.tasks import Task, shard_of
 from progrock import conf
 from progrock.models import Job
 now = datetime.datetime.now(datetime.UTC)
 ids = [uuid.uuid4() for _ in range(10_000)]
 Job.objects.bulk_create(
-    Job(id=i, bucket=int(str(i)[-4:], 16), audience="user:1", backend="patient", state="running", handle=str(i), due_at=now,
-        deadline_at=now + datetime.timedelta(days=1)) for i in ids
+    Job(
+        id=i, bucket=int(str(i)[-4:], 16), audience="user:1", backend="patient", state="running",
+        handle=str(i), due_at=now, deadline_at=now + datetime.timedelta(days=1),
+    )
+    for i in ids
 )
 for shard in range(2):
     mine = [Task(str(i), 1, now.timestamp()) for i in ids if shard_of(str(i), 2) == shard]
@@ -38,21 +41,18 @@ def test_ten_thousand_waiting_jobs_are_a_hundred_messages_and_no_memory(
         process = up.workers()[0]
         worker = psutil.Process(process.pid)
         until = time.monotonic() + 60
-        while (
-            process.output().count("connected to RabbitMQ") < 2
-        ):  # it has imported all that it needs
+        # After this it has imported all that it needs.
+        while process.output().count("connected to RabbitMQ") < 2:
             assert time.monotonic() < until, up.logs()
             time.sleep(0.1)
         before = worker.memory_info().rss
-        up.manage("shell", "--verbosity", "0", "-c", START)
-        lane = up.amqp_url.rsplit("/", 1)[1] + "/progrock.delay.11-10min"
+        up.shell(START)
+        lane = f"{up.vhost}/progrock.delay.11-10min"
         until = time.monotonic() + 120
-        waiting: dict[
-            str, int
-        ] = {}  # the management API leaves out what it has no count of at the moment
-        while (
-            waiting.get("message_bytes", 0) < 10_000 * 90
-            or not 100 <= waiting.get("messages", 0) <= 200
+        waiting: dict[str, int] = {}  # The management API leaves out what it has not counted yet.
+        while not (
+            waiting.get("message_bytes", 0) >= 10_000 * 90
+            and 100 <= waiting.get("messages", 0) <= 200
         ):
             assert time.monotonic() < until, f"{waiting} wait\n{up.logs()}"
             time.sleep(0.5)
