@@ -17,7 +17,7 @@ from tests.services import Broker, DemoBackend, Postgres, Stack, private_broker
 settings.register_profile("progrock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("progrock")  # a busy machine is not a broken law
 
-#: The addresses of running RabbitMQs; tests run against each of them, or else against a private node.
+#: The addresses of running RabbitMQs. Tests run against each of them, or against a private node.
 #: The management API is expected at the AMQP port + 10000.
 BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 

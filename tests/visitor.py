@@ -1,4 +1,4 @@
-"""A visitor for tests: an HTTP session with its cookies, a socket on /prog/, the frames received."""
+"""A visitor for tests: an HTTP session with its cookies, and a socket on /prog/ with its frames."""
 
 import asyncio
 import json
