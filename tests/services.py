@@ -27,6 +27,14 @@ from deploy.demo.rabbitmq_node import Node, free_port
 PATIENCE = 60.0
 ROOT = Path(__file__).resolve().parents[1]
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
+#: How to read the demo backend's answers, for a table of backends.toml.
+DEMO_ANSWERS = """handle = "id"
+state = "status"
+states.running = ["running"]
+states.succeeded = ["done"]
+states.failed = ["failed"]
+states.cancelled = ["cancelled"]
+"""
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -149,10 +149,8 @@ def run(
             said = output.read()
         if code:
             raise RuntimeError(f"{' '.join(command)} in {folder} failed:\n{said}")
-        for line in said.splitlines():
-            if "errors" in line or "Traceback" in line:
-                print(said, flush=True)
-                break
+        if "the log has errors" in said or "Traceback" in said:
+            print(said, flush=True)
         yield from parts(scenario, json.loads(figures.read_text())["all"])
 
 

@@ -18,7 +18,15 @@ from typing import Any
 
 from tests.bench import bench_delay
 from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, measured, memory, polls, span
-from tests.services import ROOT, Broker, DemoBackend, Postgres, Process, private_broker
+from tests.services import (
+    DEMO_ANSWERS,
+    ROOT,
+    Broker,
+    DemoBackend,
+    Postgres,
+    Process,
+    private_broker,
+)
 
 NOOP = """[noop]
 class = "tests.bench.noop.Noop"
@@ -32,13 +40,7 @@ url = "{url}"
 start = {{ path = "/tasks" }}
 poll = {{ path = "/tasks/{{handle}}" }}
 {many}
-handle = "id"
-state = "status"
-states.running = ["running"]
-states.succeeded = ["done"]
-states.failed = ["failed"]
-states.cancelled = ["cancelled"]
-interval = 1.0
+{answers}interval = 1.0
 deadline = 100000
 """
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
@@ -181,6 +183,10 @@ def poll_postgres(stand: Stand) -> list[Line]:
     return [_poll_lines("poll cycles, no-op backend, PostgreSQL", found, 12_000, group="poll")]
 
 
+def _tables(backend: DemoBackend, many: str) -> str:
+    return HTTP.format(url=backend.url, many=many, answers=DEMO_ANSWERS)
+
+
 def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
     folder = stand.folder("backend")
     folder.mkdir()
@@ -188,7 +194,7 @@ def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
     try:
         backend.start()
         others = {"backend": backend.process.pid}
-        with stand.stack(HTTP.format(url=backend.url, many=many), others=others) as up:
+        with stand.stack(_tables(backend, many), others=others) as up:
 
             def add(count: int) -> None:
                 up.fill(str(count), "--backend", "demo", "--queued")

@@ -23,6 +23,7 @@ from deploy.demo.rabbitmq_node import Node, free_port
 from tests.chaos.audit import Audit
 from tests.chaos.gate import Gate
 from tests.services import (
+    DEMO_ANSWERS,
     MANAGE,
     ROOT,
     Broker,
@@ -40,13 +41,7 @@ url = "{url}"
 start = {{ path = "/tasks", repeat = {repeat} }}
 poll = {{ path = "/tasks/{{handle}}" }}
 {many}cancel = {{ path = "/tasks/{{handle}}" }}
-handle = "id"
-state = "status"
-states.running = ["running"]
-states.succeeded = ["done"]
-states.failed = ["failed"]
-states.cancelled = ["cancelled"]
-progress = "percent"
+{answers}progress = "percent"
 message = "stage"
 result = "output"
 error = "error.message"
@@ -309,6 +304,7 @@ def _table(name: str, url: str) -> str:
         shards=shards,
         repeat=str(repeat).lower(),
         many=MANY if many else "",
+        answers=DEMO_ANSWERS,
     )
 
 
