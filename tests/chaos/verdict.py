@@ -84,15 +84,23 @@ class Verdict:
             ("jobs started", self.started, "and shown on a screen"),
             ("jobs ended", self.ended, states),
             ("lost", self.lost, "asked for, and not ended"),
-            ("ended wrongly", self.wrong, "not as the backend or a cancel said, nor unknown"),
             (
-                "started twice",
-                self.twice,
-                "two tasks of one job, or a second request where none may be",
+                "ended wrongly",
+                self.wrong,
+                "not as the backend, a cancel or an unknown start had it",
             ),
-            ("history broken", self.broken, "a turn or version jumped, or changed after the end"),
-            ("loops forked", self.forked, "two poll loops of one job: polls overlap, or too often"),
-            ("early polls", self.early, "before they were due in the ledger, or too close"),
+            ("started twice", self.twice, "two tasks of one job, or two requests where one may be"),
+            (
+                "history broken",
+                self.broken,
+                "a turn or version jumped, or a job changed after its end",
+            ),
+            (
+                "loops forked",
+                self.forked,
+                "a job has two poll loops: polls overlap or come too often",
+            ),
+            ("early polls", self.early, "sooner than the ledger or the interval allows"),
             ("stale screens", self.stale, "a screen showed less than the ledger had, or went back"),
             ("fallen processes", self.fallen, "ended though nobody had ended them"),
             ("tracebacks", self.tracebacks, "through our code, in any log"),
@@ -101,10 +109,10 @@ class Verdict:
             (
                 "polls",
                 self.polls,
-                f"{self.calm_polls} in calm; {self.repeated} again after a fault",
+                f"{self.calm_polls} in calm; {self.repeated} repeated near faults",
             ),
-            ("longest stall", f"{longest[0]:.1f} s", f"a step was overdue, in all ({longest[1]})"),
-            ("… in calm", f"{calm[0]:.2f} s", f"{AFTERMATH:g} s after a fault ({calm[1]})"),
+            ("longest stall", f"{longest[0]:.1f} s", f"of an overdue step ({longest[1]})"),
+            ("… in calm", f"{calm[0]:.2f} s", f"{AFTERMATH:g} s after all faults ({calm[1]})"),
         ]
         lines = []
         for name, value, meaning in rows:
