@@ -36,10 +36,10 @@ def main() -> None:
     record = Path(os.environ["BENCH_RECORD"]).open("ab", buffering=1 << 20)  # noqa: SIM115
     flushed = 0.0
 
-    def noting(work: Callable[[int, Sequence[Due]], Any]) -> Callable[[int, Sequence[Due]], Any]:
-        async def note(shard: int, parts: Sequence[Due]) -> None:
+    def noting(work: Callable[[Sequence[Due]], Any]) -> Callable[[Sequence[Due]], Any]:
+        async def note(parts: Sequence[Due]) -> None:
             parts_of_round.set(parts)
-            await work(shard, parts)
+            await work(parts)
 
         return note
 
@@ -57,12 +57,13 @@ def main() -> None:
 
         return watch
 
-    def stamped(push: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        async def stamp(rows: Any) -> Any:
-            # These rows have just been committed; from here to the browser's frame is measured.
-            for row in rows:
-                row.message = f"{time.time():.6f}"
-            return await push(rows)
+    def stamped(commit: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        async def stamp(decided: Any) -> Any:
+            committed = await commit(decided)
+            # From here to the browser's frame is measured.
+            for each in committed:
+                each.row.message = f"{time.time():.6f}"
+            return committed
 
         return stamp
 
@@ -74,7 +75,7 @@ def main() -> None:
                 rounds.work = noting(rounds.work)
                 rounds.backend.poll = watched(rounds.backend.poll)
                 if os.environ.get("BENCH_STAMP"):
-                    rounds.push = stamped(rounds.push)
+                    rounds.commits.commit = stamped(rounds.commits.commit)
 
     command: Any = runworker  # It looks up its Poller by this name.
     command.Poller = WatchedPoller

@@ -37,8 +37,8 @@ WORKER = """
 import django, os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 django.setup()
-from progrock.consumers import poller
-poller.REPORT = 1.0
+from progrock.consumers import lateness
+lateness.REPORT = 1.0
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "runworker"])
 """
