@@ -38,7 +38,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def rabbitmq(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
-    """A RabbitMQ with `.new_vhost(name)`, `.management_url`, `.api(…)`; a private one has a `.node`."""
+    """A RabbitMQ with `new_vhost(name)`, `management_url`, `api(…)`; a private one has a `node`."""
     if BROKERS:
         yield Broker.running_at(getattr(request, "param", BROKERS[0]))
         return
