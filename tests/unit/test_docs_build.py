@@ -101,6 +101,16 @@ def test_every_file_that_a_page_names_exists() -> None:
             assert (ROOT / name).exists(), f"{page}.md names {name}"
 
 
+def test_the_way_of_one_job_is_as_long_as_the_page_says() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    way = text.split("### From the click")[1].split("## On a second reading")[0]
+    files = re.findall(r"^\| `([\w/]+\.py)`", way, re.M)
+    lines = sum(len((ROOT / file).read_text().splitlines()) for file in files)
+    told = re.search(r"about ([\d,]+) lines", text)
+    assert told
+    assert lines == pytest.approx(int(told[1].replace(",", "")), rel=0.1)
+
+
 def test_every_word_of_the_glossary_is_used_in_the_code() -> None:
     files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
     code = " ".join(re.sub(r"[_\s]+", " ", file.read_text().lower()) for file in files)
