@@ -1,4 +1,4 @@
-"""The synchronous edge, for Django's synchronous side: connect, publish, confirm, close (8 ms), by pika."""
+"""Publishes from Django's synchronous side, by pika: connect, publish, confirm, close (8 ms)."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,37 +9,33 @@ from urllib.parse import urlsplit
 import pika
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import (
-    AMQPChannelError,
-    AMQPError,
-    AMQPHeartbeatTimeout,
-    NackError,
-    UnroutableError,
-)
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPChannelError, AMQPError, NackError, UnroutableError
 
-from progrock.broker.connection import label, place, tls_of
+from progrock.broker import mended_pika
+from progrock.broker.connection import label, place, tls_of, words
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
 from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
 from progrock.broker.topology import GROUPS, route
 
-TIMEOUT = 4.0  # seconds to connect in, and again for all the rest
+TIMEOUT = 4.0  # seconds to connect, and again to do all the rest
 
 
 def publish_tasks(
     url: str, backend: str, shard: int, tasks: Sequence[Task], *, delay: float = 0.0
 ) -> None:
-    """Sends tasks of one shard on their way, all with the same decided delay (seconds); returns when confirmed.
+    """Send tasks of one shard, all with the same delay (seconds); return when they are confirmed.
 
-    Raises BrokerUnavailable, or PublishFailed when RabbitMQ returned or refused a message.
+    Raises BrokerUnavailable, or PublishFailed if RabbitMQ returned or refused a message.
     """
     with _channel(url) as channel:
         _publish(channel, backend, shard, tasks, delay)
 
 
 def group_send(url: str, group: str, message: Mapping[str, Any]) -> None:
-    """Sends a message to a Channels group as the channel layer would; a group without members is fine.
+    """Send a message to a Channels group as the channel layer would; the group may be empty.
 
-    Raises BrokerUnavailable, or PublishFailed when a receiver's queue is full.
+    Raises BrokerUnavailable, or PublishFailed if a receiver's queue is full.
     """
     with _channel(url) as channel:
         _send(channel, group, message)
@@ -50,7 +46,7 @@ def send(
     batches: Iterable[tuple[str, int, Sequence[Task], float]],
     events: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> None:
-    """Sends both over one connection, the tasks first.
+    """Send both over one connection, the tasks first.
 
     A batch is (backend, shard, tasks, delay in seconds), an event is (group, message).
     Raises what `publish_tasks` and `group_send` raise.
@@ -86,27 +82,19 @@ def _send(channel: BlockingChannel, group: str, message: Mapping[str, Any]) -> N
 def _channel(url: str) -> Iterator[BlockingChannel]:
     where = f"RabbitMQ at {place(url)}"
     parts = urlsplit(url)
-    parameters = pika.URLParameters(
-        parts._replace(query="").geturl()
-    )  # pika stops at keys that it does not know
+    # pika refuses a query that has keys it does not know, such as those of aio-pika.
+    parameters = pika.URLParameters(parts._replace(query="").geturl())
     if context := tls_of(url):
         parameters.ssl_options = pika.SSLOptions(context, parts.hostname)
-    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = (
-        TIMEOUT
-    )
+    parameters.socket_timeout = parameters.stack_timeout = TIMEOUT
+    parameters.blocked_connection_timeout = TIMEOUT
     parameters.connection_attempts = 1
     parameters.client_properties = {"connection_name": label("publish")}
     try:
         connection = pika.BlockingConnection(parameters)
-    except (AMQPError, OSError) as error:
-        raise BrokerUnavailable(
-            f"cannot connect to {where}: {error or type(error).__name__}"
-        ) from error
-    # pika (1.4) waits without an end for an answer while heartbeats come, and has no public timer that ends this
-    line = connection._impl
-    line._adapter_call_later(
-        TIMEOUT, lambda: line._terminate_stream(AMQPHeartbeatTimeout("no answer in time"))
-    )
+    except (AMQPError, AMQPConnectorException, OSError) as error:
+        raise BrokerUnavailable(f"cannot connect to {where}: {_words(error)}") from error
+    mended_pika.limit(connection, TIMEOUT)
     try:
         channel = connection.channel()
         channel.confirm_delivery()
@@ -118,8 +106,14 @@ def _channel(url: str) -> Iterator[BlockingChannel]:
     except (NackError, AMQPChannelError) as error:
         raise PublishFailed(f"{where} refused a message: {error}") from error
     except (AMQPError, OSError) as error:
-        raise BrokerUnavailable(f"lost {where}: {error or type(error).__name__}") from error
+        raise BrokerUnavailable(f"lost {where}: {_words(error)}") from error
     finally:
         if connection.is_open:
             with suppress(AMQPError, OSError):  # what was confirmed stays confirmed
                 connection.close()
+
+
+def _words(error: BaseException) -> str:
+    """The reason of a failure. pika puts that of a refused TCP connection inside two others."""
+    inner = getattr(error.args[0], "exception", None) if error.args else None
+    return words(inner or error)
