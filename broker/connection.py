@@ -1,4 +1,4 @@
-"""Opens named connections to RabbitMQ and keeps them: connect, run, on any loss start over with backoff."""
+"""Opens named connections to RabbitMQ and keeps them: on any loss it starts over, with backoff."""
 
 import asyncio
 import logging
@@ -14,7 +14,6 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
-    AMQPError,
     AuthenticationError,
     ProbableAuthenticationError,
 )
@@ -22,44 +21,29 @@ from aio_pika.exceptions import (
 from progrock.broker.errors import BrokerError, BrokerUnavailable
 
 logger = logging.getLogger(__name__)
-# aiormq logs each failed attempt and each closed connection as an error with a traceback. They reach us as exceptions
-# as well, and an outage is one line; its warnings (such as a blocked connection) stay.
-logging.getLogger("aiormq.connection").addFilter(lambda record: record.levelno < logging.ERROR)
-# It warns of each call that we gave up, which we tell in our own words, and once.
-logging.getLogger("aiormq.channel").addFilter(
-    lambda record: "because RPC call" not in str(record.msg)
-)
-
-
-def _is_ours_to_hear(record: logging.LogRecord) -> bool:
-    """Not of a future that aiormq alone could await: the confirm of a message whose connection went while it was written (6.9.4)."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (
-        isinstance(error, AMQPError)
-        and record.getMessage().startswith("Future exception was never retrieved")
-    )
-
-
-logging.getLogger("asyncio").addFilter(_is_ours_to_hear)
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
 HEARTBEAT = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts, doubling
-STEADY = 10.0  # a connection that lasted this long makes the next attempt start from the first pause again
+STEADY = 10.0  # after a connection that lasted so long, begin with the first pause again
 
 
 def label(role: str) -> str:
-    """The name a connection or consumer bears in the management UI: `progrock <role> @host:pid`."""
+    """The name of a connection or consumer in the management UI: `progrock <role> @host:pid`."""
     return f"progrock {role} @{socket.gethostname()}:{os.getpid()}"
 
 
 def place(url: str) -> str:
-    """`host:port` of an AMQP URL, fit for messages: no credentials. Raises BrokerUnavailable when it is no AMQP URL."""
+    """`host:port` of an AMQP URL, which may be shown: it has no credentials.
+
+    Raises BrokerUnavailable if it is no AMQP URL.
+    """
     parts = urlsplit(url)
     with suppress(ValueError):  # a port that is no number
         if parts.scheme in ("amqp", "amqps"):
-            return f"{parts.hostname or 'localhost'}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+            default = 5671 if parts.scheme == "amqps" else 5672
+            return f"{parts.hostname or 'localhost'}:{parts.port or default}"
     raise BrokerUnavailable(
         "the address of RabbitMQ is wrong: wanted amqp://user:password@host:port/vhost, or amqps://"
     )
@@ -71,9 +55,10 @@ def vhost_of(url: str) -> str:
 
 
 def tls_of(url: str) -> ssl.SSLContext | None:
-    """The TLS context of an `amqps://` URL, for drivers that do not read its query as aio-pika does; None for `amqp://`.
+    """The TLS context of an `amqps://` URL; None for `amqp://`.
 
-    The query's keys are aiormq's: cafile, capath, certfile, keyfile, no_verify_ssl.
+    For drivers that do not read the URL's query as aio-pika does. Its keys are those of aiormq:
+    cafile, capath, certfile, keyfile, no_verify_ssl.
     """
     parts = urlsplit(url)
     if parts.scheme != "amqps":
@@ -89,7 +74,7 @@ def tls_of(url: str) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def translated(doing: str) -> AsyncIterator[None]:
-    """Turns whatever aio-pika raises when a connection or channel goes into BrokerUnavailable."""
+    """Turn what aio-pika raises when a connection or channel is lost into BrokerUnavailable."""
     try:
         yield
     except BrokerError:
@@ -97,15 +82,14 @@ async def translated(doing: str) -> AsyncIterator[None]:
     except CONNECTION_EXCEPTIONS as error:
         raise BrokerUnavailable(f"{doing}: {words(error)}") from error
     except asyncio.CancelledError as error:
-        # aiormq rejects what waits with the error that ended its reader, and that can be a CancelledError of its own.
+        # When aiormq's reader task ends, waiting calls get its exception, which may be a
+        # CancelledError although nobody cancelled us.
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         raise BrokerUnavailable(f"{doing}: the connection was lost") from error
     except Exception as error:
-        if (
-            type(error) is not Exception
-        ):  # aiormq rejects with a bare Exception where it knows no reason
+        if type(error) is not Exception:  # aiormq raises a bare one when it knows no reason
             raise
         raise BrokerUnavailable(f"{doing}: the connection was lost") from error
 
@@ -119,13 +103,43 @@ def words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_below_error(record: logging.LogRecord) -> bool:
+    """Drop aiormq's errors: a traceback for each failed attempt and each lost connection.
+
+    They reach us as exceptions as well, and we log one line for an outage. Its warnings stay, such
+    as that a connection is blocked.
+    """
+    return record.levelno < logging.ERROR
+
+
+def _is_of_no_call(record: logging.LogRecord) -> bool:
+    """Drop aiormq's warning for each call that we gave up: we say that ourselves, and once."""
+    return "because RPC call" not in str(record.msg)
+
+
+def _calm_aiormq() -> None:
+    """Add the two filters. Adding them again does nothing.
+
+    The first connection does it, because an import must not change the host's loggers.
+    """
+    logging.getLogger("aiormq.connection").addFilter(_is_below_error)
+    logging.getLogger("aiormq.channel").addFilter(_is_of_no_call)
+
+
 class _Connection(aio_pika.Connection):
     def __del__(self) -> None:
-        """Nothing: what is opened here is closed here, and aio-pika's own would make a coroutine that nobody awaits."""
+        """Do nothing, because we close what we open.
+
+        aio-pika's own would make a coroutine that nobody awaits.
+        """
 
 
 async def connect(url: str, role: str) -> AbstractConnection:
-    """A plain connection (no robust one: aio-pika #231, #536 and #632 are open) under the name of `role`. Raises BrokerUnavailable."""
+    """Open a connection that bears the name of `role`. Raises BrokerUnavailable.
+
+    It is none of aio-pika's robust connections, because its issues #231, #536 and #632 are open.
+    """
+    _calm_aiormq()
     query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
     async with (
         translated(f"cannot connect to RabbitMQ at {place(url)}"),
@@ -136,14 +150,14 @@ async def connect(url: str, role: str) -> AbstractConnection:
 
 @asynccontextmanager
 async def tried(seconds: float) -> AsyncIterator[None]:
-    """What may fail with the connection, or take longer than `seconds`: either is fine."""
+    """Best effort: ignore a lost connection, and give up after `seconds`."""
     with suppress(BrokerUnavailable):
         async with translated("tried"), asyncio.timeout(seconds):
             yield
 
 
 async def shut(connection: AbstractConnection) -> None:
-    """Closes a connection, at most waiting for `CLOSE_TIMEOUT`; one that is gone already is fine."""
+    """Close a connection, in `CLOSE_TIMEOUT` at most. It may be gone already."""
     async with tried(CLOSE_TIMEOUT):
         await connection.close()
 
@@ -151,7 +165,7 @@ async def shut(connection: AbstractConnection) -> None:
 async def keep(
     url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]
 ) -> None:
-    """Connects and runs `run(connection, up)`, over and over, as `persist` does."""
+    """Connect and run `run(connection, up)`, again after each loss, as `persist` does."""
 
     async def session(up: Callable[[], None]) -> None:
         connection = await connect(url, role)
@@ -166,9 +180,10 @@ async def keep(
 async def persist(
     url: str, role: str, session: Callable[[Callable[[], None]], Awaitable[None]]
 ) -> None:
-    """Runs `session(up)`, which connects; starts over with backoff whenever that raises BrokerUnavailable.
+    """Run `session(up)`, which connects, and again with backoff when it raises BrokerUnavailable.
 
-    It calls `up()` once it is ready, and returns to end it all. One log line per change of state.
+    The session calls `up()` once it is ready, and returns to end it all. Each change of state is
+    one line in the log.
     """
     loop = asyncio.get_running_loop()
     pause, down, since = FIRST_PAUSE, False, 0.0

@@ -1,4 +1,4 @@
-"""Publishes poll tasks for a process's whole life: gathers what goes together, and returns when it is confirmed."""
+"""Publishes poll tasks: gathers them into messages, and waits until RabbitMQ has confirmed them."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ _Key = tuple[Lane | None, str, int, float]
 
 
 class _Batch:
-    """What is being gathered for one lane and shard; `done` tells everybody who put something in."""
+    """The tasks that are being gathered for one message. All who added some wait for `done`."""
 
     __slots__ = ("delay", "done", "tasks", "timer")
 
@@ -36,7 +36,10 @@ class _Batch:
 
 
 class Publisher:
-    """One connection, made lazily and kept; `gather` is how many seconds a task waits for company."""
+    """One connection, opened at the first use and kept.
+
+    A task waits up to `gather` seconds for others that can travel in the same message.
+    """
 
     def __init__(self, url: str, name: str, *, gather: float = 0.005) -> None:
         self._url, self._name, self._gather = url, f"{name} publisher", gather
@@ -49,16 +52,16 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        """Whether a message could be sent right now."""
+        """Whether there is a connection right now."""
         return self._ready.is_set()
 
     def start(self) -> None:
-        """Starts to connect; the first publish does so as well."""
+        """Begin to connect. The first publish does so as well."""
         if self._keeper is None:
             self._keeper = asyncio.create_task(keep(self._url, self._name, self._run))
 
     async def close(self) -> None:
-        """Sends what was gathered, waits for its confirms, and closes the connection."""
+        """Send what was gathered, wait for the confirms, and close the connection."""
         for key in list(self._batches):
             self._flush(key)
         if self._sending:
@@ -71,13 +74,15 @@ class Publisher:
     async def publish(
         self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float = 0.0
     ) -> None:
-        """Sends tasks of one shard on their way, all with the delay that was decided for them (seconds).
+        """Send tasks of one shard; return when RabbitMQ has confirmed them.
 
-        With a `spread` (seconds) all tasks of a message become due together, at the latest due among them and one draw
-        of up to `spread` on top, on the grid: so messages do not fall apart, those of one grid point are worked in one
-        round and become one, and the draw keeps these from becoming a herd.
-        Returns when RabbitMQ has confirmed them. Raises PublishFailed when a message was returned (no such queue),
-        refused or lost, or when there is no connection within two seconds; then some may have been sent all the same.
+        `delay` (seconds) is what was decided for all of them: it chooses the lane. `spread`
+        (seconds) is for regular polls. All tasks of the message then get one due time: the latest
+        of theirs, plus a random 0 to `spread`, rounded up to the grid. This keeps a message
+        together, lets messages merge, and stops all of them from falling due at once.
+
+        Raises PublishFailed if a message was returned (no such queue), refused or lost, or if there
+        is no connection within two seconds. Some tasks may have been sent all the same.
         """
         self.start()
         key = (lane_for(delay), backend, shard, spread)
@@ -91,12 +96,10 @@ class Publisher:
             if len(batch.tasks) >= MAX_TASKS:
                 self._flush(key)
         for done in waiting:
-            await asyncio.shield(
-                done
-            )  # a caller that is cancelled does not cancel the others' wait
+            await asyncio.shield(done)  # others may wait for it as well
 
     async def dead_letter(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
-        """Sends what could not be handled to the dead queue, with the reason. Raises PublishFailed."""
+        """Send a body that could not be handled to the dead queue. Raises PublishFailed."""
         self.start()
         await self._wait()
         about = {
@@ -112,9 +115,7 @@ class Publisher:
     def _open(self, key: _Key, delay: float) -> _Batch:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        done.add_done_callback(
-            lambda _: done.cancelled() or done.exception()
-        )  # seen, even when nobody waits any more
+        done.add_done_callback(_seen)  # perhaps nobody waits any more
         batch = self._batches[key] = _Batch(
             delay, done, loop.call_later(self._gather, self._flush, key)
         )
@@ -141,20 +142,17 @@ class Publisher:
             exchange, routing_key, expiration = route(backend, shard, batch.delay, left)
             about = properties(batch.tasks, now) | {"expiration": expiration}
             await self._send(exchange, routing_key, encode(batch.tasks), about)
-        except Exception as error:  # whatever it is: nobody may take these tasks for published
-            failure = (
-                error
-                if isinstance(error, PublishFailed)
-                else PublishFailed(f"{type(error).__name__}: {error}")
-            )
-            batch.done.set_exception(failure)
+        except PublishFailed as error:
+            batch.done.set_exception(error)
+        except Exception as error:  # whatever it is, nobody may take these tasks for published
+            batch.done.set_exception(PublishFailed(f"{type(error).__name__}: {error}"))
         else:
             batch.done.set_result(None)
         finally:
-            batch.done.cancel()  # does nothing but where this task itself was ended
+            batch.done.cancel()  # does nothing, unless this task itself was cancelled
 
     async def _wait(self) -> None:
-        """For the connection, but not for long."""
+        """Wait for the connection, but not for long."""
         if not self._ready.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(READY_TIMEOUT):
@@ -169,9 +167,8 @@ class Publisher:
             async with translated("publish"), asyncio.timeout(CONFIRM_TIMEOUT):
                 try:
                     to = await self._channel.get_exchange(exchange, ensure=False)
-                    await to.publish(
-                        aio_pika.Message(body, **about), routing_key
-                    )  # mandatory, confirmed
+                    # Mandatory, and confirmed: both are aio-pika's defaults.
+                    await to.publish(aio_pika.Message(body, **about), routing_key)
                 except PublishError as error:
                     raise PublishFailed(
                         f"{exchange} has no queue for {routing_key}: {error.args[0]}"
@@ -181,7 +178,7 @@ class Publisher:
                         f"RabbitMQ refused a message for {exchange}, {routing_key}"
                     ) from error
         except BrokerUnavailable as error:
-            self._lost.set()  # after a silence, too, only a new connection knows where it stands
+            self._lost.set()  # even if it was only a timeout, this connection cannot be trusted
             raise PublishFailed(str(error)) from error
 
     async def _run(self, connection: AbstractConnection, up: Any) -> None:
@@ -191,6 +188,7 @@ class Publisher:
             channel = connection.channel(on_return_raises=True)
             channel.close_callbacks.add(lambda *_: self._lost.set())
             await channel.initialize()
+            underlay = await channel.get_underlay_channel()
         try:
             self._channel = channel
             self._ready.set()
@@ -200,3 +198,13 @@ class Publisher:
         finally:
             self._ready.clear()
             self._channel = None
+            # If a connection is lost while aiormq (6.9.4) writes a message, aiormq fails the write
+            # and the confirm, but awaits only the write. asyncio would report the other.
+            for confirm in getattr(underlay, "confirmations", {}).values():
+                confirm.add_done_callback(_seen)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Tell asyncio that somebody has looked at the exception, so that it does not report it."""
+    if not future.cancelled():
+        future.exception()

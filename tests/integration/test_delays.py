@@ -1,6 +1,7 @@
 """Messages on their way through a real RabbitMQ: never early, and confirmed or refused."""
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -212,6 +213,26 @@ async def test_what_goes_wrong_unforeseen_while_sending_is_a_failed_publish(vhos
         await publisher.publish("render", 0, some := tasks(), delay=0)
         [delivery] = await take(subscriber)
         assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
+
+
+async def test_a_message_whose_line_is_cut_while_it_is_written_is_one_failed_publish_and_no_noise(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiormq then fails a future that it awaits nowhere, and asyncio would report that."""
+    await declare(line.url, TOPOLOGY)
+    publisher = Publisher(line.url, "test")
+    publisher.start()
+    await until(lambda: publisher.connected)
+    line.flows.clear()
+    long = asyncio.create_task(publisher.dead_letter(b"x" * 30_000_000, "a test", {}))
+    await asyncio.sleep(0.2)
+    await line.cut()
+    with pytest.raises(PublishFailed):
+        await long
+    await publisher.close()
+    del long  # its traceback holds the future
+    gc.collect()
+    assert not [each for each in caplog.records if "never retrieved" in each.getMessage()]
 
 
 async def test_publishing_without_a_connection_fails_soon(caplog: pytest.LogCaptureFixture) -> None:
