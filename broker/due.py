@@ -10,10 +10,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from progrock.broker.consumer import Delivery
 from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import SHORTEST, TOGETHER, Lane, lane_for
 from progrock.broker.publisher import Publisher
-from progrock.broker.subscriber import Delivery
 from progrock.broker.tasks import MAX_TASKS, Task
 
 

@@ -13,8 +13,9 @@ import aio_pika
 
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.broker.connection import connect, shut
+from progrock.broker.consumer import Delivery
 from progrock.broker.publisher import Publisher
-from progrock.broker.subscriber import Delivery, Subscriber
+from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import Task
 from progrock.broker.topology import DEAD, Topology, declare, poll_queue
 from tests.services import PATIENCE

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from progrock.broker import blocking, channel_layer
+from progrock.broker import consumer as consumer_module
 from progrock.broker import publisher as publisher_module
-from progrock.broker import subscriber as subscriber_module
 from progrock.broker.channel_layer import ChannelLayer
 from tests.amqp import Line, NewLayer
 from tests.services import PATIENCE
@@ -32,7 +32,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
         (blocking, "TIMEOUT"),
         (channel_layer, "CONFIRM_TIMEOUT"),
         (publisher_module, "CONFIRM_TIMEOUT"),
-        (subscriber_module, "OPEN_TIMEOUT"),
+        (consumer_module, "OPEN_TIMEOUT"),
     ):
         monkeypatch.setattr(module, name, PATIENCE / 2)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from progrock.broker import consumer as consumer_module
 from progrock.broker import subscriber as subscriber_module
 from progrock.broker.connection import label, vhost_of
+from progrock.broker.consumer import Delivery
 from progrock.broker.errors import PublishFailed
-from progrock.broker.subscriber import Delivery
 from progrock.broker.tasks import encode
 from progrock.broker.topology import declare, poll_queue
 from tests.amqp import (
@@ -181,7 +182,7 @@ async def slow_consumes(line: Line, subscriber: Receiver) -> AsyncIterator[Calla
 
     Gives a function that tells how many consumes it did not answer.
     """
-    attempts, consume = 0, subscriber_module.Channel.basic_consume
+    attempts, consume = 0, consumer_module.Channel.basic_consume
 
     async def late(*args: Any, **options: Any) -> Any:
         nonlocal attempts
@@ -193,8 +194,8 @@ async def slow_consumes(line: Line, subscriber: Receiver) -> AsyncIterator[Calla
             attempts += 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subscriber_module, "OPEN_TIMEOUT", 0.5)
-        patch.setattr(subscriber_module.Channel, "basic_consume", late)
+        patch.setattr(consumer_module, "OPEN_TIMEOUT", 0.5)
+        patch.setattr(consumer_module.Channel, "basic_consume", late)
         subscriber.restart("a test wants it")
         yield lambda: attempts
 
@@ -203,7 +204,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         each.levelname
         for each in caplog.records
-        if each.name == "progrock.broker.subscriber" and "cannot consume" in each.getMessage()
+        if each.name == "progrock.broker.consumer" and "cannot consume" in each.getMessage()
     ]
 
 
@@ -211,7 +212,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
     line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Consumes that are answered too late hold nothing back."""
-    monkeypatch.setattr(subscriber_module, "STUCK", 1000)
+    monkeypatch.setattr(consumer_module, "STUCK", 1000)
     monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         await publisher.publish("render", 0, some := tasks(), delay=0)
@@ -233,7 +234,7 @@ async def test_a_slow_queue_that_turns_out_to_be_missing_is_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
-    monkeypatch.setattr(subscriber_module, "STUCK", 1000)
+    monkeypatch.setattr(consumer_module, "STUCK", 1000)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         async with slow_consumes(line, subscriber) as attempts:
             await until(lambda: attempts() >= 1)
@@ -407,7 +408,7 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
             cancelled.append(tag)
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(subscriber_module.Channel, "basic_cancel", cancel)
+        monkeypatch.setattr(consumer_module.Channel, "basic_cancel", cancel)
         for _ in range(2):
             async with asyncio.timeout(PATIENCE):
                 await subscriber.stop_taking()

@@ -1,4 +1,4 @@
-"""When tasks are given to the worker: never before they are due, together where they belong together."""
+"""When tasks are given to the worker: never early, and together if they belong together."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from progrock.broker.consumer import Delivery
 from progrock.broker.due import DueTasks
 from progrock.broker.errors import PublishFailed
 from progrock.broker.lanes import TOGETHER
 from progrock.broker.publisher import Publisher
-from progrock.broker.subscriber import Delivery
 from progrock.broker.tasks import Task
 from progrock.broker.topology import poll_queue
 
