@@ -1,4 +1,4 @@
-"""What can go wrong with RabbitMQ, in the words of this package: drivers' errors never leave `broker/`."""
+"""What can go wrong with RabbitMQ. Drivers' errors never leave `broker/`: they become these."""
 
 
 class BrokerError(Exception):
@@ -10,8 +10,8 @@ class BrokerUnavailable(BrokerError):
 
 
 class PublishFailed(BrokerError):
-    """Raised when a message was returned, refused, lost with its connection, or not confirmed in time."""
+    """Raised when a message was returned, refused, lost on the way, or not confirmed in time."""
 
 
 class BrokenMessage(BrokerError):
-    """Raised when a body is not a message of ours; its text is the reason that the dead queue gets."""
+    """Raised when a body is not a message of ours. The dead queue gets its text as the reason."""

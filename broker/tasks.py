@@ -17,7 +17,7 @@ _is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 
 class Task(NamedTuple):
-    """Look at job `job_id` (canonical UUID) at `due` (epoch seconds) if its turn is still `turn`."""
+    """Look at a job (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`."""
 
     job_id: str
     turn: int
@@ -35,7 +35,7 @@ def bucket_of(job_id: str) -> int:
 
 
 def encode(tasks: Sequence[Task]) -> bytes:
-    """The body of one message; `due` to the microsecond, in UTC."""
+    """The body of one message. Each `due` is in UTC, to the microsecond."""
     dues = {due: datetime.fromtimestamp(due, UTC) for due in {task.due for task in tasks}}
     entries = [{"job": task.job_id, "turn": task.turn, "due": dues[task.due]} for task in tasks]
     return orjson.dumps({"v": VERSION, "tasks": entries}, option=orjson.OPT_UTC_Z)
@@ -82,7 +82,10 @@ def _epoch(text: str) -> float:
 
 
 def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
-    """The AMQP properties of a message, by the names that aio-pika and pika share; made to be read in the UI."""
+    """The AMQP properties of a message, by the names that aio-pika and pika share.
+
+    The headers are there for people who look at the message in the management UI.
+    """
     first = min(task.due for task in tasks)
     return {
         "content_type": "application/json",

@@ -1,4 +1,4 @@
-"""The one description of what exists in RabbitMQ, as data: names, queues, exchanges, bindings."""
+"""Describes, as data, what must exist in RabbitMQ: exchanges, queues, bindings; and declares it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from progrock.broker.connection import connect, shut, translated
 from progrock.broker.lanes import LANES, lane_for, ttl
 
 DELAY, POLL, DEAD, GROUPS = "progrock.delay", "progrock.poll", "progrock.dead", "progrock.groups"
-WEB = "progrock.web"  # what the channel layer's exclusive queues start with; they come and go with their processes
+WEB = "progrock.web"  # the prefix of the channel layer's queues, which live as long as a process
 
-# Far beyond RabbitMQ 4's default of 20. Poll queues: each failed confirm of a long alarm is a delivery of healthy tasks;
-# the ledger counts crashes and ends a poisonous job long before. Dead queue: each look is one ("Get messages", requeue).
+# Delivery limits, because RabbitMQ 4's default of 20 is too low. Poll queues: during a memory alarm
+# publishing fails, and the same tasks are delivered again and again. Poisonous jobs end earlier, by
+# the ledger's crash counter. Dead queue: each look at a message counts as a delivery.
 _MANY, _ENDLESS = 1_000, 1_000_000
 
 
@@ -57,7 +58,7 @@ class Topology:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """Every exchange, in an order that can be declared."""
+        """Every exchange, in an order in which they can be declared."""
         return [
             Exchange(DEAD, "fanout", {}),
             Exchange(POLL, "topic", {"alternate-exchange": DEAD}),
@@ -89,7 +90,11 @@ class Topology:
 
     @property
     def bindings(self) -> list[Binding]:
-        """Every binding; a lane takes what starts with its name, a poll queue what ends with its backend and shard."""
+        """Every binding.
+
+        A lane gets the keys that start with its name, a poll queue those that end with its backend
+        and shard.
+        """
         return [
             Binding(DEAD, DEAD, ""),
             *(Binding(DELAY, lane.queue, f"{lane.name}.#") for lane in LANES),
@@ -114,14 +119,18 @@ def parse_poll_queue(name: str) -> tuple[str, int] | None:
 
 
 def route(backend: str, shard: int, delay: float, left: float) -> tuple[str, str, float | None]:
-    """Exchange, routing key and expiration (seconds) of a message: `delay` as decided, `left` until it is due."""
+    """Exchange, routing key and expiration (seconds) of a message.
+
+    `delay` is what was decided, and chooses the lane. `left` is what is left of it now. Both are in
+    seconds. The expiration is None if the message goes to its poll queue at once.
+    """
     if lane := lane_for(delay):
         return DELAY, f"{lane.name}.{backend}.{shard}", ttl(lane, left)
     return POLL, f"now.{backend}.{shard}", None
 
 
 def describe(topology: Topology) -> str:
-    """The topology for a terminal: one line an object."""
+    """The topology as text: one line for each object."""
 
     def words(arguments: Mapping[str, Any]) -> str:
         return "  ".join(
@@ -141,7 +150,10 @@ def describe(topology: Topology) -> str:
 
 
 async def declare(url: str, topology: Topology) -> None:
-    """Makes everything that is missing. Raises BrokerUnavailable, also where something exists with other arguments."""
+    """Make everything that is missing.
+
+    Raises BrokerUnavailable, also if something exists with other arguments.
+    """
     connection = await connect(url, "topology")
     try:
         await declare_on(connection, topology)
@@ -150,13 +162,13 @@ async def declare(url: str, topology: Topology) -> None:
 
 
 async def declare_on(connection: AbstractConnection, topology: Topology) -> None:
-    """The same on a connection that is open."""
+    """Do the same over an open connection."""
     async with translated(
         "cannot declare the topology (`manage.py topology --verify` says what differs)"
     ):
         channel = await connection.channel()
-        # Whoever publishes meanwhile is refused until its queue is bound, and tries again: the exchanges come after the
-        # queues, and the dead queue, which takes what finds no other, is bound last.
+        # Somebody may publish meanwhile. Make the exchanges after the queues, and bind the dead
+        # queue last, because until the poll queues are bound everything would be routed to it.
         queues = {
             each.name: await channel.declare_queue(
                 each.name, durable=True, arguments=dict(each.arguments)

@@ -1,4 +1,7 @@
-"""Batches must not make herds: ten minutes of ten thousand jobs by a simulated clock, with the real lanes and constants."""
+"""Messages must not become herds: ten minutes of ten thousand jobs, by a simulated clock.
+
+The lanes and constants are the real ones.
+"""
 
 import heapq
 import inspect
@@ -80,7 +83,7 @@ class Simulation:
                 self.flush(now, place)
 
     def flush(self, now: float, place: tuple[int, int]) -> None:
-        """Into the lane, from there perhaps to the next, and at last slept out, on whichever worker it reaches."""
+        """Into a lane, perhaps into another, and the rest is waited for in any of the workers."""
         count, latest = self.gathered.pop(place)
         due = on_grid(latest + self.random.uniform(0, self.spread), place[1])
         lane = lane_for(INTERVAL)
@@ -108,7 +111,8 @@ def test_no_herd_arrives_at_more_than_three_times_the_mean_rate(starts_within: f
     mean = sum(rates) / len(rates)
     assert mean > 0.85 * jobs / INTERVAL, "the jobs are polled as often as they should be"
     assert max(rates) < 3 * mean
-    # Ten messages in 100 ms, each at a moment of its own, leave gaps as chance has it; over half a second there are none.
+    # Ten messages in 100 ms, each at a moment of its own, leave gaps by chance. Over half a second
+    # there are none.
     halves = [sum(rates[i : i + 5]) / 5 for i in range(0, len(rates), 5)]
     assert min(halves) > mean / 3
 
