@@ -100,7 +100,7 @@ class Subscriber:
         self._reason = reason
         self._lost.set()
 
-    async def stop_taking(self) -> None:
+    async def stop_delivering(self) -> None:
         """Deliver no more (SIGTERM). Delivered messages can still be acked.
 
         RabbitMQ gives the others to somebody else when the connection ends.
@@ -119,7 +119,7 @@ class Subscriber:
 
     async def close(self) -> None:
         """End `run` and close the connection."""
-        await self.stop_taking()
+        await self.stop_delivering()
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])

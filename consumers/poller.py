@@ -103,7 +103,7 @@ class Poller:
             )
             for task in ended - {stopping}:
                 task.result()  # a duty that ends by itself ended by an error
-            await self.subscriber.stop_taking()
+            await self.subscriber.stop_delivering()
         finally:
             for task in (stopping, *duties):
                 task.cancel()

@@ -79,13 +79,13 @@ async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) ->
             await take(subscriber, seconds=0.5)
 
 
-async def test_stop_taking_leaves_the_rest_to_others_and_still_acks(vhost_url: str) -> None:
+async def test_stop_delivering_leaves_the_rest_to_others_and_still_acks(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         for _ in range(3):
             await publisher.publish("render", 0, tasks(), delay=0)
         await until(lambda: len(subscriber.received[QUEUE]) == 3)
         taken, *_ = await take(subscriber)
-        await subscriber.stop_taking()
+        await subscriber.stop_delivering()
         await taken.ack()
         await heard(taken)
         await publisher.publish("render", 0, tasks(), delay=0)
@@ -111,9 +111,9 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
         # This one passes through on a long way and is not due yet.
         await publisher.publish("render", 0, tasks(due=time.time() + 50), delay=0)
         [second] = await take(subscriber)
-        mark = subscriber.watermark(QUEUE)
-        assert mark is not None
-        assert begun <= mark <= time.time()
+        watermark = subscriber.watermark(QUEUE)
+        assert watermark is not None
+        assert begun <= watermark <= time.time()
         await second.ack()
         await first.ack()
         await until(lambda: (subscriber.idle(QUEUE) or 0) > 3)
@@ -411,7 +411,7 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
         monkeypatch.setattr(consumer_module.Channel, "basic_cancel", cancel)
         for _ in range(2):
             async with asyncio.timeout(PATIENCE):
-                await subscriber.stop_taking()
+                await subscriber.stop_delivering()
         names = ["render.0", "render.1", "report.0"]
         assert sorted(cancelled) == [label(f"test {name}") for name in names], "each once"
 
