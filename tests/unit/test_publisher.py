@@ -1,0 +1,64 @@
+"""What a lost connection leaves behind in the publisher."""
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiormq
+import pytest
+
+from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.publisher import Publisher
+
+
+class Connection:
+    """A connection that opens one channel, whose `confirmations` the test fills."""
+
+    def __init__(self) -> None:
+        self.close_callbacks: set[Any] = set()
+        self.confirmations: dict[int, asyncio.Future[None]] = {}
+
+    def channel(self, **options: Any) -> "Connection":
+        return self
+
+    async def initialize(self) -> None:
+        pass
+
+    async def get_underlay_channel(self) -> Any:
+        return SimpleNamespace(confirmations=self.confirmations)
+
+
+@pytest.mark.parametrize("order", ["before the publisher notices", "after it has noticed"])
+async def test_asyncio_does_not_report_a_confirm_that_aiormq_forgot(order: str) -> None:
+    """aiormq (6.9.4) fails it with the connection, but does not await it during a write."""
+    reports: list[dict[str, Any]] = []
+    loop, connection = asyncio.get_running_loop(), Connection()
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    try:
+        publisher = Publisher("amqp://guest:guest@127.0.0.1:1/", "test")
+        run = asyncio.create_task(publisher._run(cast(Any, connection), lambda: None))
+        await asyncio.sleep(0)
+        assert publisher.connected
+        forgotten = connection.confirmations[1] = loop.create_future()
+        if order.startswith("before"):
+            forgotten.set_exception(aiormq.AMQPError("gone"))
+        for callback in connection.close_callbacks:
+            callback()
+        with pytest.raises(BrokerUnavailable):
+            await run
+        if order.startswith("after"):
+            forgotten.set_exception(aiormq.AMQPError("gone"))
+        await asyncio.sleep(0)
+        del forgotten, run  # the traceback of `run` holds the future, too
+        connection.confirmations.clear()
+        gc.collect()
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(None)
+    assert not reports
+
+
+def test_aiormq_keeps_its_confirms_where_the_publisher_looks() -> None:
+    """If a release moves them, the report comes back: see `Publisher._run`."""
+    assert "confirmations" in aiormq.Channel.__annotations__
