@@ -1,4 +1,4 @@
-"""Calls the code of others, a backend or a project's signal receivers, and contains its errors."""
+"""Calls a backend, bounded in time, and says what each answer means for its job."""
 
 import asyncio
 import logging
@@ -10,7 +10,6 @@ from progrock import lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options
 from progrock.ledger import Row
 from progrock.lifecycle import Decision, Moment
-from progrock.signals import job_changed, job_finished
 
 logger = logging.getLogger(__name__)
 
@@ -95,24 +94,3 @@ class Calls:
 
 def _view(row: Row) -> JobView:
     return JobView(row.id, row.handle, row.params)
-
-
-def has_receivers() -> bool:
-    """Whether anybody listens to the signals."""
-    return job_changed.has_listeners() or job_finished.has_listeners()
-
-
-def send_signals(frames: Sequence[dict[str, Any]]) -> None:
-    """Send `job_changed`, and at a job's end `job_finished`; a receiver that raises is logged."""
-    for frame in frames:
-        answers = job_changed.send_robust(sender=None, job=frame)
-        if frame["complete"]:
-            answers += job_finished.send_robust(sender=None, job=frame)
-        for receiver, answer in answers:
-            if isinstance(answer, Exception):
-                logger.error(
-                    "a signal receiver failed: %r, job=%s",
-                    receiver,
-                    frame["job"],
-                    exc_info=answer,
-                )

@@ -2,20 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
-
-from channels.db import database_sync_to_async
 
 from progrock import dispatch, ledger, lifecycle, wire
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
-from progrock.consumers.calls import Calls, has_receivers, send_signals
+from progrock.consumers.calls import Calls
 from progrock.consumers.database import WorkerDatabase
+from progrock.consumers.receivers import Receivers
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
 
 T = TypeVar("T")
+
+#: A job's end is shown when its receivers have run, so that a page which then reloads its own row
+#: finds it changed. Browsers wait no longer than so many seconds for that.
+RECEIVERS_FIRST = 1.0
 
 
 class Commits:
@@ -29,10 +32,11 @@ class Commits:
         database: WorkerDatabase,
         publisher: Publisher,
         layer: Any,
+        receivers: Receivers,
     ) -> None:
         self.database = database
         self._options, self._calls = options, calls
-        self._publisher, self._layer = publisher, layer
+        self._publisher, self._layer, self._receivers = publisher, layer, receivers
         self._backends = {options.name: options}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -48,19 +52,24 @@ class Commits:
     async def follow_up(
         self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]
     ) -> None:
-        """Send what follows these commits. Raises PublishFailed."""
-        outbound = dispatch.after(committed, self._backends)
+        """Send what follows these commits. Raises PublishFailed.
+
+        Ends are told in the background. The ledger remembers that they are owed.
+        """
+        outbound = dispatch.after([each for each in committed if each.row.active], self._backends)
         work: list[Coroutine[Any, Any, None]] = []
         if outbound.messages:
             work.append(dispatch.publish(self._publisher, outbound.messages))
-        if shown := [each.row for each in committed if each.visible]:
-            work.append(self._show(shown, outbound.feeds))
-            for row in shown:
-                if lifecycle.owes_cancel(row, self._options):
-                    self.in_background(self._calls.cancel_expired(row))
+        if outbound.feeds:
+            work.append(dispatch.push(self._layer, outbound.feeds))
+            changed = [each.row for each in committed if each.visible and each.row.active]
+            self.in_background(self._receivers.send([wire.job_frame(row) for row in changed]))
+        if ended := [each.row for each in committed if not each.row.active]:
+            self.in_background(self.tell_ended(ended))
         if len(committed) < len(decided):
             won = {each.row.id for each in committed}
-            work.append(self.tell_cancelled([row.id for row, _ in decided if row.id not in won]))
+            lost = [row.id for row, _ in decided if row.id not in won]
+            self.in_background(self.tell_cancelled(lost))
         if work:
             await dispatch.to_the_end(work)
 
@@ -69,32 +78,34 @@ class Commits:
         again = [Committed(row, 0.0, visible=False) for row in rows]
         await dispatch.publish(self._publisher, dispatch.after(again, self._backends).messages)
 
-    async def tell_ended(self, job_ids: Iterable[str]) -> None:
-        """Show jobs that ended, and send their `job_finished`."""
+    async def tell_owed(self, job_ids: Iterable[str]) -> None:
+        """Tell the end of jobs for which it is owed."""
         rows = await self.database(ledger.load, job_ids, results=True)
-        await self.show(list(rows.values()))
+        await self.tell_ended([row for row in rows.values() if row.owed])
 
     async def tell_cancelled(self, lost: Sequence[str]) -> None:
-        """Of the jobs whose step lost, show those that were cancelled in the line meanwhile.
+        """Of the jobs whose step lost, tell those that were cancelled in the line meanwhile."""
+        rows = (await self.database(ledger.load, lost)).values()
+        await self.tell_ended([row for row in rows if lifecycle.cancelled_in_line(row)])
 
-        Nobody has sent their `job_finished` yet.
+    async def tell_ended(self, rows: Sequence[Row]) -> None:
+        """Tell the end of jobs: to receivers, to browsers, and to the backend of an expired job.
+
+        Then nothing is owed any more. A push that is lost is repaired by the web processes.
         """
-        if lost:
-            rows = (await self.database(ledger.load, lost)).values()
-            await self.show([row for row in rows if lifecycle.cancelled_in_line(row)])
+        if not rows:
+            return
+        signals = self.in_background(self._receivers.send([wire.job_frame(row) for row in rows]))
+        await asyncio.wait([signals], timeout=RECEIVERS_FIRST)
+        work = [dispatch.push(self._layer, dispatch.feeds(rows))]
+        work += [self._calls.cancel_expired(row) for row in rows if self._owes_cancel(row)]
+        await dispatch.to_the_end(work)
+        if sent := await signals:
+            await self.database(ledger.settle, sent)
 
-    async def show(self, rows: Sequence[Row]) -> None:
-        """Show jobs to the browsers and to this process's signal receivers.
-
-        A push that is lost here is repaired by the web processes.
-        """
-        if rows:
-            await self._show(rows, dispatch.feeds(rows))
-
-    async def _show(self, rows: Sequence[Row], feeds: Mapping[str, list[wire.Change]]) -> None:
-        await dispatch.push(self._layer, feeds)
-        if has_receivers():
-            await database_sync_to_async(send_signals)([wire.job_frame(row) for row in rows])
+    def _owes_cancel(self, row: Row) -> bool:
+        # a job of a backend that is no longer configured has nobody who could be told
+        return row.backend == self._options.name and lifecycle.owes_cancel(row, self._options)
 
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run as a background task; the caller may await it."""
@@ -102,3 +113,8 @@ class Commits:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the background tasks, but no longer than so many seconds."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=seconds)

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import random
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from channels.layers import get_channel_layer
 
-from progrock import conf
+from progrock import conf, ledger
 from progrock.backends import Options, build
 from progrock.broker.due import Due, DueTasks
 from progrock.broker.errors import BrokerError
@@ -19,8 +20,10 @@ from progrock.broker.tasks import MAX_TASKS
 from progrock.broker.topology import Topology, poll_queue
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
+from progrock.consumers.receivers import Receivers
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
+from progrock.ledger import Row
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 ROUNDS = 8
 #: Seconds that rounds under way get to finish when the process is told to stop.
 FINISH = 30.0
+#: Seconds that what they left to tell gets after that, for each backend; the ledger remembers it.
+TELL = 2.0
 
 
 class Poller:
@@ -49,6 +54,7 @@ class Poller:
         self.queues = queues
         self.database = WorkerDatabase()
         self.layer: Any = get_channel_layer()
+        self.receivers = Receivers()
         self.publisher = Publisher(url, name)
         self.due = DueTasks(self.publisher)
         self.subscriber = Subscriber(
@@ -61,7 +67,7 @@ class Poller:
             database=self.database,
             publisher=self.publisher,
             watermark=self.subscriber.watermark,
-            tell_ended=next(iter(self.rounds.values())).commits.tell_ended,
+            tell_ended=self.tell_ended,
         )
         self.lateness = Lateness()
         self._stopping = asyncio.Event()
@@ -74,6 +80,7 @@ class Poller:
             database=self.database,
             publisher=self.publisher,
             layer=self.layer,
+            receivers=self.receivers,
             draw=random.random,
         )
 
@@ -110,12 +117,28 @@ class Poller:
             await asyncio.gather(stopping, *duties, return_exceptions=True)
             if self._under_way:
                 await asyncio.wait(self._under_way, timeout=FINISH)
+            for rounds in self.rounds.values():
+                await rounds.commits.drain(TELL)
+            self.receivers.close()
             await self.publisher.close()
             await self.subscriber.close()
             await asyncio.gather(consuming, return_exceptions=True)
             await self.layer.close()
             for rounds in self.rounds.values():
                 await rounds.backend.aclose()
+
+    async def tell_ended(self, job_ids: Sequence[str]) -> None:
+        """Tell the end of jobs, each by the rounds of its backend.
+
+        A job of a backend that is no longer configured is told by any.
+        """
+        rows = await self.database(ledger.load, job_ids, results=True)
+        by_backend: dict[str, list[Row]] = defaultdict(list)
+        for row in rows.values():
+            by_backend[row.backend].append(row)
+        for backend, some in by_backend.items():
+            rounds = self.rounds.get(backend) or next(iter(self.rounds.values()))
+            rounds.commits.in_background(rounds.commits.tell_ended(some))
 
     async def _serve(self, backend: str, shard: int) -> None:
         """Round after round of one queue: all that is due, up to a message's worth of tasks."""

@@ -15,6 +15,7 @@ from progrock.broker.tasks import Task
 from progrock.consumers.calls import Calls, Decided
 from progrock.consumers.commits import Commits
 from progrock.consumers.database import WorkerDatabase
+from progrock.consumers.receivers import Receivers
 from progrock.consumers.starts import Starts
 from progrock.dispatch import to_the_end
 from progrock.ledger import Row
@@ -33,12 +34,18 @@ class Rounds:
         database: WorkerDatabase,
         publisher: Publisher,
         layer: Any,
+        receivers: Receivers,
         draw: Callable[[], float],
     ) -> None:
         self.backend, self.options, self.database = backend, options, database
         self.calls = Calls(backend, options, draw)
         self.commits = Commits(
-            options, self.calls, database=database, publisher=publisher, layer=layer
+            options,
+            self.calls,
+            database=database,
+            publisher=publisher,
+            layer=layer,
+            receivers=receivers,
         )
         self.starts = Starts(options, self.calls, self.commits)
 
@@ -83,7 +90,7 @@ class Rounds:
         waiting = [row for row in valid.values() if row.state != State.RUNNING]
         work: list[Coroutine[Any, Any, None]] = []
         if owed:
-            work.append(self.commits.tell_ended(owed))
+            self.commits.in_background(self.commits.tell_owed(owed))
         if resumed:
             work.append(self.commits.resume(resumed))
         if running:

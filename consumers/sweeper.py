@@ -25,13 +25,16 @@ GRACE = 10.0
 #: A job of a backend that is not configured here is left to workers that know it until so many
 #: seconds after its deadline.
 ORPHANED = 60.0
+#: What is owed for a job's end is taken over from its worker after so many seconds.
+OWED = 30.0
 
 
 class Sweeper:
     """Sweeps the queues (backend, shard) of one worker.
 
     `watermark(queue)` gives the time (epoch seconds) before which all due tasks of a queue have
-    arrived, or None while that is unknown. `tell_ended(job_ids)` shows jobs that ended.
+    arrived, or None while that is unknown. `tell_ended(job_ids)` tells everybody that
+    jobs have ended.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Sweeper:
         database: WorkerDatabase,
         publisher: Publisher,
         watermark: Callable[[str], float | None],
-        tell_ended: Callable[[list[str]], Awaitable[None]],
+        tell_ended: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
         self._queues, self._backends = queues, backends
         self._database, self._publisher = database, publisher
@@ -63,9 +66,16 @@ class Sweeper:
                 logger.exception("a sweep failed")
 
     async def sweep(self) -> None:
-        """Bring back the jobs of all queues that are overdue and overtaken by later tasks."""
+        """Bring back the jobs of all queues that are overdue and overtaken by later tasks.
+
+        And tell the ends that are still owed.
+        """
         for backend, shard in self._queues:
             await self._sweep_queue(backend, shard)
+        others = [name for name in conf.backends() if name not in self._backends]
+        if owed := await self._database(ledger.claim_owed, others, OWED):
+            logger.warning("told the end of %d jobs again, because it was still owed", len(owed))
+            await self._tell_ended(owed)
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:
         if (watermark := self._watermark(poll_queue(backend, shard))) is None:

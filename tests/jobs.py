@@ -33,5 +33,6 @@ def row(**changes: Any) -> Row:
         "deadline_at": now + 100,
         "created": "2026-01-01 00:00:00",
         "ended": None,
+        "owed": False,
     }
     return Row(**values | changes)

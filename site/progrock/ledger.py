@@ -34,7 +34,8 @@ class Row:
 
     `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
     are the database's text. `result` is None where it was not asked for. `result_size` is its length
-    in bytes of compact JSON, and None where there is no result.
+    in bytes of compact JSON, and None where there is no result. `owed`: the job has ended, and its
+    `job_finished`, or the last cancel at its backend, may not have been sent.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Row:
     deadline_at: float
     created: str
     ended: str | None
+    owed: bool
 
     @property
     def active(self) -> bool:
@@ -201,7 +203,8 @@ def _write(
         news = f""", state = n_state, handle = n_handle, progress = n_progress,
         message = n_message, error = n_error, result = n_result, result_size = n_result_size,
         version = version + 1, changed_at = {sql.now()},
-        ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
+        ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END,
+        owed_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
     dues: dict[float | None, tuple[str, int | None]] = {}  # a batch's steps mostly share theirs
     values: list[list[object]] = []
     by_key: dict[str, tuple[Row, Decision]] = {}
@@ -239,6 +242,7 @@ def _advance(
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
     row.version, row.cancel_requested, row.ended = answer
+    row.owed = row.ended is not None
     row.turn += 1
     row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0
     delay = decision.delay
@@ -254,7 +258,10 @@ def _advance(
 
 
 def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
-    """After a lost answer of `commit`: which of its steps stand in the ledger."""
+    """After a lost answer of `commit`: which of its steps stand in the ledger.
+
+    Steps that the repeated commit has won are not found again, because their rows have moved on.
+    """
     found: list[Committed] = []
     rows = load(row.id for row, _ in decided)
     for row, decision in decided:
@@ -296,6 +303,7 @@ def request_cancel(job_id: str, now: float) -> Row | None:
         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
         turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
         ended_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
+        owed_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
         due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
         due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
         FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
@@ -365,7 +373,7 @@ def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> l
         SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'expired' END,
         error = CASE WHEN cancel_requested THEN '' ELSE '{sentence}' END, message = '',
         turn = turn + 1, version = version + 1, changed_at = {sql.now()}, ended_at = {sql.now()},
-        due_slot = NULL
+        owed_at = {sql.now()}, due_slot = NULL
         WHERE id IN (
             SELECT id FROM {_TABLE}
             WHERE due_slot <= {_slot(before)} AND {_ACTIVE} AND due_at < {past}
@@ -376,6 +384,32 @@ def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> l
         ["n_backend"],
     )
     return [sql.job_id(key) for (key,) in found]
+
+
+def claim_owed(others: Sequence[str], seconds: float, most: int = 500) -> list[str]:
+    """Claim jobs for whose end something is owed since over `seconds`, by the database's clock.
+
+    Jobs of the backends in `others` are left to other workers. Returns the ids of those claimed. A
+    claim begins that time anew, so of two sweepers one gets the job.
+    """
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET owed_at = {sql.now()} WHERE id IN (
+            SELECT id FROM {_TABLE} WHERE owed_at < {sql.ago(seconds)}
+            AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
+        ) AND owed_at < {sql.ago(seconds)} RETURNING CAST(id AS text)""",
+        [[name] for name in others],
+        ("n_backend",),
+    )
+    return [sql.job_id(key) for (key,) in found]
+
+
+def settle(job_ids: Iterable[str]) -> None:
+    """Nothing is owed for the end of these jobs any more."""
+    sql.execute(
+        f"UPDATE {_TABLE} SET owed_at = NULL FROM v WHERE id = n_id RETURNING id",
+        [[key] for key in sql.keys(job_ids)],
+        ("n_id",),
+    )
 
 
 def forget(days: float, most: int = 500) -> int:
@@ -421,6 +455,8 @@ def _expression(field: str) -> str:
             return sql.epoch(field)
         case "created" | "ended":
             return f"CAST({field}_at AS text)"
+        case "owed":
+            return "owed_at IS NOT NULL"
     return field
 
 
@@ -434,6 +470,6 @@ def _select(
         row = Row(*values)
         row.id = sql.job_id(row.id)
         row.result = sql.loads(row.result)
-        row.cancel_requested = bool(row.cancel_requested)
+        row.cancel_requested, row.owed = bool(row.cancel_requested), bool(row.owed)
         jobs[row.id] = row
     return jobs

@@ -43,6 +43,7 @@ class Job(Protocol):
     sweeps: int
     deadline_at: float
     cancel_requested: bool
+    owed: bool
 
     @property
     def active(self) -> bool:
@@ -66,7 +67,7 @@ class Standing(Enum):
     STALE = "stale"  # nothing: another task of this turn was first
     VALID = "valid"  # take the job's next step
     RESUME = "resume"  # a worker died after the commit: publish the job's present task again
-    OWED = "owed"  # the job has ended, and that may not have been told
+    OWED = "owed"  # the job has ended, and its worker died before it told that
 
 
 class Step(Enum):
@@ -114,7 +115,8 @@ def standing(job: Job | None, turn: int, *, again: bool) -> Standing:
         return Standing.STALE
     if job.active:
         return Standing.RESUME if again and job.state != State.STARTING else Standing.STALE
-    return Standing.OWED if again or cancelled_in_line(job) else Standing.STALE
+    untold = job.owed and (again or cancelled_in_line(job))
+    return Standing.OWED if untold else Standing.STALE
 
 
 def cancelled_in_line(job: Job) -> bool:

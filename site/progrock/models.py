@@ -69,6 +69,11 @@ class Job(models.Model):
         db_default=Now(), help_text="The database's clock at the last visible change"
     )
     ended_at = models.DateTimeField(null=True, blank=True)
+    owed_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="Since when the job's end is owed to receivers, or a last cancel to its backend",
+    )
 
     class Meta:
         ordering: ClassVar = ["-created_at"]
@@ -83,6 +88,9 @@ class Job(models.Model):
             ),
             models.Index(fields=["audience", "-created_at"], name="progrock_audience"),
             models.Index(fields=["changed_at"], name="progrock_changed"),
+            models.Index(
+                fields=["owed_at"], name="progrock_owed", condition=models.Q(owed_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

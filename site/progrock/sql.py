@@ -103,7 +103,7 @@ def ago(seconds: float) -> str:
     """So many seconds before now, by the database's clock."""
     if is_postgresql():
         return f"clock_timestamp() - interval '{seconds:.3f} seconds'"
-    return f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '-{seconds:.3f} seconds')"
+    return f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '{-seconds:+.3f} seconds')"
 
 
 def epoch(column: str) -> str:

@@ -52,6 +52,7 @@ class Job:
     sweeps: int = 0
     deadline_at: float = NOW + 3600
     cancel_requested: bool = False
+    owed: bool = False
 
     @property
     def active(self) -> bool:
@@ -98,13 +99,15 @@ def cancel(outcome: Status | BackendError | None, job: Job | None = None) -> Dec
         (waiting("queued"), 1, True, Standing.RESUME),
         (waiting("starting"), 0, False, Standing.VALID),
         (waiting("starting"), 1, True, Standing.STALE),  # only a sweep brings back an intent
-        (Job(state="succeeded"), 1, True, Standing.OWED),
-        (Job(state="succeeded"), 1, False, Standing.STALE),
-        (Job(state="succeeded"), 0, True, Standing.STALE),
-        (Job(state="succeeded"), 2, True, Standing.STALE),
-        (waiting("cancelled"), 1, False, Standing.OWED),  # cancelled while it waited in line
-        (Job(state="cancelled"), 1, False, Standing.STALE),  # the second task of a cancel
-        (Job(state="cancelled"), 1, True, Standing.OWED),
+        (Job(state="succeeded", owed=True), 1, True, Standing.OWED),
+        (Job(state="succeeded", owed=True), 1, False, Standing.STALE),
+        (Job(state="succeeded", owed=True), 0, True, Standing.STALE),
+        (Job(state="succeeded", owed=True), 2, True, Standing.STALE),
+        (Job(state="succeeded"), 1, True, Standing.STALE),  # it was told
+        (waiting("cancelled", owed=True), 1, False, Standing.OWED),  # cancelled in the line
+        (waiting("cancelled"), 1, False, Standing.STALE),
+        (Job(state="cancelled", owed=True), 1, False, Standing.STALE),  # a cancel's second task
+        (Job(state="cancelled", owed=True), 1, True, Standing.OWED),
     ],
 )
 def test_what_a_task_means_follows_from_its_turn_and_whether_it_came_before(

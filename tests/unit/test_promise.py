@@ -132,7 +132,6 @@ class Worker:
         self.arrived: dict[str, float] = {}
         self.marks: dict[str, float] = {}
         self.dead = False
-        self.unbacked: set[str] = set()  # jobs of its rounds whose messages RabbitMQ has lost
         self.poller = cast(Any, Poller.__new__(Poller))
         self.poller.queues = [(name, 0) for name in BACKENDS]
         self.poller.publisher = self.poller.subscriber = self
@@ -145,6 +144,7 @@ class Worker:
                 database=self.database,
                 publisher=cast(Any, self),
                 layer=self,
+                receivers=cast(Any, self),
                 draw=lambda: 0.5,
             )
             for name, options in BACKENDS.items()
@@ -155,7 +155,7 @@ class Worker:
             database=self.database,
             publisher=cast(Any, self),
             watermark=self.watermark,
-            tell_ended=self.poller.rounds["render"].commits.tell_ended,
+            tell_ended=self.poller.tell_ended,
         )
 
     async def pause(
@@ -198,7 +198,8 @@ class Worker:
     def end(self) -> None:
         """kill -9: nothing more happens here, and what was not acked goes back."""
         self.dead = True
-        for task in self.tasks:
+        rounds = self.poller.rounds.values()
+        for task in self.tasks.union(*(each.commits._background for each in rounds)):
             task.cancel()
         self.world.pump()
         self.cut()
@@ -245,8 +246,14 @@ class Worker:
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> bool:
         await self.pause("push")
-        self.world.shown |= {job for _, job, _, ended, _ in message["changes"] if ended}
         return True
+
+    # As the signal receivers
+
+    async def send(self, frames: Sequence[Mapping[str, Any]]) -> set[str]:
+        await self.pause("signals")
+        self.world.told |= {frame["job"] for frame in frames if frame["complete"]}
+        return {frame["job"] for frame in frames}
 
 
 class Database(WorkerDatabase):
@@ -360,6 +367,7 @@ class Promise(RuleBasedStateMachine):
         self.clock = 1_800_000_000.0
         clock = SimpleNamespace(time=lambda: self.clock, monotonic=lambda: self.clock)
         self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(sweeper, "OWED", -1.0)  # the database's clock stands still
         for module in (calls, commits, poller, rounds, starts, sweeper):
             self.patch.setattr(module, "time", clock)
         self.patch.setattr(asyncio, "sleep", self.sleep)
@@ -369,10 +377,7 @@ class Promise(RuleBasedStateMachine):
         self.kept: dict[str, Kept] = {}
         self.polls: Counter[str] = Counter()
         self.broken: list[str] = []
-        self.shown: set[str] = (
-            set()
-        )  # the jobs whose end was pushed, so that `job_finished` was sent
-        self.excused: set[str] = set()  # those of which nobody owes that
+        self.told: set[str] = set()  # the jobs whose `job_finished` was sent
         self.calm = True  # nothing went wrong yet, and nobody was slow
         self.workers = [Worker(self) for _ in WORKERS]
         for backend, tasks in jobs:
@@ -511,9 +516,6 @@ class Promise(RuleBasedStateMachine):
         row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
         if row is not None:
             self.kept[row.id].cancelled = True
-            tasks = {task[:2] for message in self.messages for task in message.tasks}
-            if not row.active and (row.id, row.turn - 1) not in tasks:
-                self.excused.add(row.id)  # the task that it waited for was never published, or lost
         if row is not None and row.state == "running" and published:
             self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
@@ -578,11 +580,7 @@ class Promise(RuleBasedStateMachine):
         elif what == "cut":  # it loses its connection, or RabbitMQ gives up a frozen one
             self.workers[worker].cut()
         elif what == "empty":  # RabbitMQ is replaced by an empty one
-            for message in self.messages:
-                if message.holder:
-                    message.holder.unbacked |= {task.job_id for task in message.tasks}
             self.messages.clear()
-            self.excused |= {job for job, row in self.rows().items() if not row.active} - self.shown
             for each in self.workers:
                 each.cut()
         elif self.messages:  # a message comes twice
@@ -592,11 +590,7 @@ class Promise(RuleBasedStateMachine):
             )
 
     def crash(self, worker: int) -> None:
-        """A worker ends, and another one takes its place.
-
-        An end that its round has committed stays untold if RabbitMQ has lost the round's message.
-        """
-        self.excused |= self.workers[worker].unbacked - self.shown
+        """A worker ends, and another one takes its place."""
         self.workers[worker].end()
         self.workers[worker] = Worker(self)
 
@@ -693,9 +687,10 @@ class Promise(RuleBasedStateMachine):
             for runs in self.runs.values():
                 if job in runs and runs[job].state == "running":
                     runs[job].state = "succeeded"
-        assert self.quietly(1500, lambda: not any(row.active for row in self.rows().values())), (
-            "a job without an end"
+        done = self.quietly(
+            1500, lambda: not any(row.active or row.owed for row in self.rows().values())
         )
+        assert done, f"a job without an end, or whose end is owed for ever: {self.rows()}"
         for row in self.rows().values():
             run = self.runs[row.backend].get(row.id)
             if row.state == "succeeded":
@@ -708,7 +703,7 @@ class Promise(RuleBasedStateMachine):
             elif row.state == "failed" and not row.error.startswith("given up"):
                 assert run, f"failed before it was started: {row.error}"
                 assert run.state == "failed", f"failed by nobody's word: {row.error}"
-            assert row.id in self.shown | self.excused, f"job_finished was never sent: {row}"
+            assert row.id in self.told, f"job_finished was never sent: {row}"
         self.the_promise()
 
     def lives_once(self, row: Row) -> bool:

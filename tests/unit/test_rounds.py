@@ -16,10 +16,12 @@ from progrock.backends import JobView, Options
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
 from progrock.consumers import calls
+from progrock.consumers.receivers import Receivers
 from progrock.consumers.rounds import Rounds
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import MOST_CRASHES, Decision
 from tests.jobs import row
+from tests.services import PATIENCE
 
 
 class Database:
@@ -28,10 +30,13 @@ class Database:
     def __init__(self, *rows: Row) -> None:
         self.rows = {each.id: each for each in rows}
         self.steps: list[list[tuple[str, str]]] = []  # per commit: job, state
+        self.settled: list[str] = []
 
     async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if function is ledger.load:
-            return {job: self.rows[job] for job in args[0] if job in self.rows}
+            return {job_id: self.rows[job_id] for job_id in args[0] if job_id in self.rows}
+        if function is ledger.settle:
+            return self.settled.extend(args[0])
         raise AssertionError(function)
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
@@ -105,6 +110,7 @@ def rounds(*rows: Row) -> tuple[Rounds, Database, Backend, Wire]:
         database=book,  # type: ignore[arg-type]
         publisher=wire,  # type: ignore[arg-type]
         layer=wire,
+        receivers=Receivers(),
         draw=lambda: 0.5,
     )
     return made, book, backend, wire
@@ -138,22 +144,25 @@ async def test_a_start_that_killed_five_workers_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "handle", "deliveries", "behind", "told"),
+    ("state", "handle", "owed", "deliveries", "behind", "told"),
     [
-        ("succeeded", "h1", 1, 1, True),  # the worker died after the commit
-        ("succeeded", "h1", 0, 1, False),
-        ("succeeded", "h1", 1, 2, False),
-        ("cancelled", "", 0, 1, True),  # cancelled in the line, by a web process
-        ("cancelled", "h1", 0, 1, False),  # the second task of a cancel
+        ("succeeded", "h1", True, 1, 1, True),  # the worker died after the commit
+        ("succeeded", "h1", True, 0, 1, False),
+        ("succeeded", "h1", False, 1, 1, False),
+        ("succeeded", "h1", True, 1, 2, False),
+        ("cancelled", "", True, 0, 1, True),  # cancelled in the line, by a web process
+        ("cancelled", "h1", True, 0, 1, False),  # the second task of a cancel
     ],
 )
 async def test_an_end_is_told_again_where_it_may_not_have_been(
-    state: str, handle: str, deliveries: int, behind: int, told: bool
+    state: str, handle: str, owed: bool, deliveries: int, behind: int, told: bool
 ) -> None:
-    ended = row(state=state, handle=handle)
+    ended = row(state=state, handle=handle, owed=owed)
     made, book, _, wire = rounds(ended)
     await made.work([part(ended, behind=behind, deliveries=deliveries)])
+    await made.commits.drain(PATIENCE)
     assert [change[1] for change in wire.pushed] == [ended.id] * told
+    assert book.settled == [ended.id] * told
     assert book.steps == []
     assert wire.published == []
 
@@ -184,11 +193,12 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
 
     async def lose(decided: Any, now: float) -> list[Committed]:
         # a web process has cancelled it meanwhile
-        book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1)
+        book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1, owed=True)
         return []
 
     book.commit = lose  # type: ignore[method-assign]
     await made.work([part(late)])
+    await made.commits.drain(PATIENCE)
     assert [change[1] for change in wire.pushed] == [late.id]
 
 

@@ -1,0 +1,122 @@
+"""Runs a project's signal receivers, in threads of their own and never in the way of a round."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import close_old_connections
+
+from progrock.broker.tasks import bucket_of
+from progrock.signals import job_changed, job_finished
+
+logger = logging.getLogger(__name__)
+
+#: So many receivers run at once. All signals of one job are sent by the same thread, in order.
+THREADS = 4
+#: So many signals may wait for a thread. What is more is not sent now: an end is sent later,
+#: because the ledger remembers it; a mere change is not.
+MOST_WAITING = 1000
+#: A receiver that runs for so many seconds is named in the log.
+SLOW = 5.0
+
+
+class Receivers:
+    """Sends `job_changed` and `job_finished`; a receiver that raises, or is slow, is logged."""
+
+    def __init__(self) -> None:
+        self._lines = [_Line(n) for n in range(THREADS)]
+        self._full = False
+
+    async def send(self, frames: Sequence[dict[str, Any]]) -> set[str]:
+        """Send the signals of these job frames; returns the ids of the jobs that were sent."""
+        if not (job_changed.has_listeners() or job_finished.has_listeners()):
+            return {frame["job"] for frame in frames}
+        sending = [(frame["job"], self._send(frame)) for frame in frames]
+        done = await asyncio.gather(*(each for _, each in sending))
+        return {job_id for (job_id, _), sent in zip(sending, done, strict=True) if sent}
+
+    async def _send(self, frame: dict[str, Any]) -> bool:
+        line = self._lines[bucket_of(frame["job"]) % THREADS]
+        full = line.waiting >= MOST_WAITING
+        if full != self._full:
+            self._full = full
+            if full:
+                logger.error("signal receivers are too slow: signals of changes are not sent")
+        if full:
+            return False
+        line.waiting += 1
+        try:
+            running = asyncio.get_running_loop().run_in_executor(line.pool, line.send, frame)
+            while True:
+                done, _ = await asyncio.wait([running], timeout=SLOW)
+                if done:
+                    await running
+                    return True
+                line.look()
+        finally:
+            line.waiting -= 1
+
+    def close(self) -> None:
+        """Do not wait for receivers that hang; an end that they were not told of is sent later."""
+        for line in self._lines:
+            line.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Line:
+    """One thread, and the signals that wait for it."""
+
+    def __init__(self, number: int) -> None:
+        self.pool = ThreadPoolExecutor(1, f"receivers-{number}")
+        self.waiting = 0
+        self._thread: int | None = None
+        self._since = 0.0  # monotonic: when the receivers of the present signal began
+        self._doing = ""
+        self._told = False
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Run all receivers of one change, in this line's thread."""
+        self._thread = threading.get_ident()
+        close_old_connections()
+        try:
+            self._run(job_changed, "job_changed", frame)
+            if frame["complete"]:
+                self._run(job_finished, "job_finished", frame)
+        finally:
+            self._since = 0.0
+            close_old_connections()
+
+    def _run(self, signal: Any, name: str, frame: dict[str, Any]) -> None:
+        self._since, self._doing, self._told = (
+            time.monotonic(),
+            f"{name}, job={frame['job']}",
+            False,
+        )
+        for receiver, answer in signal.send_robust(sender=None, job=frame):
+            if isinstance(answer, Exception):
+                logger.error(
+                    "a signal receiver failed: %r, job=%s",
+                    receiver,
+                    frame["job"],
+                    exc_info=answer,
+                )
+
+    def look(self) -> None:
+        """Say once where a receiver is that has run for too long."""
+        since, thread = self._since, self._thread
+        if not since or thread is None or self._told or time.monotonic() - since < SLOW:
+            return
+        self._told = True
+        frame = sys._current_frames().get(thread)  # documented for exactly this
+        where = traceback.format_stack(frame)[-1].split("\n")[0].strip() if frame else "unknown"
+        logger.warning(
+            "a receiver of %s has run for %d s, at %s",
+            self._doing,
+            time.monotonic() - since,
+            where,
+        )
