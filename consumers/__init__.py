@@ -1,1 +1,1 @@
-"""The Django app of what reacts: to browsers (ProgressConsumer), to poll tasks (Poller), to operators (the commands)."""
+"""What reacts: to browsers (ProgressConsumer) and to poll tasks (Poller)."""

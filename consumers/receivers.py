@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from django.db import close_old_connections
@@ -24,6 +25,7 @@ THREADS = 4
 MOST_WAITING = 1000
 #: A receiver that runs for so many seconds is named in the log.
 SLOW = 5.0
+_DISPATCHER = str(Path("django", "dispatch", "dispatcher.py"))
 
 
 class Receivers:
@@ -112,11 +114,16 @@ class _Line:
         if not since or thread is None or self._told or time.monotonic() - since < SLOW:
             return
         self._told = True
-        frame = sys._current_frames().get(thread)  # documented for exactly this
-        where = traceback.format_stack(frame)[-1].split("\n")[0].strip() if frame else "unknown"
-        logger.warning(
-            "a receiver of %s has run for %d s, at %s",
-            self._doing,
-            time.monotonic() - since,
-            where,
-        )
+        seconds = time.monotonic() - since
+        logger.warning("a receiver of %s has run for %.3g s: %s", self._doing, seconds, _at(thread))
+
+
+def _at(thread: int) -> str:
+    """Where a thread is in the receiver that Django called."""
+    frame = sys._current_frames().get(thread)  # documented for finding out where a thread hangs
+    stack = traceback.extract_stack(frame) if frame else []
+    calls = [n for n, each in enumerate(stack) if each.filename.endswith(_DISPATCHER)]
+    if not calls or calls[-1] + 1 == len(stack):
+        return "between two receivers"
+    receiver = stack[calls[-1] + 1]
+    return f"{receiver.name}, {receiver.filename}:{receiver.lineno}"

@@ -16,7 +16,7 @@ _LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
 
 
 def for_index(text: str, repository: str | None) -> str:
-    """The README's Markdown for the index; `repository` is an address such as a GitHub project's."""
+    """The README's Markdown for the index; `repository` is the address of the project."""
 
     def link(match: re.Match[str]) -> str:
         picture, words, target = match["picture"], match["text"], match["target"]

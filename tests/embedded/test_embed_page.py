@@ -1,4 +1,4 @@
-"""Follows docs/embed.md word for word: a fresh project, the page's files and commands, a job in Chromium."""
+"""Follows docs/embed.md word for word: a fresh project, its files and commands, a job in Chromium."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ class Project:
         self.url = f"http://127.0.0.1:{env['UVICORN_PORT']}"
 
     def follow(self, running: ExitStack) -> None:
-        """Do what the page says, from its first block to the last; programs that stay are stopped by `running`."""
+        """Do what the page says, from its first block to the last; `running` stops what stays."""
         for block in blocks():
             if block.variant and block.variant not in self.variants:
                 continue

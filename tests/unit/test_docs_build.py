@@ -1,4 +1,4 @@
-"""The documentation builds strictly, loads nothing from other servers, and says what the code says."""
+"""The docs build strictly, load nothing from other servers, and say what the code says."""
 
 import re
 import subprocess
