@@ -34,8 +34,8 @@ class Row:
 
     `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
     are the database's text. `result` is None where it was not asked for. `result_size` is its
-    length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended, and its
-    `job_finished`, or the last cancel at its backend, may not have been sent.
+    length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended,
+    and its `job_finished`, or the last cancel at its backend, may not have been sent.
     """
 
     id: str

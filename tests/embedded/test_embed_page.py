@@ -1,4 +1,4 @@
-"""Follows docs/embed.md word for word: a fresh project, its files and commands, a job in Chromium."""
+"""Follows docs/embed.md word for word: a fresh project, its files, a job in Chromium."""
 
 import asyncio
 import os
