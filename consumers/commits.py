@@ -5,7 +5,7 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from progrock import dispatch, ledger, lifecycle, wire
+from progrock import dispatch, ledger, lifecycle
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
 from progrock.consumers.calls import Calls
@@ -62,8 +62,9 @@ class Commits:
             work.append(dispatch.publish(self._publisher, outbound.messages))
         if outbound.feeds:
             work.append(dispatch.push(self._layer, outbound.feeds))
-            changed = [each.row for each in committed if each.visible and each.row.active]
-            self.in_background(self._receivers.send([wire.job_frame(row) for row in changed]))
+            if self._receivers.exist:
+                changed = [each.row for each in committed if each.visible and each.row.active]
+                self.in_background(self._receivers.send(changed))
         if ended := [each.row for each in committed if not each.row.active]:
             self.in_background(self.tell_ended(ended))
         if len(committed) < len(decided):
@@ -95,7 +96,7 @@ class Commits:
         """
         if not rows:
             return
-        signals = self.in_background(self._receivers.send([wire.job_frame(row) for row in rows]))
+        signals = self.in_background(self._receivers.send(rows))
         await asyncio.wait([signals], timeout=RECEIVERS_FIRST)
         work = [dispatch.push(self._layer, dispatch.feeds(rows))]
         work += [self._calls.cancel_expired(row) for row in rows if self._owes_cancel(row)]

@@ -13,7 +13,9 @@ from typing import Any
 
 from django.db import close_old_connections
 
+from progrock import wire
 from progrock.broker.tasks import bucket_of
+from progrock.ledger import Row
 from progrock.signals import job_changed, job_finished
 
 logger = logging.getLogger(__name__)
@@ -35,13 +37,17 @@ class Receivers:
         self._lines = [_Line(n) for n in range(THREADS)]
         self._full = False
 
-    async def send(self, frames: Sequence[dict[str, Any]]) -> set[str]:
-        """Send the signals of these job frames; returns the ids of the jobs that were sent."""
-        if not (job_changed.has_listeners() or job_finished.has_listeners()):
-            return {frame["job"] for frame in frames}
-        sending = [(frame["job"], self._send(frame)) for frame in frames]
-        done = await asyncio.gather(*(each for _, each in sending))
-        return {job_id for (job_id, _), sent in zip(sending, done, strict=True) if sent}
+    @property
+    def exist(self) -> bool:
+        """Whether anybody listens, so that frames need to be made."""
+        return bool(job_changed.has_listeners() or job_finished.has_listeners())
+
+    async def send(self, rows: Sequence[Row]) -> list[str]:
+        """Send the signals of these jobs; returns the ids of those that were sent."""
+        if not self.exist:
+            return [row.id for row in rows]
+        done = await asyncio.gather(*(self._send(wire.job_frame(row)) for row in rows))
+        return [row.id for row, sent in zip(rows, done, strict=True) if sent]
 
     async def _send(self, frame: dict[str, Any]) -> bool:
         line = self._lines[bucket_of(frame["job"]) % THREADS]

@@ -250,10 +250,12 @@ class Worker:
 
     # As the signal receivers
 
-    async def send(self, frames: Sequence[Mapping[str, Any]]) -> set[str]:
+    exist = True
+
+    async def send(self, rows: Sequence[Row]) -> list[str]:
         await self.pause("signals")
-        self.world.told |= {frame["job"] for frame in frames if frame["complete"]}
-        return {frame["job"] for frame in frames}
+        self.world.told |= {row.id for row in rows if not row.active}
+        return [row.id for row in rows]
 
 
 class Database(WorkerDatabase):

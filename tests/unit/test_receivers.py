@@ -11,12 +11,14 @@ from django.dispatch import Signal
 
 from progrock.consumers import receivers as module
 from progrock.consumers.receivers import THREADS, Receivers
+from progrock.ledger import Row
 from progrock.signals import job_changed, job_finished
+from tests.jobs import row
 from tests.services import PATIENCE
 
 
-def frame(job_id: str | None = None, *, complete: bool = True) -> dict[str, Any]:
-    return {"job": job_id or str(uuid.uuid4()), "complete": complete}
+def job(job_id: str | None = None, *, ended: bool = True) -> Row:
+    return row(id=job_id or str(uuid.uuid4()), state="failed" if ended else "running")
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def connect() -> Iterator[Any]:
 
 
 async def test_without_receivers_all_is_sent_at_once(receivers: Receivers) -> None:
-    frames = [frame(), frame()]
-    assert await receivers.send(frames) == {each["job"] for each in frames}
+    jobs = [job(), job()]
+    assert await receivers.send(jobs) == [each.id for each in jobs]
 
 
 async def test_a_change_is_one_signal_and_an_end_is_two(receivers: Receivers, connect: Any) -> None:
@@ -58,8 +60,8 @@ async def test_a_change_is_one_signal_and_an_end_is_two(receivers: Receivers, co
     connect(job_changed, changed)
     connect(job_finished, finished)
     job_id = str(uuid.uuid4())
-    await receivers.send([frame(job_id, complete=False)])
-    assert await receivers.send([frame(job_id)]) == {job_id}
+    await receivers.send([job(job_id, ended=False)])
+    assert await receivers.send([job(job_id)]) == [job_id]
     assert seen == [("changed", job_id), ("changed", job_id), ("finished", job_id)]
 
 
@@ -79,11 +81,11 @@ async def test_a_receiver_that_hangs_is_named_and_holds_up_no_job_of_another_thr
         told.append(job["job"])
 
     connect(job_finished, mail)
-    hanging = asyncio.create_task(receivers.send([frame(stuck)]))
+    hanging = asyncio.create_task(receivers.send([job(stuck)]))
     try:
         others = [f"00000000-0000-4000-8000-{n:012x}" for n in range(1, THREADS)]
         async with asyncio.timeout(PATIENCE):
-            assert await receivers.send([frame(each) for each in others]) == set(others)
+            assert await receivers.send([job(each) for each in others]) == others
             while not caplog.records:
                 await asyncio.sleep(0.01)
         assert not hanging.done()
@@ -92,7 +94,7 @@ async def test_a_receiver_that_hangs_is_named_and_holds_up_no_job_of_another_thr
         assert f": mail, {__file__}:" in said
     finally:
         let_on.set()
-    assert await hanging == {stuck}
+    assert await hanging == [stuck]
     assert len(caplog.records) == 1, "said once"
 
 
@@ -103,8 +105,8 @@ async def test_a_receiver_that_raises_is_logged_and_counts_as_told(
         raise ValueError("a mistake")
 
     connect(job_finished, broken)
-    ended = frame()
-    assert await receivers.send([ended]) == {ended["job"]}
+    ended = job()
+    assert await receivers.send([ended]) == [ended.id]
     [record] = [each for each in caplog.records if each.name == module.__name__]
     assert record.getMessage().startswith("a signal receiver failed: ")
     assert record.exc_info
@@ -124,9 +126,9 @@ async def test_what_waits_for_receivers_is_bounded_and_an_end_stays_owed(
 
     connect(job_finished, slow)
     job_id = "00000000-0000-4000-8000-000000000000"
-    waiting = [asyncio.create_task(receivers.send([frame(job_id)])) for _ in range(2)]
+    waiting = [asyncio.create_task(receivers.send([job(job_id)])) for _ in range(2)]
     await asyncio.sleep(0)
-    assert await receivers.send([frame(job_id)]) == set()
+    assert await receivers.send([job(job_id)]) == []
     assert "signal receivers are too slow" in caplog.text
     let_on.set()
-    assert [await each for each in waiting] == [{job_id}, {job_id}]
+    assert [await each for each in waiting] == [[job_id], [job_id]]
