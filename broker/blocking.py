@@ -13,58 +13,71 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPChannelError, AMQPError, NackError, UnroutableError
 
 from progrock.broker import mended_pika
-from progrock.broker.connection import label, place, tls_of, words
+from progrock.broker.connection import place, tls_of, words
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.names import NAMES, Names
 from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
-from progrock.broker.topology import GROUPS, route
+from progrock.broker.topology import route
 
 TIMEOUT = 4.0  # seconds to connect, and again to do all the rest
 
 
 def publish_tasks(
-    url: str, backend: str, shard: int, tasks: Sequence[Task], *, delay: float = 0.0
+    url: str,
+    backend: str,
+    shard: int,
+    tasks: Sequence[Task],
+    *,
+    delay: float = 0.0,
+    names: Names = NAMES,
 ) -> None:
     """Send tasks of one shard, all with the same delay (seconds); return when they are confirmed.
 
     Raises BrokerUnavailable, or PublishFailed if RabbitMQ returned or refused a message.
     """
-    with _channel(url) as channel:
-        _publish(channel, backend, shard, tasks, delay)
+    with _channel(url, names) as channel:
+        _publish(channel, names, backend, shard, tasks, delay)
 
 
-def group_send(url: str, group: str, message: Mapping[str, Any]) -> None:
+def group_send(url: str, group: str, message: Mapping[str, Any], names: Names = NAMES) -> None:
     """Send a message to a Channels group as the channel layer would; the group may be empty.
 
     Raises BrokerUnavailable, or PublishFailed if a receiver's queue is full.
     """
-    with _channel(url) as channel:
-        _send(channel, group, message)
+    with _channel(url, names) as channel:
+        _send(channel, names, group, message)
 
 
 def send(
     url: str,
     batches: Iterable[tuple[str, int, Sequence[Task], float]],
     events: Iterable[tuple[str, Mapping[str, Any]]],
+    names: Names = NAMES,
 ) -> None:
     """Send both over one connection, the tasks first.
 
     A batch is (backend, shard, tasks, delay in seconds), an event is (group, message).
     Raises what `publish_tasks` and `group_send` raise.
     """
-    with _channel(url) as channel:
+    with _channel(url, names) as channel:
         for batch in batches:
-            _publish(channel, *batch)
+            _publish(channel, names, *batch)
         for event in events:
-            _send(channel, *event)
+            _send(channel, names, *event)
 
 
 def _publish(
-    channel: BlockingChannel, backend: str, shard: int, tasks: Sequence[Task], delay: float
+    channel: BlockingChannel,
+    names: Names,
+    backend: str,
+    shard: int,
+    tasks: Sequence[Task],
+    delay: float,
 ) -> None:
     for start in range(0, len(tasks), MAX_TASKS):
         some, now = tasks[start : start + MAX_TASKS], time.time()
         exchange, key, expiration = route(
-            backend, shard, delay, min(task.due for task in some) - now
+            names, backend, shard, delay, min(task.due for task in some) - now
         )
         about = properties(some, now)
         if expiration is not None:
@@ -74,12 +87,13 @@ def _publish(
         )
 
 
-def _send(channel: BlockingChannel, group: str, message: Mapping[str, Any]) -> None:
-    channel.basic_publish(GROUPS, group, serialize_message(GroupRecipient(group), dict(message)))
+def _send(channel: BlockingChannel, names: Names, group: str, message: Mapping[str, Any]) -> None:
+    body = serialize_message(GroupRecipient(group), dict(message))
+    channel.basic_publish(names.groups, group, body)
 
 
 @contextmanager
-def _channel(url: str) -> Iterator[BlockingChannel]:
+def _channel(url: str, names: Names) -> Iterator[BlockingChannel]:
     where = f"RabbitMQ at {place(url)}"
     parts = urlsplit(url)
     # pika refuses a query that has keys it does not know, such as those of aio-pika.
@@ -89,7 +103,7 @@ def _channel(url: str) -> Iterator[BlockingChannel]:
     parameters.socket_timeout = parameters.stack_timeout = TIMEOUT
     parameters.blocked_connection_timeout = TIMEOUT
     parameters.connection_attempts = 1
-    parameters.client_properties = {"connection_name": label("publish")}
+    parameters.client_properties = {"connection_name": names.label("publish")}
     try:
         connection = pika.BlockingConnection(parameters)
     except (AMQPError, AMQPConnectorException, OSError) as error:

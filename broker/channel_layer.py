@@ -15,7 +15,7 @@ import carehare
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 
 from progrock.broker.mended_carehare import Connection, Layer
-from progrock.broker.topology import GROUPS, WEB
+from progrock.broker.names import Names
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ class ChannelLayer(Layer):
     """A channel layer that lives through outages, and whose pushes never raise.
 
     In the settings: `{"BACKEND": "progrock.broker.channel_layer.ChannelLayer", "CONFIG": {"host":
-    AMQP_URL}}`. Delivery is at most once.
+    AMQP_URL}}`, with `"prefix": PROGROCK_PREFIX` beside the host where that is not the default.
+    Delivery is at most once.
 
     A process that only sends, such as a worker, has no queue: its exclusive queue comes with the
     first channel. `connected` says whether a message would go out now. `epoch` counts the
@@ -41,16 +42,22 @@ class ChannelLayer(Layer):
     carehare would pile them up.
     """
 
-    def __init__(self, host: str = "amqp://guest:guest@127.0.0.1/", **options: Any) -> None:
+    def __init__(
+        self,
+        host: str = "amqp://guest:guest@127.0.0.1/",
+        prefix: str = "progrock",
+        **options: Any,
+    ) -> None:
+        names = Names(prefix)
         defaults = {
             "local_capacity": 200,
             "remote_capacity": 1000,
             "local_expiry": 10.0,
-            "groups_exchange": GROUPS,
+            "groups_exchange": names.groups,
         }
         machine = re.sub(r"[^a-zA-Z0-9-]", "-", socket.gethostname())[:30]
-        queue_name = f"{WEB}.{machine}.{os.getpid()}.{uuid4().hex[:6]}"
-        super().__init__(host=host, queue_name=queue_name, **(defaults | options))
+        queue_name = f"{names.web}.{machine}.{os.getpid()}.{uuid4().hex[:6]}"
+        super().__init__(host=host, names=names, queue_name=queue_name, **(defaults | options))
         self.stalled = False
         self.epoch = 0
         self._last_drop: float | None = None  # None again once "delivered again" was logged

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import random
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +17,7 @@ from aio_pika.exceptions import (
 )
 
 from progrock.broker.errors import BrokerError, BrokerUnavailable
+from progrock.broker.names import NAMES, Names
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +26,6 @@ CLOSE_TIMEOUT = 3.0
 HEARTBEAT = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts, doubling
 STEADY = 10.0  # after a connection that lasted so long, begin with the first pause again
-
-
-def label(role: str) -> str:
-    """The name of a connection or consumer in the management UI: `progrock <role> @host:pid`."""
-    return f"progrock {role} @{socket.gethostname()}:{os.getpid()}"
 
 
 def place(url: str) -> str:
@@ -134,13 +128,13 @@ class _Connection(aio_pika.Connection):
         """
 
 
-async def connect(url: str, role: str) -> AbstractConnection:
+async def connect(url: str, role: str, names: Names = NAMES) -> AbstractConnection:
     """Open a connection that bears the name of `role`. Raises BrokerUnavailable.
 
     It is none of aio-pika's robust connections, because its issues #231, #536 and #632 are open.
     """
     _calm_aiormq()
-    query = f"{'&' if '?' in url else '?'}name={quote(label(role))}&heartbeat={HEARTBEAT}"
+    query = f"{'&' if '?' in url else '?'}name={quote(names.label(role))}&heartbeat={HEARTBEAT}"
     async with (
         translated(f"cannot connect to RabbitMQ at {place(url)}"),
         asyncio.timeout(CONNECT_TIMEOUT),
@@ -163,12 +157,15 @@ async def shut(connection: AbstractConnection) -> None:
 
 
 async def keep(
-    url: str, role: str, run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]]
+    url: str,
+    role: str,
+    run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]],
+    names: Names = NAMES,
 ) -> None:
     """Connect and run `run(connection, up)`, again after each loss, as `persist` does."""
 
     async def session(up: Callable[[], None]) -> None:
-        connection = await connect(url, role)
+        connection = await connect(url, role, names)
         try:
             await run(connection, up)
         finally:

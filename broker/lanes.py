@@ -44,11 +44,6 @@ class Lane:
     name: str
     seconds: float
 
-    @property
-    def queue(self) -> str:
-        """The queue's name; its number sorts the lanes by length in the management UI."""
-        return f"progrock.delay.{self.number:02}-{self.name}"
-
 
 LANES = tuple(
     Lane(number, name, seconds) for number, (name, seconds) in enumerate(_LANES.items(), start=1)

@@ -51,7 +51,6 @@ from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_c
 from progrock.broker.connection import (
     CONNECT_TIMEOUT,
     HEARTBEAT,
-    label,
     persist,
     place,
     tls_of,
@@ -59,6 +58,7 @@ from progrock.broker.connection import (
     words,
 )
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.names import NAMES, Names
 
 CLOSE_TIMEOUT = 2.0
 
@@ -67,6 +67,7 @@ class Protocol(CarehareProtocol):  # type: ignore[misc] # carehare has no types
     """carehare's protocol with a name, our heartbeat, and an end for every loss."""
 
     _crash_exc: Exception | None
+    names: Names = NAMES
 
     def _accept_handshake_frame(self, frame: Any) -> Any:
         if isinstance(frame, spec.Connection.Tune):
@@ -81,7 +82,7 @@ class Protocol(CarehareProtocol):  # type: ignore[misc] # carehare has no types
         }
         about: Any = {
             "product": "carehare",
-            "connection_name": label("channel layer"),
+            "connection_name": self.names.label("channel layer"),
             "capabilities": able,
         }
         login = f"\x00{self._username}\x00{self._password}"
@@ -115,17 +116,20 @@ class Connection(carehare.Connection):  # type: ignore[misc] # carehare has no t
     """carehare's connection, whose futures a cancelled caller cannot cancel."""
 
     _protocol: Protocol | None = None
+    names: Names = NAMES
 
     async def connect(self) -> None:
         """Connect and log in. Raises whatever carehare and asyncio raise."""
         parts = urlsplit(self._url)
 
         def protocol() -> Protocol:
-            return Protocol(
+            made = Protocol(
                 unquote(parts.username or "guest"),
                 unquote(parts.password or "guest"),
                 vhost_of(self._url),
             )
+            made.names = self.names
+            return made
 
         tls = tls_of(self._url) if self._ssl is None else self._ssl
         host, port = parts.hostname or "localhost", parts.port or (5671 if tls else 5672)
@@ -200,8 +204,9 @@ class Layer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has
     valid_channel_name = RabbitmqChannelLayer.require_valid_channel_name
     valid_group_name = RabbitmqChannelLayer.require_valid_group_name
 
-    def __init__(self, *, host: str, queue_name: str, **options: Any) -> None:
+    def __init__(self, *, host: str, names: Names, queue_name: str, **options: Any) -> None:
         super().__init__(host=host, **options)
+        self.names = names
         self._place = place(host)
         self._queue_name = queue_name
         self.receives = False
@@ -270,6 +275,7 @@ class Layer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has
 
     async def _session(self, up: Callable[[], None]) -> None:
         connection = Connection(url=self.host, ssl=self.ssl_context)
+        connection.names = self.names
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()

@@ -14,8 +14,9 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from progrock.broker.connection import keep, translated
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
 from progrock.broker.lanes import Lane, lane_for, on_grid
+from progrock.broker.names import NAMES, Names
 from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
-from progrock.broker.topology import DEAD, route
+from progrock.broker.topology import route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
@@ -41,7 +42,8 @@ class Publisher:
     A task waits up to `gather` seconds for others that can travel in the same message.
     """
 
-    def __init__(self, url: str, name: str, *, gather: float = 0.005) -> None:
+    def __init__(self, url: str, name: str, *, gather: float = 0.005, names: Names = NAMES) -> None:
+        self.names = names
         self._url, self._name, self._gather = url, f"{name} publisher", gather
         self._batches: dict[_Key, _Batch] = {}
         self._sending: set[asyncio.Task[None]] = set()
@@ -58,7 +60,7 @@ class Publisher:
     def start(self) -> None:
         """Begin to connect. The first publish does so as well."""
         if self._keeper is None:
-            self._keeper = asyncio.create_task(keep(self._url, self._name, self._run))
+            self._keeper = asyncio.create_task(keep(self._url, self._name, self._run, self.names))
 
     async def close(self) -> None:
         """Send what was gathered, wait for the confirms, and close the connection."""
@@ -109,7 +111,10 @@ class Publisher:
             "delivery_mode": 2,
         }
         await self._send(
-            DEAD, "dead", body, {**about, "headers": {**headers, "reason": reason[:1000]}}
+            self.names.dead,
+            "dead",
+            body,
+            {**about, "headers": {**headers, "reason": reason[:1000]}},
         )
 
     def _open(self, key: _Key, delay: float) -> _Batch:
@@ -139,7 +144,7 @@ class Publisher:
             await self._wait()
             now = time.time()
             left = min(task.due for task in batch.tasks) - now
-            exchange, routing_key, expiration = route(backend, shard, batch.delay, left)
+            exchange, routing_key, expiration = route(self.names, backend, shard, batch.delay, left)
             about = properties(batch.tasks, now) | {"expiration": expiration}
             await self._send(exchange, routing_key, encode(batch.tasks), about)
         except PublishFailed as error:

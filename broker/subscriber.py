@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from aio_pika.abc import AbstractConnection
 
-from progrock.broker.connection import CLOSE_TIMEOUT, keep, label, tried
+from progrock.broker.connection import CLOSE_TIMEOUT, keep, tried
 from progrock.broker.consumer import Consumer, Delivery
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.publisher import Publisher
-from progrock.broker.topology import Topology, declare_on, parse_poll_queue
+from progrock.broker.topology import Topology, declare_on
 
 LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
@@ -37,12 +37,12 @@ class Subscriber:
         prefetch: int = 32,
         declare: Topology | None = None,
     ) -> None:
-        self._url, self._name = url, name
+        self._url, self._name, self._names = url, name, publisher.names
         self._deliver, self._topology = deliver, declare
         self._consumers: dict[str, Consumer] = {}
         role = name.partition(" ")[0]  # the connection's name may list all queues
         for queue in queues:
-            if (parsed := parse_poll_queue(queue)) is None:
+            if (parsed := self._names.parse_poll_queue(queue)) is None:
                 raise ValueError(f"{queue!r} is not a poll queue")
             backend, shard = parsed
             self._consumers[queue] = Consumer(
@@ -50,7 +50,7 @@ class Subscriber:
                 backend=backend,
                 shard=shard,
                 name=name,
-                tag=label(f"{role} {backend}.{shard}"),
+                tag=self._names.label(f"{role} {backend}.{shard}"),
                 prefetch=prefetch,
                 publisher=publisher,
                 deliver=self._pass_on,
@@ -65,7 +65,7 @@ class Subscriber:
 
     async def run(self) -> None:
         """Consume until `close`; reconnects by itself."""
-        self._keeper = asyncio.create_task(keep(self._url, self._name, self._session))
+        self._keeper = asyncio.create_task(keep(self._url, self._name, self._session, self._names))
         try:
             await asyncio.wait([self._keeper])
         finally:

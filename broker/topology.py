@@ -8,9 +8,7 @@ from aio_pika.abc import AbstractConnection
 
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.lanes import LANES, lane_for, ttl
-
-DELAY, POLL, DEAD, GROUPS = "progrock.delay", "progrock.poll", "progrock.dead", "progrock.groups"
-WEB = "progrock.web"  # the prefix of the channel layer's queues, which live as long as a process
+from progrock.broker.names import NAMES, Names
 
 # Delivery limits, because RabbitMQ 4's default of 20 is too low. Poll queues: during a memory alarm
 # publishing fails, and the same tasks are delivered again and again. Poisonous jobs end earlier, by
@@ -46,12 +44,13 @@ class Topology:
     """Everything that must exist for these backends (name → number of shards)."""
 
     backends: Mapping[str, int]
+    names: Names = NAMES
 
     @property
     def poll_queues(self) -> list[str]:
         """The poll queues of all backends, shard by shard."""
         return [
-            poll_queue(name, shard)
+            self.names.poll_queue(name, shard)
             for name, shards in self.backends.items()
             for shard in range(shards)
         ]
@@ -59,30 +58,31 @@ class Topology:
     @property
     def exchanges(self) -> list[Exchange]:
         """Every exchange, in an order in which they can be declared."""
+        names = self.names
         return [
-            Exchange(DEAD, "fanout", {}),
-            Exchange(POLL, "topic", {"alternate-exchange": DEAD}),
-            Exchange(DELAY, "topic", {}),
-            Exchange(GROUPS, "direct", {}),
+            Exchange(names.dead, "fanout", {}),
+            Exchange(names.poll, "topic", {"alternate-exchange": names.dead}),
+            Exchange(names.delay, "topic", {}),
+            Exchange(names.groups, "direct", {}),
         ]
 
     @property
     def queues(self) -> list[Queue]:
         """Every queue."""
-        quorum = {"x-queue-type": "quorum"}
+        names, quorum = self.names, {"x-queue-type": "quorum"}
         dead = {**quorum, "x-delivery-limit": _ENDLESS}
-        poll = {**quorum, "x-delivery-limit": _MANY, "x-dead-letter-exchange": DEAD}
+        poll = {**quorum, "x-delivery-limit": _MANY, "x-dead-letter-exchange": names.dead}
         # At-least-once dead-lettering silently becomes at-most-once without reject-publish.
         lane = {
             **quorum,
-            "x-dead-letter-exchange": POLL,
+            "x-dead-letter-exchange": names.poll,
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
         return [
-            Queue(DEAD, dead),
+            Queue(names.dead, dead),
             *(
-                Queue(each.queue, {**lane, "x-message-ttl": round(each.seconds * 1000)})
+                Queue(names.lane(each), {**lane, "x-message-ttl": round(each.seconds * 1000)})
                 for each in LANES
             ),
             *(Queue(name, poll) for name in self.poll_queues),
@@ -95,38 +95,28 @@ class Topology:
         A lane gets the keys that start with its name, a poll queue those that end with its backend
         and shard.
         """
+        names = self.names
         return [
-            Binding(DEAD, DEAD, ""),
-            *(Binding(DELAY, lane.queue, f"{lane.name}.#") for lane in LANES),
+            Binding(names.dead, names.dead, ""),
+            *(Binding(names.delay, names.lane(lane), f"{lane.name}.#") for lane in LANES),
             *(
-                Binding(POLL, name, f"*.{name.removeprefix(POLL + '.')}")
+                Binding(names.poll, name, f"*.{name.removeprefix(names.poll + '.')}")
                 for name in self.poll_queues
             ),
         ]
 
 
-def poll_queue(backend: str, shard: int) -> str:
-    """The name of a poll queue, such as `progrock.poll.render.0`."""
-    return f"{POLL}.{backend}.{shard}"
-
-
-def parse_poll_queue(name: str) -> tuple[str, int] | None:
-    """Backend and shard of a poll queue's name; None for any other name."""
-    backend, _, shard = name.removeprefix(f"{POLL}.").rpartition(".")
-    if not name.startswith(f"{POLL}.") or not backend or not shard.isdecimal():
-        return None
-    return backend, int(shard)
-
-
-def route(backend: str, shard: int, delay: float, left: float) -> tuple[str, str, float | None]:
+def route(
+    names: Names, backend: str, shard: int, delay: float, left: float
+) -> tuple[str, str, float | None]:
     """Exchange, routing key and expiration (seconds) of a message.
 
     `delay` is what was decided, and chooses the lane. `left` is what is left of it now. Both are in
     seconds. The expiration is None if the message goes to its poll queue at once.
     """
     if lane := lane_for(delay):
-        return DELAY, f"{lane.name}.{backend}.{shard}", ttl(lane, left)
-    return POLL, f"now.{backend}.{shard}", None
+        return names.delay, f"{lane.name}.{backend}.{shard}", ttl(lane, left)
+    return names.poll, f"now.{backend}.{shard}", None
 
 
 def describe(topology: Topology) -> str:
@@ -154,7 +144,7 @@ async def declare(url: str, topology: Topology) -> None:
 
     Raises BrokerUnavailable, also if something exists with other arguments.
     """
-    connection = await connect(url, "topology")
+    connection = await connect(url, "topology", topology.names)
     try:
         await declare_on(connection, topology)
     finally:
@@ -181,6 +171,8 @@ async def declare_on(connection: AbstractConnection, topology: Topology) -> None
             )
             for each in topology.exchanges
         }
-        for binding in sorted(topology.bindings, key=lambda each: each.queue == DEAD):
+        for binding in sorted(
+            topology.bindings, key=lambda each: each.queue == topology.names.dead
+        ):
             await queues[binding.queue].bind(exchanges[binding.exchange], binding.key)
         await channel.close()

@@ -37,7 +37,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.layer: Any = get_channel_layer()
-        self.publisher = Publisher(conf.amqp_url(), "web")
+        self.publisher = Publisher(conf.amqp_url(), "web", names=conf.names())
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
         self._sessions: Counter[str] = Counter()  # open sockets by session digest

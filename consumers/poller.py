@@ -17,7 +17,7 @@ from progrock.broker.errors import BrokerError
 from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import MAX_TASKS
-from progrock.broker.topology import Topology, poll_queue
+from progrock.broker.topology import Topology
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
 from progrock.consumers.receivers import Receivers
@@ -49,13 +49,13 @@ class Poller:
         declare: Topology | None,
     ) -> None:
         url, name = conf.amqp_url(), f"runworker {_title(queues)}"
-        names = [poll_queue(backend, shard) for backend, shard in queues]
+        names = [conf.names().poll_queue(backend, shard) for backend, shard in queues]
         served = {backend: backends[backend] for backend, _ in queues}
         self.queues = queues
         self.database = WorkerDatabase()
         self.layer: Any = get_channel_layer()
         self.receivers = Receivers()
-        self.publisher = Publisher(url, name)
+        self.publisher = Publisher(url, name, names=conf.names())
         self.due = DueTasks(self.publisher)
         self.subscriber = Subscriber(
             url, name, names, self.publisher, self.due.add, declare=declare
@@ -150,7 +150,7 @@ class Poller:
 
         while True:
             await room.acquire()
-            parts = await self.due.take(poll_queue(backend, shard), MAX_TASKS)
+            parts = await self.due.take(conf.names().poll_queue(backend, shard), MAX_TASKS)
             task = asyncio.create_task(self._round(backend, shard, parts))
             self._under_way.add(task)
             task.add_done_callback(over)

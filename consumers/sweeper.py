@@ -12,7 +12,6 @@ from progrock import conf, dispatch, ledger
 from progrock.backends import Options
 from progrock.broker.errors import BrokerError
 from progrock.broker.publisher import Publisher
-from progrock.broker.topology import poll_queue
 from progrock.consumers.database import WorkerDatabase, one_line
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class Sweeper:
             await self._tell_ended(owed)
 
     async def _sweep_queue(self, backend: str, shard: int) -> None:
-        if (watermark := self._watermark(poll_queue(backend, shard))) is None:
+        if (watermark := self._watermark(conf.names().poll_queue(backend, shard))) is None:
             return
         options, now = self._backends[backend], time.time()
         claimed = await self._database(

@@ -14,14 +14,15 @@ import aio_pika
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.broker.connection import connect, shut
 from progrock.broker.consumer import Delivery
+from progrock.broker.names import NAMES
 from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import Task
-from progrock.broker.topology import DEAD, Topology, declare, poll_queue
+from progrock.broker.topology import Topology, declare
 from tests.services import PATIENCE
 
 TOPOLOGY = Topology({"render": 2, "report": 1})
-QUEUE = poll_queue("render", 0)
+QUEUE = NAMES.poll_queue("render", 0)
 HOUR = 3600.0
 CLOSED = "amqp://guest:guest@127.0.0.1:1/"  # nobody listens there
 NewLayer = Callable[..., ChannelLayer]
@@ -87,7 +88,7 @@ async def dead_messages(url: str, count: int) -> list[aio_pika.abc.AbstractIncom
     connection = await connect(url, "test")
     found: list[aio_pika.abc.AbstractIncomingMessage] = []
     try:
-        queue = await (await connection.channel()).get_queue(DEAD)
+        queue = await (await connection.channel()).get_queue(NAMES.dead)
         async with asyncio.timeout(PATIENCE):
             while len(found) < count:
                 if message := await queue.get(fail=False, timeout=PATIENCE):

@@ -2,21 +2,27 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from progrock.broker.names import Names
 from progrock.broker.topology import Topology
 
-# The least rights (configure, write, read), as regular expressions over names.
-_RIGHTS = {
-    "web": (
-        r"^progrock\.web\..*",
-        r"^progrock\.(poll|groups|web\..*)$",
-        r"^progrock\.(groups|web\..*)$",
-    ),
-    "worker": (r"^$", r"^progrock\.(poll|delay|dead|groups)$", r"^progrock\.poll\..*"),
-}
 _EVERYTHING = (".*", ".*", ".*")
+
+
+def _rights(names: Names) -> dict[str, tuple[str, str, str]]:
+    """The least rights (configure, write, read), as regular expressions over names."""
+    ours = rf"^{re.escape(names.prefix)}\."
+    return {
+        "web": (
+            rf"{ours}web\..*",
+            rf"{ours}(poll|groups|web\..*)$",
+            rf"{ours}(groups|web\..*)$",
+        ),
+        "worker": (r"^$", rf"{ours}(poll|delay|dead|groups)$", rf"{ours}poll\..*"),
+    }
 
 
 def definitions(
@@ -29,14 +35,15 @@ def definitions(
     operator with all rights.
     """
     durable = {"vhost": vhost, "durable": True, "auto_delete": False}
-    rights = {user: _RIGHTS.get(user, _EVERYTHING) for user in passwords}
+    least = _rights(topology.names)
+    rights = {user: least.get(user, _EVERYTHING) for user in passwords}
     return {
         "users": [
             {
                 "name": user,
                 "password_hash": _password_hash(user, password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": [] if user in _RIGHTS else ["administrator"],
+                "tags": [] if user in least else ["administrator"],
             }
             for user, password in passwords.items()
         ],

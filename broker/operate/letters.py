@@ -13,9 +13,10 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.errors import BrokenMessage
+from progrock.broker.names import Names
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, decode, last_death, shard_of
-from progrock.broker.topology import DEAD, POLL, Topology, parse_poll_queue
+from progrock.broker.topology import Topology
 
 # How many letters are worked on at once, so that their tasks travel together. It must be below 32,
 # because RabbitMQ batches more acks than that for a quorum queue and loses them if the channel
@@ -41,14 +42,16 @@ class Letter:
     body: bytes
 
 
-async def read(url: str, chosen: Callable[[Letter], bool], most: int) -> tuple[list[Letter], int]:
+async def read(
+    url: str, names: Names, chosen: Callable[[Letter], bool], most: int
+) -> tuple[list[Letter], int]:
     """Read the chosen letters, at most `most`; returns them and how many letters there are in all.
 
     They stay where they are. Raises BrokerUnavailable.
     """
-    async with _dead_queue(url) as queue:
+    async with _dead_queue(url, names) as queue:
         found: list[Letter] = []
-        count, letters = await _letters(queue)
+        count, letters = await _letters(queue, names)
         async for letter, _ in letters:
             if len(found) == most:
                 break
@@ -65,7 +68,7 @@ async def replay(
     Returns how many letters went, and a sentence for each that stays, because it cannot be read or
     its backend is gone. Raises BrokerError.
     """
-    publisher = Publisher(url, "deadletters")
+    publisher = Publisher(url, "deadletters", names=topology.names)
     stay: list[str] = []
 
     async def send(letter: Letter, message: AbstractIncomingMessage) -> bool:
@@ -78,19 +81,19 @@ async def replay(
         return True
 
     try:
-        return await _each(url, chosen, send), stay
+        return await _each(url, topology.names, chosen, send), stay
     finally:
         await publisher.close()
 
 
-async def discard(url: str, chosen: Callable[[Letter], bool]) -> int:
+async def discard(url: str, names: Names, chosen: Callable[[Letter], bool]) -> int:
     """Delete the chosen letters; returns how many there were. Raises BrokerUnavailable."""
 
     async def delete(letter: Letter, message: AbstractIncomingMessage) -> bool:
         await message.ack()
         return True
 
-    return await _each(url, chosen, delete)
+    return await _each(url, names, chosen, delete)
 
 
 async def forward(publisher: Publisher, topology: Topology, key: str, body: bytes) -> int:
@@ -99,7 +102,7 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
     `key` is the routing key that the message came by, `<lane>.<backend>.<shard>`, and `body` its
     body. Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
     """
-    backend = (parse_poll_queue(f"{POLL}.{key.partition('.')[2]}") or ("",))[0]
+    _, backend, _ = f"{key}..".split(".")[:3]
     if not (shards := topology.backends.get(backend)):
         raise BrokenMessage(f"no backend is named {backend!r} (any more)")
     belongs: dict[int, list[Task]] = defaultdict(list)
@@ -113,14 +116,15 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
 
 async def _each(
     url: str,
+    names: Names,
     chosen: Callable[[Letter], bool],
     work: Callable[[Letter, AbstractIncomingMessage], Awaitable[bool]],
 ) -> int:
     """Do `work` for the chosen ones of the letters that are there now; returns how often it did."""
     done = 0
-    async with _dead_queue(url) as queue:
+    async with _dead_queue(url, names) as queue:
         some: list[Awaitable[bool]] = []
-        _, letters = await _letters(queue)
+        _, letters = await _letters(queue, names)
         async for letter, message in letters:
             if chosen(letter):
                 some.append(work(letter, message))
@@ -133,19 +137,19 @@ async def _each(
 
 
 @asynccontextmanager
-async def _dead_queue(url: str) -> AsyncIterator[AbstractQueue]:
+async def _dead_queue(url: str, names: Names) -> AsyncIterator[AbstractQueue]:
     """The dead queue on a connection of its own; letters that were not acked go back at its end."""
-    connection = await connect(url, "deadletters")
+    connection = await connect(url, "deadletters", names)
     try:
-        async with translated(f"cannot read {DEAD}"):
+        async with translated(f"cannot read {names.dead}"):
             channel = await connection.channel()
-            yield await channel.get_queue(DEAD)
+            yield await channel.get_queue(names.dead)
     finally:
         await shut(connection)
 
 
 async def _letters(
-    queue: AbstractQueue,
+    queue: AbstractQueue, names: Names
 ) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
     """How many letters there are now, and each of them with its message.
 
@@ -160,21 +164,21 @@ async def _letters(
         for _ in range(others):
             if message is None:
                 return
-            yield _letter(message), message
+            yield _letter(message, names), message
             message = await queue.get(fail=False)
         if message:
-            yield _letter(message), message
+            yield _letter(message, names), message
 
     return others + (first is not None), letters()
 
 
-def _letter(message: AbstractIncomingMessage) -> Letter:
+def _letter(message: AbstractIncomingMessage, names: Names) -> Letter:
     """Read a letter from our own headers if a worker sent it here, else from RabbitMQ's."""
     headers: dict[str, Any] = dict(message.headers)
     death = last_death(headers)
     key = str(headers.get("key") or message.routing_key or "")
     queue, reason, time = headers.get("queue"), headers.get("reason"), message.timestamp
-    if reason is None and parse_poll_queue(str(death.get("queue"))):
+    if reason is None and names.parse_poll_queue(str(death.get("queue"))):
         queue, time = death["queue"], death.get("time")
         reason = f"RabbitMQ gave it up: {death.get('reason')} (delivered too often, or rejected)"
     try:
@@ -186,7 +190,7 @@ def _letter(message: AbstractIncomingMessage) -> Letter:
     return Letter(
         id=hashlib.sha256(content).hexdigest()[:10],
         reason=str(reason or f"no queue for {key}"),
-        queue=str(queue or f"{POLL}.{backend}.{shard}"),
+        queue=str(queue or f"{names.poll}.{backend}.{shard}"),
         key=key,
         time=time if isinstance(time, datetime) else None,
         jobs=jobs,

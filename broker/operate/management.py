@@ -8,7 +8,8 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from progrock.broker.errors import BrokerUnavailable
-from progrock.broker.topology import WEB, Binding, Topology
+from progrock.broker.names import Names
+from progrock.broker.topology import Binding, Topology
 
 TIMEOUT = 10.0
 
@@ -35,12 +36,12 @@ class Differences:
     bindings: list[Binding]
 
 
-async def depths(management_url: str, vhost: str) -> dict[str, Depth]:
+async def depths(management_url: str, vhost: str, names: Names) -> dict[str, Depth]:
     """What waits in each of our queues. RabbitMQ refreshes these figures every five seconds."""
     columns = "name,messages,message_bytes,consumers"
     return {
         name: Depth(each.get("messages", 0), each.get("message_bytes", 0), each.get("consumers", 0))
-        for name, each in (await _ours(management_url, vhost, "queues", columns)).items()
+        for name, each in (await _ours(management_url, vhost, names, "queues", columns)).items()
     }
 
 
@@ -58,9 +59,10 @@ async def verify(management_url: str, vhost: str, topology: Topology) -> list[st
 
 async def differences(management_url: str, vhost: str, topology: Topology) -> Differences:
     """Compare what is in a virtual host with the topology. Raises BrokerUnavailable."""
-    exchanges = await _ours(management_url, vhost, "exchanges", "name,type,durable,arguments")
-    queues = await _ours(management_url, vhost, "queues", "name,durable,arguments")
-    bindings = await _our_bindings(management_url, vhost)
+    at = management_url, vhost, topology.names
+    exchanges = await _ours(*at, "exchanges", "name,type,durable,arguments")
+    queues = await _ours(*at, "queues", "name,durable,arguments")
+    bindings = await _our_bindings(*at)
     wanted_exchanges = {
         each.name: {"type": each.type, **each.arguments} for each in topology.exchanges
     }
@@ -113,23 +115,25 @@ def _compare(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
 
 
 async def _ours(
-    management_url: str, vhost: str, kind: str, columns: str
+    management_url: str, vhost: str, names: Names, kind: str, columns: str
 ) -> dict[str, dict[str, Any]]:
     """What bears our prefix, without the web processes' own queues, because these come and go."""
     found = await _get(management_url, kind, vhost, columns)
     return {
         each["name"]: each
         for each in found
-        if each["name"].startswith("progrock.") and not each["name"].startswith(f"{WEB}.")
+        if each["name"].startswith(f"{names.prefix}.")
+        and not each["name"].startswith(f"{names.web}.")
     }
 
 
-async def _our_bindings(management_url: str, vhost: str) -> set[Binding]:
+async def _our_bindings(management_url: str, vhost: str, names: Names) -> set[Binding]:
     columns = "source,destination,destination_type,routing_key"
     return {
         Binding(each["source"], each["destination"], each["routing_key"])
         for each in await _get(management_url, "bindings", vhost, columns)
-        if each["source"].startswith("progrock.") and not each["destination"].startswith(f"{WEB}.")
+        if each["source"].startswith(f"{names.prefix}.")
+        and not each["destination"].startswith(f"{names.web}.")
     }
 
 

@@ -9,7 +9,7 @@ from progrock.broker.errors import BrokenMessage
 from progrock.broker.operate.letters import forward
 from progrock.broker.operate.management import arrow, differences
 from progrock.broker.publisher import Publisher
-from progrock.broker.topology import DEAD, Topology
+from progrock.broker.topology import Topology
 
 # RabbitMQ says "no consumers" as well if the queue's leader does not answer within 250 ms. So we
 # ask three times before we believe it.
@@ -23,8 +23,8 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
     gone. A queue that somebody still consumes stays. Raises BrokerUnavailable or PublishFailed.
     """
     found = await differences(management_url, vhost_of(url), topology)
-    publisher = Publisher(url, "topology")
-    connection = await connect(url, "topology prune")
+    publisher = Publisher(url, "topology", names=topology.names)
+    connection = await connect(url, "topology prune", topology.names)
     done = []
     try:
         async with translated("cannot remove what is left over"):
@@ -59,7 +59,7 @@ async def _remove(
     await queue.delete(if_unused=False, if_empty=False)
     return (
         f"queue {name}: removed; {moved} tasks moved to the queue they belong to now,"
-        f" {dead} messages to {DEAD}"
+        f" {dead} messages to {topology.names.dead}"
     )
 
 

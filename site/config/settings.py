@@ -132,10 +132,11 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AMQP_URL = os.environ.get("AMQP_URL") or DEFAULTS["AMQP_URL"]
+PROGROCK_PREFIX = os.environ.get("PROGROCK_PREFIX") or DEFAULTS["PROGROCK_PREFIX"]
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "progrock.broker.channel_layer.ChannelLayer",
-        "CONFIG": {"host": AMQP_URL},
+        "CONFIG": {"host": AMQP_URL, "prefix": PROGROCK_PREFIX},
     }
 }
 

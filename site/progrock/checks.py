@@ -54,6 +54,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             '"CONFIG": {"host": AMQP_URL}}}'
         )
         found.append(Error(f"the default channel layer is {layer}", hint=hint, id="progrock.E004"))
+    found += _check_prefix()
     ours = [app for app in settings.INSTALLED_APPS if app in ("channels", "progrock")]
     if ours == ["channels", "progrock"]:
         found.append(
@@ -65,3 +66,30 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+def _check_prefix() -> list[CheckMessage]:
+    """The prefix can be one, and the channel layer has it too."""
+    try:
+        wanted = conf.names().prefix
+    except ImproperlyConfigured as error:
+        return [
+            Error(
+                str(error),
+                hint="Installations share a virtual host of RabbitMQ by a prefix each, such as"
+                " shop and shop-test. One that has a virtual host to itself needs none.",
+                id="progrock.E005",
+            )
+        ]
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {})
+    used = layer.get("CONFIG", {}).get("prefix", conf.DEFAULTS["PROGROCK_PREFIX"])
+    if layer.get("BACKEND") != LAYER or used == wanted:
+        return []
+    return [
+        Error(
+            f"PROGROCK_PREFIX is {wanted!r}, and the channel layer's prefix is {used!r}",
+            hint='In CHANNEL_LAYERS write "CONFIG": {"host": AMQP_URL, "prefix": PROGROCK_PREFIX};'
+            " otherwise installations that share a virtual host get each other's pushes.",
+            id="progrock.E006",
+        )
+    ]

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from progrock.backends import Options, load
+from progrock.broker.names import Names
 
 # None: the setting follows DEBUG. PROGROCK_BACKENDS has no default, because it names your own file.
 DEFAULTS: dict[str, Any] = {
@@ -21,8 +22,10 @@ DEFAULTS: dict[str, Any] = {
     "PROGROCK_MANAGEMENT_URL": "",
     "PROGROCK_MAX_ACTIVE_JOBS": 100,
     "PROGROCK_MAX_SOCKETS": 100,
+    "PROGROCK_PREFIX": "progrock",
 }
 _loaded: dict[str, dict[str, Options]] = {}
+_names: dict[str, Names] = {}
 
 
 def setting(name: str) -> Any:
@@ -62,6 +65,18 @@ def backends() -> dict[str, Options]:
     if path not in _loaded:
         _loaded[path] = load(Path(path))
     return _loaded[path]
+
+
+def names() -> Names:
+    """What all is called in RabbitMQ: every name begins with `PROGROCK_PREFIX`.
+
+    Raises ImproperlyConfigured for what cannot be a prefix.
+    """
+    prefix = str(setting("PROGROCK_PREFIX"))
+    try:
+        return _names.get(prefix) or _names.setdefault(prefix, Names(prefix))
+    except ValueError as error:
+        raise ImproperlyConfigured(f"PROGROCK_PREFIX: {error}") from None
 
 
 def anonymous() -> bool:

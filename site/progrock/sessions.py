@@ -67,7 +67,7 @@ def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
         return
     event = {"type": "session.ended", "session": session_digest(key)}
     try:
-        blocking.group_send(conf.amqp_url(), SESSIONS, event)
+        blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
     except BrokerError as error:
         logger.warning(
             "sockets of a session that logged out stay open until they reconnect: %s", error

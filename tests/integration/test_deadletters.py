@@ -11,11 +11,12 @@ from aio_pika.abc import AbstractChannel
 
 from progrock.broker import tasks, topology
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.names import NAMES
 from progrock.broker.operate import letters
 from progrock.broker.operate.letters import Letter
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
-from progrock.broker.topology import DEAD, POLL, Topology
+from progrock.broker.topology import Topology
 from tests.services import MANAGE, PATIENCE, ROOT
 
 TOPOLOGY = Topology({"render": 2})
@@ -36,7 +37,7 @@ async def channel(vhost_url: str) -> AsyncIterator[AbstractChannel]:
 
 
 async def send(channel: AbstractChannel, key: str, body: bytes, **about: object) -> None:
-    poll = await channel.get_exchange(POLL)
+    poll = await channel.get_exchange(NAMES.poll)
     await poll.publish(aio_pika.Message(body, delivery_mode=2, **about), key)  # type: ignore[arg-type]
 
 
@@ -68,11 +69,11 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     message = await queue.get(timeout=PATIENCE)
     assert message
     await message.reject(requeue=False)
-    await waits(channel, DEAD, 3)
+    await waits(channel, NAMES.dead, 3)
     for _ in range(30):  # more looks than RabbitMQ 4 would allow by itself
-        found, count = await letters.read(vhost_url, every, 2)
+        found, count = await letters.read(vhost_url, NAMES, every, 2)
         assert (len(found), count) == (2, 3), "a look removes nothing"
-    found, _ = await letters.read(vhost_url, every, 100)
+    found, _ = await letters.read(vhost_url, NAMES, every, 100)
     told = {letter.reason: letter for letter in found}
     own = told.pop("not JSON: of a worker's own words")
     assert (own.queue, own.key, own.jobs, own.body) == (
@@ -93,7 +94,7 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     for letter in (own, rejected):
         assert letter.time
         assert begun <= letter.time.timestamp() <= time.time()
-    again, _ = await letters.read(vhost_url, every, 100)
+    again, _ = await letters.read(vhost_url, NAMES, every, 100)
     assert {letter.id for letter in again} == {letter.id for letter in found}, "an id stays"
 
 
@@ -104,8 +105,8 @@ async def test_a_forged_x_death_is_told_like_any_letter(
     channel: AbstractChannel, vhost_url: str, forged: object
 ) -> None:
     await send(channel, "now.nobody.0", due(JOBS[0]), headers={"x-death": forged})
-    await waits(channel, DEAD, 1)
-    [letter], _ = await letters.read(vhost_url, every, 100)
+    await waits(channel, NAMES.dead, 1)
+    [letter], _ = await letters.read(vhost_url, NAMES, every, 100)
     assert (letter.jobs, letter.time) == ([JOBS[0]], None)
 
 
@@ -118,8 +119,8 @@ async def test_a_message_that_was_delivered_too_often_says_so(
         message = await queue.get(timeout=PATIENCE)
         assert message
         await message.reject(requeue=True)
-    await waits(channel, DEAD, 1)
-    [letter], _ = await letters.read(vhost_url, every, 100)
+    await waits(channel, NAMES.dead, 1)
+    [letter], _ = await letters.read(vhost_url, NAMES, every, 100)
     assert "delivery_limit" in letter.reason
     assert letter.queue == "progrock.poll.render.0"
 
@@ -130,13 +131,13 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
     await send(channel, "now.render.7", due(*JOBS))  # from a time when there were more shards
     await send(channel, "now.nobody.0", due(JOBS[0]))
     await send(channel, "now.render.9", b"rubbish")
-    await waits(channel, DEAD, 3)
+    await waits(channel, NAMES.dead, 3)
     count, stay = await letters.replay(vhost_url, TOPOLOGY, every)
     assert count == 1
     assert len(stay) == 2
     assert any("no backend is named 'nobody'" in sentence for sentence in stay)
     assert any("not JSON" in sentence for sentence in stay)
-    await waits(channel, DEAD, 2)
+    await waits(channel, NAMES.dead, 2)
     for shard, jobs in ((0, [JOBS[0], JOBS[2]]), (1, [JOBS[1], JOBS[3]])):
         queue = await channel.get_queue(f"progrock.poll.render.{shard}")
         message = await queue.get(timeout=PATIENCE)
@@ -148,21 +149,21 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
 async def test_only_the_chosen_letters_go(channel: AbstractChannel, vhost_url: str) -> None:
     for n in range(250):  # more letters than are worked on at once
         await send(channel, "now.render.7", due(str(uuid.uuid4()), turn=n))
-    await waits(channel, DEAD, 250)
-    found, _ = await letters.read(vhost_url, every, 1000)
+    await waits(channel, NAMES.dead, 250)
+    found, _ = await letters.read(vhost_url, NAMES, every, 1000)
     [one, two] = [letter.id for letter in found[::125]]
-    assert await letters.discard(vhost_url, lambda letter: letter.id == one) == 1
+    assert await letters.discard(vhost_url, NAMES, lambda letter: letter.id == one) == 1
     assert await letters.replay(vhost_url, TOPOLOGY, lambda letter: letter.id == two) == (1, [])
-    left, count = await letters.read(vhost_url, every, 1000)
+    left, count = await letters.read(vhost_url, NAMES, every, 1000)
     assert count == 248
     assert not {one, two} & {letter.id for letter in left}
     assert await letters.replay(vhost_url, TOPOLOGY, every) == (248, [])
-    assert await letters.read(vhost_url, every, 1000) == ([], 0)
+    assert await letters.read(vhost_url, NAMES, every, 1000) == ([], 0)
 
 
 async def test_without_the_topology_the_reason_is_told(vhost_url: str) -> None:
     with pytest.raises(BrokerUnavailable, match=r"cannot read progrock\.dead"):
-        await letters.read(vhost_url, every, 1)
+        await letters.read(vhost_url, NAMES, every, 1)
 
 
 async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
@@ -182,7 +183,7 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
 
     await send(channel, "now.render.7", due(JOBS[1]))
     await send(channel, "now.render.9", b"\xffrubbish")
-    await waits(channel, DEAD, 2)
+    await waits(channel, NAMES.dead, 2)
     code, text = await command()
     assert code == 0, text
     assert "2 in progrock.dead" in text

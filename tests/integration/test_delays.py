@@ -14,9 +14,10 @@ from progrock.broker import blocking
 from progrock.broker.connection import connect, vhost_of
 from progrock.broker.due import DueTasks
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.names import NAMES
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, encode
-from progrock.broker.topology import DEAD, DELAY, POLL, declare
+from progrock.broker.topology import declare
 from tests.amqp import (
     CLOSED,
     HOUR,
@@ -326,4 +327,8 @@ async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
 
 
 def test_the_names_are_those_of_the_design() -> None:
-    assert (DELAY, POLL, DEAD) == ("progrock.delay", "progrock.poll", "progrock.dead")
+    assert (NAMES.delay, NAMES.poll, NAMES.dead) == (
+        "progrock.delay",
+        "progrock.poll",
+        "progrock.dead",
+    )

@@ -8,12 +8,13 @@ import pytest
 from progrock.broker import blocking
 from progrock.broker.connection import vhost_of
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.names import NAMES
 from progrock.broker.operate.definitions import definitions
 from progrock.broker.operate.management import depths, verify
 from progrock.broker.operate.prune import prune
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import shard_of
-from progrock.broker.topology import Topology, declare, poll_queue
+from progrock.broker.topology import Topology, declare
 from tests.amqp import (
     QUEUE,
     TOPOLOGY,
@@ -68,7 +69,7 @@ async def test_prune_moves_tasks_to_where_they_belong_now(rabbitmq: Broker, vhos
     for task in some:
         await publisher.publish("render", shard_of(task.job_id, 4), [task], delay=0)
     await publisher.publish("old", 0, tasks(3), delay=0)
-    await raw_publish(vhost_url, poll_queue("render", 3), b"broken")
+    await raw_publish(vhost_url, NAMES.poll_queue("render", 3), b"broken")
     await publisher.close()
     now = Topology({"render": 2})
     done = await prune(vhost_url, rabbitmq.management_url, now)
@@ -80,21 +81,21 @@ async def test_prune_moves_tasks_to_where_they_belong_now(rabbitmq: Broker, vhos
         for shard in range(2):
             belongs = {task.job_id for task in some if shard_of(task.job_id, 2) == shard}
             while belongs:
-                for delivery in await take(subscriber, poll_queue("render", shard)):
+                for delivery in await take(subscriber, NAMES.poll_queue("render", shard)):
                     belongs -= {task.job_id for task in delivery.tasks}
                     assert {shard_of(task.job_id, 2) for task in delivery.tasks} == {shard}
                     await delivery.ack()
 
 
 async def test_prune_keeps_what_somebody_consumes(rabbitmq: Broker, vhost_url: str) -> None:
-    async with running(vhost_url, [poll_queue("report", 0)]):
+    async with running(vhost_url, [NAMES.poll_queue("report", 0)]):
         [kept] = await prune(vhost_url, rabbitmq.management_url, Topology({"render": 2}))
         assert kept.startswith("queue progrock.poll.report.0: kept, as it has 1 consumers")
 
 
 async def test_depths_name_every_queue(rabbitmq: Broker, vhost_url: str) -> None:
     await declare(vhost_url, TOPOLOGY)
-    found = await depths(rabbitmq.management_url, vhost_of(vhost_url))
+    found = await depths(rabbitmq.management_url, vhost_of(vhost_url), NAMES)
     assert set(found) == {queue.name for queue in TOPOLOGY.queues}
 
 
@@ -138,7 +139,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
         async with running(worker_url, declared=False) as (publisher, subscriber):
             await (await take(subscriber))[0].ack()
             await publisher.publish("render", 1, tasks(), delay=0.1)
-            await (await take(subscriber, poll_queue("render", 1)))[0].ack()
+            await (await take(subscriber, NAMES.poll_queue("render", 1)))[0].ack()
             await publisher.dead_letter(b"x", "a test", {})
         for url in (web_url, worker_url):
             with pytest.raises(BrokerUnavailable, match="declare"):

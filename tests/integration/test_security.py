@@ -22,7 +22,7 @@ import pytest
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed
 
 from deploy.demo.rabbitmq_node import Node, free_port, installed
-from progrock.broker.topology import DEAD, DELAY, GROUPS, POLL
+from progrock.broker.names import NAMES
 from tests import certificates
 from tests.certificates import Certificates
 from tests.services import PATIENCE, ROOT, Broker, DemoBackend, Postgres, Stack, throwaway
@@ -503,8 +503,8 @@ def secured(
         assert definitions["vhosts"] == [{"name": vhost}]
         broker.api("POST", "definitions", definitions)
         broker.api("PUT", f"queues/{vhost}/recorder", {"durable": True})
-        feeds = [(GROUPS, f"progrock.feed.{n}") for n in range(4)]
-        for exchange, key in ((POLL, "#"), (DELAY, "#"), (DEAD, ""), *feeds):
+        feeds = [(NAMES.groups, f"progrock.feed.{n}") for n in range(4)]
+        for exchange, key in ((NAMES.poll, "#"), (NAMES.delay, "#"), (NAMES.dead, ""), *feeds):
             broker.api("POST", f"bindings/{vhost}/e/{exchange}/q/recorder", {"routing_key": key})
         up.manage("migrate", "--verbosity", "0")
         up.shell(PEOPLE)
@@ -569,13 +569,13 @@ async def declare_exchange(channel: Any) -> None:
 async def bind_group(channel: Any) -> None:
     """Listen to a feed, by a queue that RabbitMQ names."""
     queue = await channel.declare_queue(exclusive=True)
-    await queue.bind(GROUPS, "progrock.feed.0")
+    await queue.bind(NAMES.groups, "progrock.feed.0")
 
 
 async def bind_poll(channel: Any) -> None:
     """Listen to tasks, by a queue of one's own."""
     queue = await channel.declare_queue("progrock.web.test", exclusive=True)
-    await queue.bind(POLL, "#")
+    await queue.bind(NAMES.poll, "#")
 
 
 def publish(exchange: str, key: str) -> Callable[[Any], Any]:
@@ -618,8 +618,8 @@ def delete(queue: str) -> Callable[[Any], Any]:
         ("web", consume("progrock.poll.render.0")),
         ("web", consume("progrock.dead")),
         ("web", consume("progrock.delay.04-1s")),
-        ("web", publish(DELAY, "1s.render.0")),
-        ("web", publish(DEAD, "")),
+        ("web", publish(NAMES.delay, "1s.render.0")),
+        ("web", publish(NAMES.dead, "")),
         ("web", publish("", "progrock.dead")),
         ("web", declare),
         ("web", declare_exchange),

@@ -12,11 +12,12 @@ import pytest
 
 from progrock.broker import consumer as consumer_module
 from progrock.broker import subscriber as subscriber_module
-from progrock.broker.connection import label, vhost_of
+from progrock.broker.connection import vhost_of
 from progrock.broker.consumer import Delivery
 from progrock.broker.errors import PublishFailed
+from progrock.broker.names import NAMES
 from progrock.broker.tasks import encode
-from progrock.broker.topology import declare, poll_queue
+from progrock.broker.topology import declare
 from tests.amqp import (
     QUEUE,
     TOPOLOGY,
@@ -44,7 +45,7 @@ async def test_each_shard_has_its_queue(vhost_url: str) -> None:
         for backend, shard in (("render", 0), ("render", 1), ("report", 0)):
             await publisher.publish(backend, shard, tasks(), delay=0.1)
         for backend, shard in (("report", 0), ("render", 1), ("render", 0)):
-            [delivery] = await take(subscriber, poll_queue(backend, shard))
+            [delivery] = await take(subscriber, NAMES.poll_queue(backend, shard))
             assert (delivery.backend, delivery.shard) == (backend, shard)
             await delivery.ack()
 
@@ -124,7 +125,7 @@ async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
 async def test_a_cancelled_consumer_is_noticed_and_renewed(
     rabbitmq: Broker, vhost_url: str
 ) -> None:
-    async with running(vhost_url, [QUEUE, poll_queue("report", 0)], declare=TOPOLOGY) as (
+    async with running(vhost_url, [QUEUE, NAMES.poll_queue("report", 0)], declare=TOPOLOGY) as (
         publisher,
         subscriber,
     ):
@@ -161,7 +162,7 @@ async def test_a_missing_queue_does_not_stop_the_others(
     rabbitmq: Broker, vhost_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that may not declare anything waits until somebody does."""
-    report = poll_queue("report", 0)
+    report = NAMES.poll_queue("report", 0)
     async with running(vhost_url, [QUEUE, report]) as (publisher, subscriber):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
         await until(lambda: complaints(caplog) == ["ERROR"])
@@ -270,7 +271,7 @@ async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
 async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
     vhost_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, is_up = poll_queue("report", 0), asyncio.Event()
+    slow, is_up = NAMES.poll_queue("report", 0), asyncio.Event()
     async with running(vhost_url, [slow, QUEUE]) as (publisher, subscriber):
         consume = subscriber._consume
 
@@ -413,7 +414,7 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
             async with asyncio.timeout(PATIENCE):
                 await subscriber.stop_delivering()
         names = ["render.0", "render.1", "report.0"]
-        assert sorted(cancelled) == [label(f"test {name}") for name in names], "each once"
+        assert sorted(cancelled) == [NAMES.label(f"test {name}") for name in names], "each once"
 
 
 async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_sleep(

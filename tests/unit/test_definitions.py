@@ -5,8 +5,9 @@ import hashlib
 import re
 from typing import Any
 
+from progrock.broker.names import NAMES
 from progrock.broker.operate.definitions import definitions
-from progrock.broker.topology import DELAY, POLL, Topology
+from progrock.broker.topology import Topology
 
 TOPOLOGY = Topology({"render": 2, "long-report_2": 1})
 
@@ -22,9 +23,12 @@ def test_web_and_worker_may_do_what_they_do_and_no_more() -> None:
     web, worker = "progrock.web.host.17.abc", "progrock.poll.render.0"
     for user, what, name in [
         *(("web", what, web) for what in ("configure", "write", "read")),
-        *(("web", "write", name) for name in (POLL, "progrock.groups")),
+        *(("web", "write", name) for name in (NAMES.poll, "progrock.groups")),
         ("web", "read", "progrock.groups"),
-        *(("worker", "write", name) for name in (POLL, DELAY, "progrock.dead", "progrock.groups")),
+        *(
+            ("worker", "write", name)
+            for name in (NAMES.poll, NAMES.delay, "progrock.dead", "progrock.groups")
+        ),
         ("worker", "read", worker),
     ]:
         assert allowed(made, user, what, name), (user, what, name)
@@ -33,7 +37,7 @@ def test_web_and_worker_may_do_what_they_do_and_no_more() -> None:
         assert not allowed(made, "web", "configure", name)
         assert not allowed(made, "worker", "configure", name)
         assert not allowed(made, "web", "read", name) or name == "progrock.groups"
-    assert not allowed(made, "web", "write", DELAY)
+    assert not allowed(made, "web", "write", NAMES.delay)
     assert not allowed(made, "worker", "read", "progrock.delay.04-1s")
     assert not allowed(made, "worker", "write", worker)
     assert not allowed(made, "worker", "write", "amq.default")

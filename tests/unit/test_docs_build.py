@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from deploy.index_readme import for_index
 from progrock.broker.lanes import LANES, SHORTEST, lane_for, ttl
+from progrock.broker.names import NAMES
 from progrock.lifecycle import Standing
 from progrock.models import State
 
@@ -124,7 +125,7 @@ def test_every_word_of_the_glossary_is_used_in_the_code() -> None:
 def test_the_lanes_of_the_page_are_those_of_the_code() -> None:
     text = (DOCS / "delays.md").read_text()
     assert "  ".join(lane.name for lane in LANES) in text
-    assert f"`{LANES[0].queue}` to `{LANES[-1].queue}`" in text
+    assert f"`{NAMES.lane(LANES[0])}` to `{NAMES.lane(LANES[-1])}`" in text
 
 
 def test_the_way_of_a_delay_is_the_one_on_the_page() -> None:

@@ -12,11 +12,11 @@ from progrock.broker.consumer import Delivery
 from progrock.broker.due import DueTasks
 from progrock.broker.errors import PublishFailed
 from progrock.broker.lanes import TOGETHER
+from progrock.broker.names import NAMES
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
-from progrock.broker.topology import poll_queue
 
-QUEUE = poll_queue("render", 0)
+QUEUE = NAMES.poll_queue("render", 0)
 
 
 class Outside:

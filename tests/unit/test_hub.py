@@ -127,7 +127,7 @@ async def hub(
     layer: Layer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Hub]:
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
-    monkeypatch.setattr(module, "Publisher", lambda *_: publisher)
+    monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
     for user in (module, repair):
         monkeypatch.setattr(user, "database", Database())
     monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})

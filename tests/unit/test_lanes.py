@@ -17,6 +17,7 @@ from progrock.broker.lanes import (
     spread_of,
     ttl,
 )
+from progrock.broker.names import NAMES
 
 DAYS = 10 * 86400.0
 delays = st.one_of(
@@ -32,9 +33,9 @@ def names(delay: float) -> list[str]:
 
 
 def test_lanes_sort_by_length_in_the_management_ui() -> None:
-    assert [lane.queue for lane in LANES] == sorted(lane.queue for lane in LANES)
-    assert LANES[0].queue == "progrock.delay.01-100ms"
-    assert LANES[-1].queue == "progrock.delay.11-10min"
+    assert [*map(NAMES.lane, LANES)] == sorted(map(NAMES.lane, LANES))
+    assert NAMES.lane(LANES[0]) == "progrock.delay.01-100ms"
+    assert NAMES.lane(LANES[-1]) == "progrock.delay.11-10min"
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ from progrock import ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
 from progrock.broker.errors import PublishFailed
+from progrock.broker.names import NAMES
 from progrock.broker.tasks import Task
-from progrock.broker.topology import poll_queue
 from progrock.consumers import calls, commits, poller, rounds, starts, sweeper
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
@@ -435,12 +435,12 @@ class Promise(RuleBasedStateMachine):
                 self.kept[job].claimed = turn
                 self.kept[job].risks += 1
                 arrived = max(
-                    (w.arrived.get(poll_queue(row.backend, 0), 0.0) for w in self.workers),
+                    (w.arrived.get(NAMES.poll_queue(row.backend, 0), 0.0) for w in self.workers),
                     default=0.0,
                 )
                 waits = any(
                     self.valid(message, {job: row})
-                    for message in worker.waiting[poll_queue(row.backend, 0)]
+                    for message in worker.waiting[NAMES.poll_queue(row.backend, 0)]
                 )
                 assert not (waits and arrived < row.due_at + GRACE), "a backlog bred a duplicate"
         elif function is ledger.count_crash and answer:
@@ -465,7 +465,7 @@ class Promise(RuleBasedStateMachine):
         found = [
             m
             for m in self.messages
-            if m.holder is None and m.due <= self.clock and poll_queue(m.backend, 0) == queue
+            if m.holder is None and m.due <= self.clock and NAMES.poll_queue(m.backend, 0) == queue
         ]
         return sorted(found, key=lambda message: message.due)
 
@@ -532,12 +532,12 @@ class Promise(RuleBasedStateMachine):
         self.give(self.workers[worker], backend, count, last)
 
     def give(self, worker: Worker, backend: str, count: int, last: bool = False) -> bool:
-        waiting = self.deliverable(poll_queue(backend, 0))
+        waiting = self.deliverable(NAMES.poll_queue(backend, 0))
         chosen = waiting[-count:] if last else waiting[:count]
         for message in chosen:
             message.holder = worker
-            worker.arrived[poll_queue(backend, 0)] = self.clock
-            worker.marks[poll_queue(backend, 0)] = min(message.due, self.clock)
+            worker.arrived[NAMES.poll_queue(backend, 0)] = self.clock
+            worker.marks[NAMES.poll_queue(backend, 0)] = min(message.due, self.clock)
         if chosen:
             parts = [Part(worker, message, worker.epoch, message.deliveries) for message in chosen]
             worker.begin(worker.poller._round(backend, 0, parts))

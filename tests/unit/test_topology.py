@@ -2,15 +2,8 @@
 
 import pytest
 
-from progrock.broker.topology import (
-    DELAY,
-    POLL,
-    Topology,
-    describe,
-    parse_poll_queue,
-    poll_queue,
-    route,
-)
+from progrock.broker.names import NAMES
+from progrock.broker.topology import Topology, describe, route
 
 TOPOLOGY = Topology({"render": 2, "long-report_2": 1})
 
@@ -24,7 +17,7 @@ def test_every_lane_dead_letters_at_least_once_and_has_a_ttl() -> None:
         assert (
             lane.arguments["x-overflow"] == "reject-publish"
         )  # without it: at most once, silently
-        assert lane.arguments["x-dead-letter-exchange"] == POLL
+        assert lane.arguments["x-dead-letter-exchange"] == NAMES.poll
         assert lane.arguments["x-message-ttl"] > 0
 
 
@@ -46,22 +39,26 @@ def test_poll_queues_have_a_delivery_limit_and_no_length_limit() -> None:
 
 
 def test_what_the_poll_exchange_cannot_route_goes_to_the_dead_queue() -> None:
-    assert {each.name: each.arguments for each in TOPOLOGY.exchanges}[POLL] == {
+    assert {each.name: each.arguments for each in TOPOLOGY.exchanges}[NAMES.poll] == {
         "alternate-exchange": "progrock.dead"
     }
 
 
 def test_a_poll_queue_gets_its_shard_from_every_lane_and_at_once() -> None:
-    keys = {binding.queue: binding.key for binding in TOPOLOGY.bindings if binding.exchange == POLL}
+    keys = {
+        binding.queue: binding.key
+        for binding in TOPOLOGY.bindings
+        if binding.exchange == NAMES.poll
+    }
     assert keys["progrock.poll.render.1"] == "*.render.1"
     assert keys["progrock.poll.long-report_2.0"] == "*.long-report_2.0"
 
 
 @pytest.mark.parametrize("name", ["progrock.poll.render.0", "progrock.poll.long-report_2.17"])
 def test_a_poll_queues_name_tells_backend_and_shard(name: str) -> None:
-    parsed = parse_poll_queue(name)
+    parsed = NAMES.parse_poll_queue(name)
     assert parsed
-    assert poll_queue(*parsed) == name
+    assert NAMES.poll_queue(*parsed) == name
 
 
 @pytest.mark.parametrize(
@@ -76,23 +73,23 @@ def test_a_poll_queues_name_tells_backend_and_shard(name: str) -> None:
     ],
 )
 def test_other_names_are_no_poll_queues(name: str) -> None:
-    assert parse_poll_queue(name) is None
+    assert NAMES.parse_poll_queue(name) is None
 
 
 @pytest.mark.parametrize(
     ("delay", "left", "wanted"),
     [
-        (0.0, 0.0, (POLL, "now.render.1", None)),
-        (0.05, 0.05, (POLL, "now.render.1", None)),
-        (1.0, 0.995, (DELAY, "1s.render.1", 0.995)),  # the lane stays the one that was chosen
-        (1.0, -2.0, (DELAY, "1s.render.1", 0.0)),
-        (86400.0, 86400.0, (DELAY, "10min.render.1", 599.98)),
+        (0.0, 0.0, (NAMES.poll, "now.render.1", None)),
+        (0.05, 0.05, (NAMES.poll, "now.render.1", None)),
+        (1.0, 0.995, (NAMES.delay, "1s.render.1", 0.995)),  # the lane stays the one that was chosen
+        (1.0, -2.0, (NAMES.delay, "1s.render.1", 0.0)),
+        (86400.0, 86400.0, (NAMES.delay, "10min.render.1", 599.98)),
     ],
 )
 def test_the_route_of_a_delay(
     delay: float, left: float, wanted: tuple[str, str, float | None]
 ) -> None:
-    assert route("render", 1, delay, left) == wanted
+    assert route(NAMES, "render", 1, delay, left) == wanted
 
 
 def test_the_description_names_every_object() -> None:

@@ -29,4 +29,5 @@ class Command(BaseCommand):
 def topology(backends: Mapping[str, Options] | None = None) -> Topology:
     """What these backends need in RabbitMQ; by default the configured ones. Raises ConfigError."""
     backends = conf.backends() if backends is None else backends
-    return Topology({name: options.shards for name, options in backends.items()})
+    shards = {name: options.shards for name, options in backends.items()}
+    return Topology(shards, conf.names())

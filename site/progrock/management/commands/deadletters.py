@@ -8,7 +8,6 @@ from django.core.management.base import CommandError, CommandParser
 from progrock import conf
 from progrock.broker.operate import letters
 from progrock.broker.operate.letters import Letter
-from progrock.broker.topology import DEAD
 from progrock.management import base
 
 MOST = 100
@@ -20,7 +19,7 @@ class Command(base.Command):
     A letter is named by the id that `list` shows, or by the beginning of that id.
     """
 
-    help = f"Lists the messages in {DEAD} with their reasons; shows, replays or discards them."
+    help = "Lists the messages in the dead queue with their reasons; replays or discards them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """One subcommand for each action; without one the letters are listed."""
@@ -53,18 +52,22 @@ class Command(base.Command):
             return every or letter.id.startswith(ids)
 
         if do == "list":
-            self._list(*asyncio.run(letters.read(url, lambda _: True, options["most"])))
+            self._list(
+                *asyncio.run(letters.read(url, conf.names(), lambda _: True, options["most"]))
+            )
         elif do == "show":
-            self._show(asyncio.run(letters.read(url, chosen, MOST))[0])
+            self._show(asyncio.run(letters.read(url, conf.names(), chosen, MOST))[0])
         elif do == "replay":
             count, stay = asyncio.run(letters.replay(url, base.topology(), chosen))
             self.stdout.write("\n".join([*stay, f"replayed {count}"]))
         else:
-            self.stdout.write(f"discarded {asyncio.run(letters.discard(url, chosen))}")
+            self.stdout.write(
+                f"discarded {asyncio.run(letters.discard(url, conf.names(), chosen))}"
+            )
 
     def _list(self, found: list[Letter], count: int) -> None:
         first = f", the first {len(found)}:" if len(found) < count else ""
-        self.stdout.write(f"{count} in {DEAD}{first}")
+        self.stdout.write(f"{count} in {conf.names().dead}{first}")
         for letter in found:
             when = f"{letter.time:%Y-%m-%d %H:%M:%S}" if letter.time else "-"
             more = " …" if len(letter.jobs) > 3 else ""
@@ -74,7 +77,9 @@ class Command(base.Command):
 
     def _show(self, found: list[Letter]) -> None:
         if not found:
-            raise CommandError(f"no such letter in {DEAD}; `manage.py deadletters` lists them")
+            raise CommandError(
+                f"no such letter in {conf.names().dead}; `manage.py deadletters` lists them"
+            )
         for letter in found:
             for name, value in (
                 ("id", letter.id),

@@ -43,7 +43,7 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
     every = [(name, shard) for name, options in backends.items() for shard in range(options.shards)]
     chosen: list[tuple[str, int]] = []
     for name in names:
-        backend, _, shard = name.removeprefix("progrock.poll.").partition(".")
+        backend, _, shard = name.removeprefix(f"{conf.names().poll}.").partition(".")
         found = [
             queue
             for queue in every

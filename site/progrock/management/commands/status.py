@@ -15,7 +15,6 @@ from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import LANES
 from progrock.broker.operate import management
 from progrock.broker.operate.management import Depth
-from progrock.broker.topology import DEAD, poll_queue
 from progrock.ledger import ActiveJobs
 from progrock.management import base
 
@@ -46,7 +45,7 @@ class Command(base.Command):
     def _depths(self) -> dict[str, Depth]:
         vhost = vhost_of(conf.amqp_url())
         try:
-            return asyncio.run(management.depths(conf.management_url(), vhost))
+            return asyncio.run(management.depths(conf.management_url(), vhost, conf.names()))
         except BrokerError as error:
             self.stderr.write(self.style.WARNING(f"{error}; depths and workers are unknown"))
             return {}
@@ -62,16 +61,17 @@ class Command(base.Command):
             active = jobs.get(name, ActiveJobs(0, None))
             late = "-" if active.due is None else f"{max(0.0, time.time() - active.due):.1f} s"
             shards = backends[name].shards if name in backends else 0
-            queues = [poll_queue(name, shard) for shard in range(shards)]
+            queues = [conf.names().poll_queue(name, shard) for shard in range(shards)]
             consumers = [depths[queue].consumers for queue in queues if queue in depths]
             workers = str(min(consumers)) if consumers else "?"
             self._line(name, active.jobs, late, workers if name in backends else "not configured")
 
     def _print_queues(self, depths: Mapping[str, Depth]) -> None:
         self._line("lane or queue", "messages", "tasks (about)", "consumers")
-        lanes = [lane.queue for lane in LANES]
-        polls = sorted(name for name in depths if ".poll." in name)
-        for name in (*lanes, *polls, DEAD):
+        names = conf.names()
+        lanes = [names.lane(lane) for lane in LANES]
+        polls = sorted(name for name in depths if names.parse_poll_queue(name))
+        for name in (*lanes, *polls, names.dead):
             if name in depths:
                 depth = depths[name]
                 consumers = "-" if name in lanes else depth.consumers
