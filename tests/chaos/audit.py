@@ -12,6 +12,11 @@ from typing import Any
 import psycopg
 
 _COLUMNS = "at float8, job text, turn int, version int, state text, due float8, cancelling bool"
+#: All that a step may write. What is owed for an end (`owed_at`) is settled after the end.
+_WRITTEN = (
+    "turn, version, state, due_at, cancel_requested, handle, progress, message, result, error,"
+    " attempts, crashes, sweeps, ended_at"
+)
 _POSTGRESQL = f"""
 CREATE TABLE chaos_history (n bigserial PRIMARY KEY, {_COLUMNS});
 CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -19,11 +24,11 @@ CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.turn, NEW.version, NEW.state,
     extract(epoch FROM NEW.due_at), NEW.cancel_requested);
   RETURN NULL; END $$;
-CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE ON progrock_job
+CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE OF {_WRITTEN} ON progrock_job
   FOR EACH ROW EXECUTE FUNCTION chaos_note();
 """
 _SQLITE_NOTE = """
-CREATE TRIGGER chaos_note_{event} AFTER {event} ON progrock_job BEGIN
+CREATE TRIGGER chaos_note_{name} AFTER {event} ON progrock_job BEGIN
   INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
   VALUES ((julianday('now') - 2440587.5) * 86400, NEW.id, NEW.turn, NEW.version, NEW.state,
     (julianday(NEW.due_at) - 2440587.5) * 86400, NEW.cancel_requested);
@@ -68,7 +73,10 @@ class Audit:
                 table = (
                     f"CREATE TABLE chaos_history (n integer PRIMARY KEY AUTOINCREMENT, {_COLUMNS});"
                 )
-                notes = "".join(_SQLITE_NOTE.format(event=event) for event in ("INSERT", "UPDATE"))
+                events = {"insert": "INSERT", "update": f"UPDATE OF {_WRITTEN}"}
+                notes = "".join(
+                    _SQLITE_NOTE.format(name=name, event=event) for name, event in events.items()
+                )
                 connection.executescript(table + notes)
         else:
             with psycopg.connect(self._url, autocommit=True) as connection:
