@@ -1,6 +1,7 @@
 """ProgressConsumer: a browser's socket on `/prog/`, which starts, cancels and shows jobs."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import orjson
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core.exceptions import ImproperlyConfigured
 
 from progrock import api, conf, ledger, wire
 from progrock.audiences import identify
@@ -19,6 +21,8 @@ from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
 from progrock.sessions import session_digest
+
+logger = logging.getLogger(__name__)
 
 #: The longest text frame that is read, in bytes. The server itself closes a socket with 1009 when a
 #: frame is far longer.
@@ -32,6 +36,7 @@ LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
 TRY_AGAIN_LATER = 1013
 DATABASE_AWAY = "The database is away; try again in a moment."
+MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
 
 
 class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
@@ -54,6 +59,10 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             audiences, cookie = await database(identify, self.scope)
         except AWAY:
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
+            return
+        except Exception as error:  # the project's own function of PROGROCK_AUDIENCES
+            log_mistake(error)
+            await self._refuse(TRY_AGAIN_LATER, "unavailable", MISTAKE)
             return
         if not audiences:
             sentence = "Sign in to run jobs and to see yours."
@@ -216,3 +225,21 @@ def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:
         raise Refused("unknown_job", "There is no such job, or it is not yours.")
     asked = ledger.request_cancel(row.id, time.time())
     return asked or row, asked is not None
+
+
+#: Seconds between two log lines of a mistake in the function of PROGROCK_AUDIENCES.
+SAY_AGAIN = 10.0
+_said = -SAY_AGAIN
+
+
+def log_mistake(error: Exception) -> None:
+    """Log an error of the project's own code, but not for each of a thousand sockets."""
+    global _said
+    if time.monotonic() - _said >= SAY_AGAIN:
+        _said = time.monotonic()
+        known = isinstance(error, ImproperlyConfigured)
+        logger.error(
+            "sockets are refused: %s",
+            error if known else "the function of PROGROCK_AUDIENCES failed",
+            exc_info=None if known else error,
+        )

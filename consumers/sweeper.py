@@ -6,13 +6,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from django.db import IntegrityError, close_old_connections
+from django.db import close_old_connections
 
 from progrock import conf, dispatch, ledger
 from progrock.backends import Options
 from progrock.broker.errors import BrokerError
 from progrock.broker.publisher import Publisher
-from progrock.consumers.database import WorkerDatabase, one_line
+from progrock.consumers.database import WorkerDatabase
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ GRACE = 10.0
 ORPHANED = 60.0
 #: What is owed for a job's end is taken over from its worker after so many seconds.
 OWED = 30.0
+#: Seconds after which old jobs that could not be deleted are tried again.
+TRY_KEPT_AGAIN = 3600.0
 
 
 class Sweeper:
@@ -49,7 +51,10 @@ class Sweeper:
         self._queues, self._backends = queues, backends
         self._database, self._publisher = database, publisher
         self._watermark, self._tell_ended = watermark, tell_ended
-        self._forgets = True
+        self._forget_after = 0.0  # monotonic
+        self._forget_beyond: float | None = None
+        self._kept = 0
+        self._told_kept = False
 
     async def run(self) -> None:
         """Sweep again and again."""
@@ -107,14 +112,17 @@ class Sweeper:
             await self._tell_ended(ended)
 
     async def _forget(self) -> None:
-        """Delete jobs that ended long ago."""
-        if not (conf.keep_days() and self._forgets):
+        """Delete jobs that ended long ago; those that must be kept are tried again in an hour."""
+        if not conf.keep_days() or time.monotonic() < self._forget_after:
             return
-        try:
-            await self._database(ledger.forget, conf.keep_days())
-        except IntegrityError as error:
-            self._forgets = False
-            logger.error(
-                "ended jobs are kept for ever, because something points at one of them: %s",
-                one_line(error),
-            )
+        done = await self._database(ledger.forget, conf.keep_days(), self._forget_beyond or 0.0)
+        self._kept += done.kept
+        self._forget_beyond = done.beyond
+        if done.beyond is None and self._kept:
+            self._forget_after = time.monotonic() + TRY_KEPT_AGAIN
+            if not self._told_kept:
+                logger.warning(
+                    "%d jobs that ended long ago are kept, because something points at them",
+                    self._kept,
+                )
+            self._told_kept, self._kept = True, 0

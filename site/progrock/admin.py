@@ -71,6 +71,16 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         """Jobs are started through the API."""
         return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
+        """Only a job that has ended can be deleted: the backend of an active one would run on."""
+        return super().has_delete_permission(request, obj) and not (obj and obj.active)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What the bulk action asks about; active jobs stand there as protected."""
+        listed, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        active = [f"{job} is {job.state}; cancel it first" for job in objs if job.active]
+        return listed, counts, lacking, [*protected, *active]
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """The workers write the rows."""
         return False

@@ -6,21 +6,18 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
 from progrock import conf, dispatch, ledger
-from progrock.audiences import audiences_of_request
+from progrock.audiences import audience_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
 from progrock.errors import Refused
+from progrock.gate import checked_params
 from progrock.models import ACTIVE, Job
 
 logger = logging.getLogger(__name__)
-
-#: The longest params that a job may have, as JSON, in bytes.
-MAX_PARAMS = 65_536
 
 
 def start(
@@ -35,7 +32,7 @@ def start(
     large, and where too many jobs of the audience are active.
     While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
-    job, created = create(_audience(audience), backend, params, request)
+    job, created = create(audience_of(audience), backend, params, request)
     if created:
         transaction.on_commit(lambda: _send(str(job.pk)))
     return job
@@ -80,18 +77,7 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         raise Refused(
             "unknown_backend", f"There is no backend {str(backend)[:40]!r}; there is: {names}."
         )
-    if params is None:
-        params = {}
-    if not isinstance(params, dict):
-        raise Refused("bad_params", f"params must be an object, found {type(params).__name__}.")
-    try:
-        text = orjson.dumps(params)
-    except orjson.JSONEncodeError as error:
-        raise Refused("bad_params", f"params must be JSON: {error}.") from None
-    if len(text) > MAX_PARAMS:
-        raise Refused("bad_params", f"params of {len(text)} bytes; at most {MAX_PARAMS} are taken.")
-    if b"\\u0000" in text:
-        raise Refused("bad_params", "params must not hold the character U+0000.")
+    params = checked_params(params)
     if request is not None and not (
         isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
     ):
@@ -121,31 +107,29 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
                     f"{active} of your jobs are active; wait for one to end, or cancel one.",
                 )
             job.save(force_insert=True)
-    except IntegrityError:  # the same request, at the same time
-        return Job.objects.get(audience=audience, request=request), False
+    except IntegrityError:  # the same request, at the same time; or else a mistake
+        if request is not None and (
+            known := Job.objects.filter(audience=audience, request=request).first()
+        ):
+            return known, False
+        raise
     return job, True
 
 
-def _audience(audience: Any) -> str:
-    """The audience that a string, a user or an HttpRequest stands for."""
-    if isinstance(audience, str):
-        return audience
-    if hasattr(audience, "session"):
-        if found := audiences_of_request(audience):
-            return found[0]
-        raise Refused("login_required", "This request has no audience: sign in first.")
-    return f"user:{audience.pk}"
-
-
 def _send(job_id: str) -> None:
-    """Send what follows the commit. While RabbitMQ is away it is late, and not lost."""
-    committed = dispatch.asked(ledger.load([job_id])[job_id])
+    """Send what follows the commit. While RabbitMQ is away it is late, and not lost.
+
+    Nothing comes out of here: the caller's transaction has committed, and its view must go on.
+    """
     try:
+        committed = dispatch.asked(ledger.load([job_id])[job_id])
         dispatch.send_now(conf.amqp_url(), dispatch.after([committed], conf.backends()))
-    except BrokerError as error:
+    except Exception as error:  # whatever it is, a sweep and a repair see to the job
+        known = isinstance(error, BrokerError)
         logger.warning(
             "job %s is in the ledger, but its task or its push was not sent: %s;"
             " a worker's sweep or a repair does it later",
             job_id,
-            error,
+            error if known else type(error).__name__,
+            exc_info=None if known else error,
         )

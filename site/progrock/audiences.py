@@ -6,9 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from django.contrib.auth import get_user
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from progrock import conf
+from progrock.errors import Refused
+from progrock.gate import (
+    audience_of_name,
+    audience_of_user,
+    checked_audiences,
+    not_an_audience,
+)
 from progrock.sessions import VISITOR, make_visitor, set_cookie
 
 
@@ -27,14 +36,40 @@ def audiences(scope: Mapping[str, Any]) -> list[str]:
 
 
 def audiences_of(scope: Mapping[str, Any]) -> list[str]:
-    """What the project's own function (`PROGROCK_AUDIENCES`) returns. It may query the database."""
-    function: Callable[[Mapping[str, Any]], list[str]] = import_string(conf.audiences_path())
-    return function(scope)
+    """What the project's own function (`PROGROCK_AUDIENCES`) returns. It may query the database.
+
+    Raises ImproperlyConfigured where that is no list of usable names.
+    """
+    path = conf.audiences_path()
+    function: Callable[[Mapping[str, Any]], Any] = import_string(path)
+    return checked_audiences(function(scope), path)
 
 
 def audiences_of_request(request: Any) -> list[str]:
     """The audiences of an HttpRequest."""
     return audiences_of({"user": getattr(request, "user", None), "session": request.session})
+
+
+def audience_of(value: Any) -> str:
+    """The audience that a string, a user or an HttpRequest stands for.
+
+    A request gives its first audience; a visitor who comes for the first time gets an id, as on our
+    page. Raises Refused for a value that stands for nobody, TypeError for anything else.
+    """
+    if isinstance(value, str):
+        return audience_of_name(value)
+    if isinstance(value, AbstractBaseUser):
+        return audience_of_user(value)
+    if getattr(value, "is_anonymous", False) is True:
+        raise Refused("login_required", "An anonymous user has no audience: sign in first.")
+    if not isinstance(value, HttpRequest):
+        raise not_an_audience(value)
+    found = audiences_of_request(value)
+    if not found and conf.anonymous() and make_visitor(value.session):
+        found = audiences_of_request(value)
+    if not found:
+        raise Refused("login_required", "This request has no audience: sign in first.")
+    return found[0]
 
 
 def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:

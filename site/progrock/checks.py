@@ -9,6 +9,7 @@ from django.utils.module_loading import import_string
 
 from progrock import conf
 from progrock.backends import ConfigError
+from progrock.gate import wrong_function
 
 LAYER = "progrock.broker.channel_layer.ChannelLayer"
 
@@ -34,15 +35,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """The other settings make sense."""
     found: list[CheckMessage] = []
     try:
-        import_string(conf.audiences_path())
+        function = import_string(conf.audiences_path())
     except ImportError as error:
-        found.append(
-            Error(
-                f"PROGROCK_AUDIENCES: {error}",
-                hint="Name a function audiences(scope).",
-                id="progrock.E002",
-            )
-        )
+        wrong: str | None = str(error)
+    else:
+        wrong = wrong_function(function)
+    if wrong:
+        hint = "Name a function audiences(scope) that returns a list of strings."
+        found.append(Error(f"PROGROCK_AUDIENCES: {wrong}", hint=hint, id="progrock.E002"))
     if conf.feeds() < 1:
         found.append(
             Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003")

@@ -7,15 +7,16 @@ thread of the process. `progrock.sql` has what the two databases spell different
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError, RestrictedError
 
 from progrock import lifecycle, sql
 from progrock.lifecycle import Decision
-from progrock.models import ACTIVE
+from progrock.models import ACTIVE, ENDED, Job
 
 #: A result above so many bytes of compact JSON stays out of frames; `GET /jobs/<id>` gives it.
 LARGE_RESULT = 16_384
@@ -412,17 +413,45 @@ def settle(job_ids: Iterable[str]) -> None:
     )
 
 
-def forget(days: float, most: int = 500) -> int:
-    """Delete up to `most` jobs that ended more than `days` ago; returns how many."""
-    past = sql.time_literal(datetime.now(UTC).timestamp() - days * 86400)
-    found = sql.execute(
-        f"""DELETE FROM {_TABLE} WHERE id IN (
-            SELECT id FROM {_TABLE} WHERE NOT {_ACTIVE} AND changed_at < {past} LIMIT {most}
-        ) RETURNING id""",
-        [],
-        ("n_id",),
+class Forgotten(NamedTuple):
+    """What one call of `forget` did: how many jobs it deleted, and how many it had to keep.
+
+    `beyond` is where the next call goes on (epoch seconds); None where it reached the end.
+    """
+
+    deleted: int
+    kept: int
+    beyond: float | None
+
+
+def forget(days: float, beyond: float = 0.0, most: int = 500) -> Forgotten:
+    """Delete up to `most` jobs that ended more than `days` ago, and after `beyond`, oldest first.
+
+    Django's `on_delete` decides what becomes of a project's own rows that point at them. A job that
+    may not be deleted, because a row protects it or the database does, is kept.
+    """
+    old = Job.objects.filter(
+        state__in=ENDED,
+        changed_at__lt=datetime.now(UTC) - timedelta(days=days),
+        changed_at__gt=datetime.fromtimestamp(beyond, UTC),
     )
-    return len(found)
+    found = list(old.order_by("changed_at").values_list("pk", "changed_at")[:most])
+    ids = [pk for pk, _ in found]
+    kept = 0
+    if not _delete(ids):  # one of them: find out which
+        kept = sum(not _delete([pk]) for pk in ids)
+    last = found[-1][1].timestamp() if len(found) == most else None
+    return Forgotten(len(ids) - kept, kept, last)
+
+
+def _delete(ids: Sequence[Any]) -> bool:
+    """Delete jobs by Django's rules; False where one of them may not be deleted."""
+    try:
+        with transaction.atomic():
+            Job.objects.filter(pk__in=ids).delete()
+    except (ProtectedError, RestrictedError, IntegrityError):
+        return False
+    return True
 
 
 # Columns

@@ -66,9 +66,12 @@ def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
     if not key:
         return
     event = {"type": "session.ended", "session": session_digest(key)}
-    try:
+    try:  # Django signs the user out after its receivers, so nothing may come out of this one
         blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
-    except BrokerError as error:
+    except Exception as error:
+        known = isinstance(error, BrokerError)
         logger.warning(
-            "sockets of a session that logged out stay open until they reconnect: %s", error
+            "sockets of a session that logged out stay open until they reconnect: %s",
+            error if known else type(error).__name__,
+            exc_info=None if known else error,
         )

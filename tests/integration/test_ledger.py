@@ -389,7 +389,7 @@ def test_old_ended_jobs_are_forgotten() -> None:
         make(state="succeeded", **young),
         make(created_at=at(9 * 86400), changed_at=at(9 * 86400)),
     ]
-    assert ledger.forget(2) == 1
+    assert ledger.forget(2) == (1, 0, None)
     assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {
         row.id for row in kept
     }
@@ -537,7 +537,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-async def test_ended_jobs_are_kept_where_something_points_at_one_and_sweeps_go_on(
+async def test_an_ended_job_is_kept_where_something_points_at_it_and_others_are_forgotten(
     database: str, swept: Swept, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A table of the project's own, whose foreign key says nothing of deletions."""
@@ -555,15 +555,36 @@ async def test_ended_jobs_are_kept_where_something_points_at_one_and_sweeps_go_o
 
     try:
         old = await swept.worker._run(point)
+        other = await swept.worker._run(
+            partial(make, state="failed", ended_at=at(50 * 86400), changed_at=at(50 * 86400))
+        )
         for _ in range(3):
             await swept.sweeps()
-        assert await swept.worker._run(partial(ledger.load, [old.id]))
+        rows = await swept.worker._run(partial(ledger.load, [old.id, other.id]))
+        assert rows.keys() == {old.id}, "what nothing points at is forgotten"
     finally:
         await swept.worker._run(partial(execute, "DROP TABLE IF EXISTS own"))
-    [once] = said(caplog)
-    assert once.startswith(
-        "ended jobs are kept for ever, because something points at one of them: "
-    )
+    told = [each.getMessage() for each in caplog.records if each.name == module.__name__]
+    kept = "1 jobs that ended long ago are kept, because something points at them"
+    assert [each for each in told if not each.startswith("swept")] == [kept], "told once"
+
+
+def test_forgetting_goes_on_behind_the_jobs_that_must_be_kept(database: str) -> None:
+    days = [9, 8, 7, 6]
+    rows = [make(state="failed", ended_at=at(n * 86400), changed_at=at(n * 86400)) for n in days]
+    kind = "uuid" if database == "postgresql" else "char(32)"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE own (job {kind} NOT NULL REFERENCES progrock_job (id))")
+        cursor.execute("INSERT INTO own SELECT id FROM progrock_job ORDER BY changed_at LIMIT 2")
+    try:
+        first = ledger.forget(2, most=2)
+        assert (first.deleted, first.kept) == (0, 2)
+        assert first.beyond is not None
+        assert ledger.forget(2, first.beyond, most=3) == (2, 0, None)
+        assert set(ledger.load(row.id for row in rows)) == {row.id for row in rows[:2]}
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE own")
 
 
 async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(

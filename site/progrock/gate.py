@@ -1,0 +1,120 @@
+"""Checks what a project's own code hands in, before anything believes it: audiences and params."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ImproperlyConfigured
+
+from progrock.errors import Refused
+
+#: The longest audience, in characters: so many the ledger keeps.
+MAX_AUDIENCE = 200
+#: The longest params that a job may have, as JSON, in bytes.
+MAX_PARAMS = 65_536
+
+_WANTED = f"a list of strings of 1 to {MAX_AUDIENCE} characters"
+
+
+def checked_audiences(found: Any, path: str) -> list[str]:
+    """What the function of PROGROCK_AUDIENCES, at the dotted `path`, has returned.
+
+    Raises ImproperlyConfigured for anything but a list or tuple of usable names. A plain string is
+    refused too: its letters would be audiences.
+    """
+    if inspect.iscoroutine(found):
+        found.close()
+        raise _misconfigured(path, "a coroutine: the function must not be `async def`")
+    if not isinstance(found, list | tuple):
+        raise _misconfigured(path, f"{type(found).__name__} {str(found)[:80]!r}")
+    for each in found:
+        if (wrong := wrong_audience(each)) is not None:
+            raise _misconfigured(path, wrong)
+    return list(found)
+
+
+def wrong_audience(name: Any) -> str | None:
+    """What is wrong with the name of an audience, in some words; None where nothing is."""
+    if not isinstance(name, str):
+        return f"{type(name).__name__} in place of a string"
+    if not name:
+        return "an empty string"
+    if len(name) > MAX_AUDIENCE:
+        return f"a string of {len(name)} characters"
+    if not name.isprintable():
+        return f"{name[:80]!r}, with characters that cannot be printed"
+    return None
+
+
+def audience_of_name(name: str) -> str:
+    """The audience that a string names. Raises Refused where it cannot be one."""
+    if (wrong := wrong_audience(name)) is not None:
+        raise Refused("bad_audience", f"The audience is {wrong}; wanted 1 to {MAX_AUDIENCE}.")
+    return name
+
+
+def audience_of_user(user: AbstractBaseUser) -> str:
+    """The audience of a user. Raises Refused for one that is not saved or not active in a login."""
+    if user.pk is None:
+        raise Refused("bad_audience", "The user is not saved yet, so no job can be theirs.")
+    return audience_of_name(f"user:{user.pk}")
+
+
+def not_an_audience(found: Any) -> TypeError:
+    """The error for what is neither a string nor a user nor a request."""
+    return TypeError(
+        f"audience is {type(found).__name__}; wanted a string such as 'team:blue', a user, or an"
+        " HttpRequest. For a team or the like write its name yourself: f'team:{team.pk}'."
+    )
+
+
+def checked_params(params: Any) -> dict[str, Any]:
+    """The params as plain JSON: dates, UUIDs, enums and dataclasses as orjson writes them.
+
+    Raises Refused for what JSON, or a database, cannot hold.
+    """
+    if params is None:
+        return {}
+    if not isinstance(params, dict):
+        raise Refused("bad_params", f"params must be an object, found {type(params).__name__}.")
+    try:
+        text = orjson.dumps(params)
+    except orjson.JSONEncodeError as error:
+        raise Refused("bad_params", f"params must be JSON: {error}.") from None
+    if len(text) > MAX_PARAMS:
+        raise Refused("bad_params", f"params of {len(text)} bytes; at most {MAX_PARAMS} are taken.")
+    if b"\\u0000" in text:
+        raise Refused("bad_params", "params must not hold the character U+0000.")
+    if b"null" in text and _has_no_number(params):
+        raise Refused("bad_params", "params must not hold NaN or Infinity, which JSON has not.")
+    return cast(dict[str, Any], orjson.loads(text))
+
+
+def _has_no_number(value: Any) -> bool:
+    """Whether a float somewhere is NaN or infinite; orjson would write it as null."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, float) and not math.isfinite(each):
+            return True
+        if isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+    return False
+
+
+def wrong_function(function: Callable[..., Any] | Any) -> str | None:
+    """What `manage.py check` can tell of the function of PROGROCK_AUDIENCES; None: nothing."""
+    if not callable(function):
+        return f"{type(function).__name__}, which cannot be called"
+    if inspect.iscoroutinefunction(function):
+        return "an `async def`"
+    return None
+
+
+def _misconfigured(path: str, found: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"PROGROCK_AUDIENCES: {path} returned {found}; wanted {_WANTED}")

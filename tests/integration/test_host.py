@@ -1,0 +1,93 @@
+"""Nothing of ours raises into a host's view, and no mistake of a host gives it another job."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.admin.sites import site
+from django.contrib.auth.models import Permission, User
+from django.db import IntegrityError, connections
+from django.test import Client, RequestFactory
+
+import progrock
+from progrock import api, conf, sessions
+from progrock.models import Job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(params=["silent", "broken"])
+def rabbitmq_without_sense(
+    request: pytest.FixtureRequest, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """RabbitMQ accepts and says nothing; or our own code for it has a mistake."""
+    if request.param == "broken":
+
+        def mistake(*args: Any, **options: Any) -> None:
+            raise AttributeError("a mistake")
+
+        monkeypatch.setattr(api.dispatch, "send_now", mistake)
+        monkeypatch.setattr(sessions.blocking, "group_send", mistake)
+        yield
+        return
+    monkeypatch.setattr(api.dispatch.blocking, "TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings.AMQP_URL = f"amqp://guest:guest@127.0.0.1:{server.getsockname()[1]}/"
+        yield
+
+
+@pytest.mark.usefixtures("rabbitmq_without_sense")
+def test_a_start_and_a_cancel_return_whatever_rabbitmq_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = progrock.start(next(iter(conf.backends())), audience="user:1")
+    assert progrock.cancel(job)
+    assert Job.objects.get().state == "cancelled"
+    told = [each.getMessage() for each in caplog.records if each.name == "progrock.api"]
+    assert [f"job {job.pk} is in the ledger" in each for each in told] == [True, True]
+
+
+@pytest.mark.usefixtures("rabbitmq_without_sense")
+def test_a_logout_signs_out_whatever_rabbitmq_does(settings: Any) -> None:
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    client = Client()
+    client.force_login(User.objects.create_user("ann"))
+    assert client.post("/logout/").status_code == 302
+    assert "_auth_user_id" not in client.session
+
+
+def test_a_mistake_at_the_insert_returns_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = next(iter(conf.backends()))
+    api.create("user:1", backend, {}, None)
+
+    def mistake(self: Job, **options: Any) -> None:
+        raise IntegrityError("a constraint that we do not know")
+
+    monkeypatch.setattr(Job, "save", mistake)
+    with pytest.raises(IntegrityError):
+        api.create("user:1", backend, {}, None)
+    with pytest.raises(IntegrityError):
+        api.create("user:1", backend, {}, "another request")
+
+
+def test_the_admin_deletes_no_active_job(rf: RequestFactory) -> None:
+    user = User.objects.create_user("staff", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["delete_job", "view_job"]))
+    request = rf.get("/")
+    request.user = user
+    backend = next(iter(conf.backends()))
+    active, _ = api.create("user:1", backend, {}, None)
+    ended, _ = api.create("user:1", backend, {}, str(uuid.uuid4()))
+    Job.objects.filter(pk=ended.pk).update(state="failed")
+    ended.refresh_from_db()
+    admin = site.get_model_admin(Job)
+    assert not admin.has_delete_permission(request, active)
+    assert admin.has_delete_permission(request, ended)
+    *_, protected = admin.get_deleted_objects([active, ended], request)
+    assert [str(each) for each in protected] == [f"{active} is queued; cancel it first"]
+    assert connections["default"].in_atomic_block is False

@@ -1,0 +1,172 @@
+"""What a project's own code hands in is checked at the edge, with what was found and wanted."""
+
+import dataclasses
+import enum
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+import progrock
+from progrock import audiences, checks, sessions
+from progrock.audiences import audience_of, audiences_of
+from progrock.gate import checked_params
+
+
+async def asynchronous(scope: Any) -> list[str]:
+    return ["team:red"]
+
+
+def generated(scope: Any) -> Iterator[str]:
+    yield "team:red"
+
+
+def function(found: Any) -> Callable[[Any], Any]:
+    return lambda scope: found
+
+
+def use(monkeypatch: pytest.MonkeyPatch, own: Callable[[Any], Any]) -> None:
+    """Make `own` the function of PROGROCK_AUDIENCES."""
+    monkeypatch.setattr(audiences, "import_string", lambda path: own)
+
+
+@pytest.mark.parametrize("found", [["team:red"], ("team:red", "user:1"), []])
+def test_a_list_of_names_is_taken(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, function(found))
+    assert audiences_of({}) == list(found)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (function("team:red"), "str 'team:red'"),  # its letters would be audiences
+        (function({"team:red"}), "set"),
+        (function(None), "NoneType"),
+        (function(7), "int"),
+        (generated, "generator"),
+        (asynchronous, "a coroutine: the function must not be `async def`"),
+        (function([7]), "int in place of a string"),
+        (function([""]), "an empty string"),
+        (function(["x" * 201]), "a string of 201 characters"),
+        (function(["a\0b"]), "characters that cannot be printed"),
+    ],
+)
+def test_anything_else_of_the_audiences_function_is_told(
+    own: Callable[[Any], Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, own)
+    with pytest.raises(ImproperlyConfigured) as raised:
+        audiences_of({})
+    message = str(raised.value)
+    assert message.startswith("PROGROCK_AUDIENCES: progrock.audiences.audiences returned ")
+    assert told in message
+    assert message.endswith("wanted a list of strings of 1 to 200 characters")
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [(asynchronous, "an `async def`"), ("not a function", "str, which cannot be called")],
+)
+def test_the_check_finds_what_it_can(own: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "import_string", lambda path: own)
+    found = [each for each in checks.check_settings() if each.id == "progrock.E002"]
+    assert [each.msg for each in found] == [f"PROGROCK_AUDIENCES: {told}"]
+
+
+def test_a_name_and_a_user_are_audiences() -> None:
+    assert audience_of("team:blue") == "team:blue"
+    assert audience_of(User(pk=7)) == "user:7"
+    assert audience_of(SimpleLazyObject(lambda: User(pk=7))) == "user:7"
+
+
+class Team(SimpleNamespace):
+    """A model of the host's that has a key, as a user has."""
+
+
+@pytest.mark.parametrize("value", [None, 7, Team(pk=7), ["team:red"], SimpleNamespace(session={})])
+def test_what_is_no_audience_is_a_type_error(value: Any) -> None:
+    with pytest.raises(TypeError, match="wanted a string such as 'team:blue', a user, or an"):
+        audience_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("", "bad_audience"),
+        ("x" * 201, "bad_audience"),
+        ("a\0b", "bad_audience"),
+        (User(), "bad_audience"),
+        (AnonymousUser(), "login_required"),
+    ],
+)
+def test_what_stands_for_nobody_is_refused(value: Any, code: str) -> None:
+    with pytest.raises(progrock.Refused) as refused:
+        audience_of(value)
+    assert refused.value.code == code
+
+
+def request() -> HttpRequest:
+    made = HttpRequest()
+    made.user = AnonymousUser()
+    made.session = {}  # type: ignore[assignment]  # all that is used of one
+    return made
+
+
+def test_a_visitor_who_comes_for_the_first_time_gets_an_audience(settings: Any) -> None:
+    settings.PROGROCK_ANONYMOUS = True
+    first = request()
+    audience = audience_of(first)
+    assert audience == f"visitor:{first.session[sessions.VISITOR]}"
+    assert audience_of(first) == audience
+    settings.PROGROCK_ANONYMOUS = False
+    with pytest.raises(progrock.Refused) as refused:
+        audience_of(request())
+    assert refused.value.code == "login_required"
+
+
+class Quality(enum.Enum):
+    HIGH = "high"
+
+
+@dataclasses.dataclass
+class Size:
+    width: int
+
+
+def test_params_become_plain_json() -> None:
+    key = uuid.uuid4()
+    params = {
+        "at": datetime(2026, 1, 2, tzinfo=UTC), "day": date(2026, 1, 2), "key": key,
+        "quality": Quality.HIGH, "size": Size(7), "none": None, "list": [1.5, {"a": "null"}],
+    }  # fmt: skip
+    assert checked_params(params) == {
+        "at": "2026-01-02T00:00:00+00:00", "day": "2026-01-02", "key": str(key),
+        "quality": "high", "size": {"width": 7}, "none": None, "list": [1.5, {"a": "null"}],
+    }  # fmt: skip
+    assert checked_params(None) == {}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"a": float("nan")},
+        {"a": [{"b": (1, float("inf"))}]},
+        {"a": 2**64},
+        {"a": object()},
+        {1: 2},
+        [1],
+        {"a": "x" * 70_000},
+        {"a": "\0"},
+    ],
+)
+def test_params_that_json_or_a_database_cannot_hold_are_refused(params: Any) -> None:
+    with pytest.raises(progrock.Refused) as refused:
+        checked_params(params)
+    assert refused.value.code == "bad_params"
