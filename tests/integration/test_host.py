@@ -2,7 +2,7 @@
 
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,8 @@ from django.test import Client, RequestFactory
 import progrock
 from progrock import api, conf, sessions
 from progrock.models import Job
+from tests.services import Stack
+from tests.visitor import browse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -91,3 +93,14 @@ def test_the_admin_deletes_no_active_job(rf: RequestFactory) -> None:
     *_, protected = admin.get_deleted_objects([active, ended], request)
     assert [str(each) for each in protected] == [f"{active} is queued; cancel it first"]
     assert connections["default"].in_atomic_block is False
+
+
+async def test_a_socket_is_told_that_the_audiences_function_is_wrong(
+    stack: Callable[..., Stack],
+) -> None:
+    with stack(workers=0, env={"PROGROCK_AUDIENCES": "builtins.str"}) as up:
+        async with browse(up) as browser:
+            assert (await browser.error())["code"] == "unavailable"
+            await browser.socket.receive()
+            assert browser.socket.close_code == 1013
+        assert "PROGROCK_AUDIENCES: builtins.str returned str" in up.logs()
