@@ -79,7 +79,7 @@ def _publish(
         exchange, key, expiration = route(
             names, backend, shard, delay, min(task.due for task in some) - now
         )
-        about = properties(some, now)
+        about = properties(some, now, names.installation())
         if expiration is not None:
             about["expiration"] = str(int(expiration * 1000))
         channel.basic_publish(

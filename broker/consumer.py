@@ -13,6 +13,7 @@ from aiormq.abc import DeliveredMessage
 
 from progrock.broker.connection import translated, tried
 from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
+from progrock.broker.names import INSTALLATION
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, decode, deliveries_before, entered_queue
 
@@ -177,10 +178,16 @@ class Consumer:
         self.unacked += 1
         self.last = time.monotonic()
         tag: int = message.delivery_tag or 0
+        properties = message.header.properties
+        headers = properties.headers or {}
         try:
+            if reason := self.publisher.names.others(headers):
+                raise BrokenMessage(reason)
             tasks = decode(message.body)
         except BrokenMessage as error:
             about = {"queue": self.queue, "key": message.routing_key}
+            if INSTALLATION in headers:
+                about[INSTALLATION] = str(headers[INSTALLATION])
             try:
                 await self.publisher.dead_letter(message.body, str(error), about)
             except PublishFailed as failure:
@@ -188,8 +195,6 @@ class Consumer:
             else:
                 await self.ack(channel, tag)
             return
-        properties = message.header.properties
-        headers = properties.headers or {}
         # `due` alone is no watermark: a task with a long delay passes through this queue between
         # two lanes, long before it is due.
         self.watermark = min(tasks[-1].due, entered_queue(headers, properties.timestamp, now), now)

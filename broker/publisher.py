@@ -145,7 +145,9 @@ class Publisher:
             now = time.time()
             left = min(task.due for task in batch.tasks) - now
             exchange, routing_key, expiration = route(self.names, backend, shard, batch.delay, left)
-            about = properties(batch.tasks, now) | {"expiration": expiration}
+            about = properties(batch.tasks, now, self.names.installation()) | {
+                "expiration": expiration
+            }
             await self._send(exchange, routing_key, encode(batch.tasks), about)
         except PublishFailed as error:
             batch.done.set_exception(error)

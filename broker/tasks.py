@@ -9,6 +9,7 @@ from uuid import uuid4
 import orjson
 
 from progrock.broker.errors import BrokenMessage
+from progrock.broker.names import INSTALLATION
 
 VERSION = 1
 MAX_TASKS = 100
@@ -81,10 +82,11 @@ def _epoch(text: str) -> float:
     return due.timestamp()
 
 
-def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
+def properties(tasks: Sequence[Task], now: float, installation: str = "") -> dict[str, Any]:
     """The AMQP properties of a message, by the names that aio-pika and pika share.
 
-    The headers are there for people who look at the message in the management UI.
+    The headers are there for people who look at the message in the management UI. By that of the
+    installation a worker knows whose message it is (`Names.others`).
     """
     first = min(task.due for task in tasks)
     return {
@@ -95,6 +97,7 @@ def properties(tasks: Sequence[Task], now: float) -> dict[str, Any]:
         "timestamp": int(now),
         "delivery_mode": 2,  # persistent: at-least-once dead-lettering needs it
         "headers": {
+            **({INSTALLATION: installation} if installation else {}),
             "tasks": len(tasks),
             "jobs": [task.job_id for task in tasks[:3]],
             "due": datetime.fromtimestamp(first, UTC)

@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 
-from progrock import conf, dispatch, wire
+from progrock import conf, dispatch, installation, wire
 from progrock.audiences import feed_of
 from progrock.broker.publisher import Publisher
-from progrock.consumers.database import database
+from progrock.consumers.database import AWAY, database
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.sockets import Audience, Member
@@ -44,6 +44,7 @@ class Hub:
         self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._epoch = 0
+        self._ignores = False  # whether it was said that another installation's pushes arrive
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
         self.outgoing = Outgoing(self.publisher, self.layer)
@@ -123,14 +124,37 @@ class Hub:
     async def _receive(self) -> None:
         channel = await self.layer.new_channel()
         self._channel.set_result(channel)
+        self.outgoing.later(self._identify())
         await self._join(SESSIONS)
         handlers = {"job.changed": self.job_changed, "session.ended": self.session_ended}
         while True:
             message = await self.layer.receive(channel)
             try:
-                await handlers[message["type"]](message)
+                if reason := conf.names().others(message):
+                    self._ignore(reason)
+                else:
+                    await handlers[message["type"]](message)
             except Exception:  # the loop lives on, whatever another release sends
                 logger.exception("a message on the feed could not be handled: %.200r", message)
+
+    async def _identify(self) -> None:
+        """Read the id of this installation, by which pushes of others are known."""
+        while True:
+            try:
+                await database(installation.read)
+            except AWAY:
+                await asyncio.sleep(1)
+            else:
+                return
+
+    def _ignore(self, reason: str) -> None:
+        if not self._ignores:
+            logger.error(
+                "pushes on the channel layer are ignored: %s; give each installation a virtual"
+                " host or a PROGROCK_PREFIX of its own",
+                reason,
+            )
+        self._ignores = True
 
     async def job_changed(self, message: dict[str, Any]) -> None:
         """Deliver what was pushed."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
-from progrock import conf, ledger
+from progrock import conf, installation, ledger
 from progrock.backends import Options, build
 from progrock.broker.due import Due, DueTasks
 from progrock.broker.errors import BrokerError
@@ -95,7 +95,7 @@ class Poller:
         """
         self.publisher.start()
         stopping = asyncio.create_task(self._stopping.wait())
-        consuming = asyncio.create_task(self.subscriber.run())
+        consuming = asyncio.create_task(self._consume())
         duties = [
             asyncio.create_task(duty)
             for duty in (
@@ -122,10 +122,16 @@ class Poller:
             self.receivers.close()
             await self.publisher.close()
             await self.subscriber.close()
+            consuming.cancel()  # if it waits for the database still
             await asyncio.gather(consuming, return_exceptions=True)
             await self.layer.close()
             for rounds in self.rounds.values():
                 await rounds.backend.aclose()
+
+    async def _consume(self) -> None:
+        """Consume, as soon as it is known whose messages are ours."""
+        await self.database(installation.read)
+        await self.subscriber.run()
 
     async def tell_ended(self, job_ids: Sequence[str]) -> None:
         """Tell the end of jobs, each by the rounds of its backend.

@@ -65,14 +65,16 @@ async def replay(
 ) -> tuple[int, list[str]]:
     """Send the chosen letters' tasks to the queues that they belong to now, due as they were.
 
-    Returns how many letters went, and a sentence for each that stays, because it cannot be read or
-    its backend is gone. Raises BrokerError.
+    Returns how many letters went, and a sentence for each that stays, because it cannot be read,
+    its backend is gone, or it is of another installation. Raises BrokerError.
     """
     publisher = Publisher(url, "deadletters", names=topology.names)
     stay: list[str] = []
 
     async def send(letter: Letter, message: AbstractIncomingMessage) -> bool:
         try:
+            if reason := topology.names.others(letter.headers):
+                raise BrokenMessage(reason)
             await forward(publisher, topology, letter.key, letter.body)
         except BrokenMessage as error:
             stay.append(f"{letter.id} stays: {error}")

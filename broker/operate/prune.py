@@ -6,6 +6,7 @@ from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from progrock.broker.connection import connect, shut, translated, vhost_of
 from progrock.broker.errors import BrokenMessage
+from progrock.broker.names import INSTALLATION
 from progrock.broker.operate.letters import forward
 from progrock.broker.operate.management import arrow, differences
 from progrock.broker.publisher import Publisher
@@ -70,10 +71,14 @@ async def _drain(
     moved = dead = 0
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
+        about = {"queue": name, "key": key}
         try:
+            if reason := topology.names.others(message.headers):
+                about[INSTALLATION] = str(message.headers[INSTALLATION])
+                raise BrokenMessage(reason)
             moved += await forward(publisher, topology, key, message.body)
         except BrokenMessage as error:
-            await publisher.dead_letter(message.body, str(error), {"queue": name, "key": key})
+            await publisher.dead_letter(message.body, str(error), about)
             dead += 1
         await message.ack()
     return moved, dead

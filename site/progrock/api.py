@@ -9,7 +9,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from progrock import conf, dispatch, ledger
+from progrock import conf, dispatch, installation, ledger
 from progrock.audiences import audience_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
@@ -122,6 +122,7 @@ def _send(job_id: str) -> None:
     Nothing comes out of here: the caller's transaction has committed, and its view must go on.
     """
     try:
+        installation.read()  # what is sent bears it
         committed = dispatch.asked(ledger.load([job_id])[job_id])
         dispatch.send_now(conf.amqp_url(), dispatch.after([committed], conf.backends()))
     except Exception as error:  # whatever it is, a sweep and a repair see to the job

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from progrock import installation
 from progrock.backends import Options, load
 from progrock.broker.names import Names
 
@@ -74,7 +75,7 @@ def names() -> Names:
     """
     prefix = str(setting("PROGROCK_PREFIX"))
     try:
-        return _names.get(prefix) or _names.setdefault(prefix, Names(prefix))
+        return _names.get(prefix) or _names.setdefault(prefix, Names(prefix, installation.known))
     except ValueError as error:
         raise ImproperlyConfigured(f"PROGROCK_PREFIX: {error}") from None
 

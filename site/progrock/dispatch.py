@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from progrock import conf, wire
+from progrock import conf, installation, wire
 from progrock.audiences import feed_of
 from progrock.backends import Options
 from progrock.broker import blocking
 from progrock.broker.lanes import Lane, lane_for, spread_of
+from progrock.broker.names import INSTALLATION
 from progrock.broker.tasks import Task, shard_of
 from progrock.ledger import Committed, Row
 from progrock.models import State
@@ -124,7 +125,7 @@ async def push(layer: Any, feeds: Mapping[str, Sequence[wire.Change]]) -> None:
 
 
 def _event(changes: Sequence[wire.Change]) -> dict[str, Any]:
-    return {"type": "job.changed", "changes": changes}
+    return {"type": "job.changed", "changes": changes, INSTALLATION: installation.known()}
 
 
 async def to_the_end(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -100,3 +100,13 @@ class Job(models.Model):
     def active(self) -> bool:
         """Whether the job has not come to its end."""
         return self.state in ACTIVE
+
+
+class Installation(models.Model):
+    """One row: the id of this installation (`progrock.installation`)."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    key = models.CharField(max_length=40, editable=False)
+
+    def __str__(self) -> str:
+        return self.key

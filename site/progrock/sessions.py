@@ -16,9 +16,10 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.dispatch import receiver
 from django.http import HttpResponse
 
-from progrock import conf
+from progrock import conf, installation
 from progrock.broker import blocking
 from progrock.broker.errors import BrokerError
+from progrock.broker.names import INSTALLATION
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,11 @@ def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
     key = getattr(getattr(request, "session", None), "session_key", None)
     if not key:
         return
-    event = {"type": "session.ended", "session": session_digest(key)}
+    event = {
+        "type": "session.ended",
+        "session": session_digest(key),
+        INSTALLATION: installation.known(),
+    }
     try:  # Django signs the user out after its receivers, so nothing may come out of this one
         blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
     except Exception as error:
