@@ -1,7 +1,7 @@
 """Publishes from Django's synchronous side, by pika: connect, publish, confirm, close (8 ms)."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ def publish_tasks(
     Raises BrokerUnavailable, or PublishFailed if RabbitMQ returned or refused a message.
     """
     with _channel(url, names) as channel:
-        _publish(channel, names, backend, shard, tasks, delay)
+        _publish(channel, names, backend, shard, tasks, delay, time.time)
 
 
 def group_send(url: str, group: str, message: Mapping[str, Any], names: Names = NAMES) -> None:
@@ -53,15 +53,18 @@ def send(
     batches: Iterable[tuple[str, int, Sequence[Task], float]],
     events: Iterable[tuple[str, Mapping[str, Any]]],
     names: Names = NAMES,
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> None:
     """Send both over one connection, the tasks first.
 
-    A batch is (backend, shard, tasks, delay in seconds), an event is (group, message).
+    A batch is (backend, shard, tasks, delay in seconds), an event is (group, message). `clock`
+    gives the time (epoch seconds) by which tasks are due.
     Raises what `publish_tasks` and `group_send` raise.
     """
     with _channel(url, names) as channel:
         for batch in batches:
-            _publish(channel, names, *batch)
+            _publish(channel, names, *batch, clock)
         for event in events:
             _send(channel, names, *event)
 
@@ -73,9 +76,10 @@ def _publish(
     shard: int,
     tasks: Sequence[Task],
     delay: float,
+    clock: Callable[[], float],
 ) -> None:
     for start in range(0, len(tasks), MAX_TASKS):
-        some, now = tasks[start : start + MAX_TASKS], time.time()
+        some, now = tasks[start : start + MAX_TASKS], clock()
         exchange, key, expiration = route(
             names, backend, shard, delay, min(task.due for task in some) - now
         )

@@ -72,6 +72,7 @@ class Consumer:
     publisher: Publisher
     deliver: Callable[[Delivery], None]
     restart: Callable[[str], None]  # starts the connection over
+    clock: Callable[[], float]  # epoch seconds
 
     unacked: int = 0
     #: When something arrived or was acked, or the consumer began (monotonic clock).
@@ -172,7 +173,7 @@ class Consumer:
             await channel.basic_ack(tag, wait=False)
 
     async def _receive(self, channel: Channel, message: DeliveredMessage) -> None:
-        now = time.time()
+        now = self.clock()
         if channel is not self._channel:
             return  # the channel was given up, and RabbitMQ will deliver this again
         self.unacked += 1

@@ -7,7 +7,7 @@ waited for here.
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from progrock.broker.consumer import Delivery
@@ -38,17 +38,20 @@ class Due:
 
 
 class DueTasks:
-    """Stands between a Subscriber, which calls `add`, and the worker, which calls `take`."""
+    """Stands between a Subscriber, which calls `add`, and the worker, which calls `take`.
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    `clock` gives the time (epoch seconds) by which tasks are due.
+    """
+
+    def __init__(self, publisher: Publisher, *, clock: Callable[[], float] = time.time) -> None:
+        self._publisher, self._clock = publisher, clock
         self._due: dict[str, deque[Due]] = defaultdict(deque)
         self._arrival: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._sending: set[asyncio.Task[None]] = set()
 
     def add(self, delivery: Delivery) -> None:
         """Cut a delivery into parts by when its tasks are due."""
-        now = time.time()
+        now = self._clock()
         early = [task for task in delivery.tasks if task.due - now >= SHORTEST]
         parts: list[list[Task]] = []
         for task in sorted(
@@ -83,7 +86,7 @@ class DueTasks:
         return taken
 
     def _wait(self, part: Due) -> None:
-        left = part.tasks[-1].due - time.time()
+        left = part.tasks[-1].due - self._clock()
         if left > 0:
             asyncio.get_running_loop().call_later(left, self._wait, part)
         else:
@@ -95,7 +98,7 @@ class DueTasks:
         backend, shard = part.delivery.backend, part.delivery.shard
         try:
             async with asyncio.TaskGroup() as group:
-                for delay, tasks in _by_lane(part.tasks):
+                for delay, tasks in _by_lane(part.tasks, self._clock()):
                     group.create_task(self._publisher.publish(backend, shard, tasks, delay=delay))
         except* BrokerError as errors:
             part.delivery.redeliver(str(errors.exceptions[0]))
@@ -103,9 +106,8 @@ class DueTasks:
             await part.ack()
 
 
-def _by_lane(tasks: Iterable[Task]) -> Iterable[tuple[float, list[Task]]]:
+def _by_lane(tasks: Iterable[Task], now: float) -> Iterable[tuple[float, list[Task]]]:
     """The tasks by the next lane of each, with the shortest delay of each group."""
-    now = time.time()
     groups: dict[Lane | None, list[Task]] = defaultdict(list)
     for task in tasks:
         groups[lane_for(task.due - now)].append(task)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -39,11 +39,20 @@ class _Batch:
 class Publisher:
     """One connection, opened at the first use and kept.
 
-    A task waits up to `gather` seconds for others that can travel in the same message.
+    A task waits up to `gather` seconds for others that can travel in the same message. `clock`
+    gives the time (epoch seconds) by which tasks are due.
     """
 
-    def __init__(self, url: str, name: str, *, gather: float = 0.005, names: Names = NAMES) -> None:
-        self.names = names
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        gather: float = 0.005,
+        names: Names = NAMES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.names, self._clock = names, clock
         self._url, self._name, self._gather = url, f"{name} publisher", gather
         self._batches: dict[_Key, _Batch] = {}
         self._sending: set[asyncio.Task[None]] = set()
@@ -107,7 +116,7 @@ class Publisher:
         about = {
             "app_id": "progrock",
             "type": "progrock.dead",
-            "timestamp": int(time.time()),
+            "timestamp": int(self._clock()),
             "delivery_mode": 2,
         }
         await self._send(
@@ -142,7 +151,7 @@ class Publisher:
                 )
                 batch.tasks = [Task(task.job_id, task.turn, due) for task in batch.tasks]
             await self._wait()
-            now = time.time()
+            now = self._clock()
             left = min(task.due for task in batch.tasks) - now
             exchange, routing_key, expiration = route(self.names, backend, shard, batch.delay, left)
             about = properties(batch.tasks, now, self.names.installation()) | {

@@ -36,7 +36,9 @@ class Subscriber:
         *,
         prefetch: int = 32,
         declare: Topology | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._url, self._name, self._names = url, name, publisher.names
         self._deliver, self._topology = deliver, declare
         self._consumers: dict[str, Consumer] = {}
@@ -55,11 +57,12 @@ class Subscriber:
                 publisher=publisher,
                 deliver=self._pass_on,
                 restart=self.restart,
+                clock=clock,
             )
         self._lost = asyncio.Event()
         self._reason = ""
         self._stopping = False
-        self._looked = 0.0  # monotonic clock
+        self._looked = 0.0  # by `clock`
         self._keeper: asyncio.Task[None] | None = None
         self.connected = False
 
@@ -83,16 +86,16 @@ class Subscriber:
         It proves nothing if there is no consumer, if a task is in work (then we are the slow ones),
         or if this process was suspended and has not yet read its socket.
         """
-        consumer, now = self._consumers[queue], time.monotonic()
-        if not consumer.alive or consumer.unacked or now - self._looked > OVERSLEPT:
+        consumer = self._consumers[queue]
+        if not consumer.alive or consumer.unacked or self._clock() - self._looked > OVERSLEPT:
             return None
-        return now - consumer.last
+        return time.monotonic() - consumer.last
 
     def watermark(self, queue: str) -> float | None:
         """Tasks due before this (epoch seconds) should have arrived; None while unknown."""
         idle = self.idle(queue)
         if idle is not None and idle >= SILENCE:
-            return time.time()
+            return self._clock()
         return self._consumers[queue].watermark
 
     def restart(self, reason: str) -> None:
@@ -142,9 +145,10 @@ class Subscriber:
                 if not self.connected:
                     self.connected = True
                     up()
-                if (now := time.monotonic()) - self._looked > OVERSLEPT:
+                # a monotonic clock stands still while the machine is suspended
+                if (now := self._clock()) - self._looked > OVERSLEPT:
                     for consumer in consumers:
-                        consumer.last = now
+                        consumer.last = time.monotonic()
                 self._looked = now
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):

@@ -119,11 +119,11 @@ def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def entered_queue(headers: Mapping[str, Any], published: Any, now: float) -> float:
     """When a message entered its poll queue (epoch seconds, to the second).
 
-    That is when it left its lane, or else when it was `published` (its `timestamp` property).
-    `now` if neither is known.
+    That is when it left its lane, by RabbitMQ's clock, but not before it was `published` (its
+    `timestamp` property, by ours): RabbitMQ's clock may be wrong. `now` if neither is known.
     """
-    when = last_death(headers).get("time", published)
-    return when.timestamp() if isinstance(when, datetime) else now
+    times = (last_death(headers).get("time"), published)
+    return max((each.timestamp() for each in times if isinstance(each, datetime)), default=now)
 
 
 def deliveries_before(headers: Mapping[str, Any], redelivered: bool) -> int:

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from progrock import lifecycle
+from progrock import clock, lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options
 from progrock.ledger import Row
 from progrock.lifecycle import Decision, Moment
@@ -32,7 +31,7 @@ class Calls:
         self.backend, self.options = backend, options
         self._draw = draw
         self._room_for_cancels = asyncio.Semaphore(options.concurrency)
-        self._said = 0.0  # when an error of the backend's class was logged
+        self._said = -SAY_AGAIN  # when an error of the backend's class was logged
 
     async def poll(self, rows: Sequence[Row]) -> Decided:
         """Ask where running jobs stand."""
@@ -79,15 +78,15 @@ class Calls:
     def _decide(
         self, decide: Callable[..., Decision], row: Row, outcome: Any, **more: Any
     ) -> Decision:
-        at = Moment(time.time(), self._draw(), self.options)
+        at = Moment(clock.now(), self._draw(), self.options)
         try:
             return decide(row, outcome, at, **more)
         except Exception as error:  # a custom class may answer with whatever it likes
             return decide(row, self._failure(error), at, **more)
 
     def _failure(self, error: Exception) -> BackendError:
-        if time.time() > self._said + SAY_AGAIN:
-            self._said = time.time()
+        if clock.elapsed() > self._said + SAY_AGAIN:
+            self._said = clock.elapsed()
             logger.error("the class of backend %s failed", self.options.name, exc_info=error)
         return BackendError(f"the backend's class failed: {type(error).__name__}")
 

@@ -1,11 +1,10 @@
 """Writes what was decided into the ledger, and sends what follows: tasks, changes, signals."""
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from progrock import dispatch, ledger, lifecycle
+from progrock import clock, dispatch, ledger, lifecycle
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
 from progrock.consumers.calls import Calls
@@ -47,7 +46,7 @@ class Commits:
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]]) -> list[Committed]:
         """Write one step of each job; gives those that won."""
-        return await self.database.commit(decided, time.time())
+        return await self.database.commit(decided, clock.now())
 
     async def follow_up(
         self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]

@@ -7,18 +7,19 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 
-from progrock import conf, dispatch, installation, wire
+from progrock import clock, conf, dispatch, installation, ledger, wire
 from progrock.audiences import feed_of
 from progrock.broker.publisher import Publisher
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
+from progrock.consumers.rewind import Rewind
 from progrock.consumers.sockets import Audience, Member
 from progrock.ledger import Row
 from progrock.sessions import SESSIONS
@@ -37,7 +38,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.layer: Any = get_channel_layer()
-        self.publisher = Publisher(conf.amqp_url(), "web", names=conf.names())
+        self.publisher = Publisher(conf.amqp_url(), "web", names=conf.names(), clock=clock.now)
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
         self._sessions: Counter[str] = Counter()  # open sockets by session digest
@@ -48,7 +49,8 @@ class Hub:
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
         self.outgoing = Outgoing(self.publisher, self.layer)
-        self.repair = Repair(self._audiences, self.deliver)
+        self.rewind = Rewind(self._audiences, self.show_anew)
+        self.repair = Repair(self._audiences, self.deliver, self.rewind)
 
     def start(self) -> None:
         """Begin all that this web process does in the background."""
@@ -76,6 +78,9 @@ class Hub:
         self._sessions[member.session_digest] += 1
         for name in member.audiences:
             self._audiences.setdefault(name, Audience()).members.add(member)
+        self._offer_status(member)
+
+    def _offer_status(self, member: Member) -> None:
         if self._trouble:
             member.outbox.offer("status", wire.encode(wire.status_frame(self._trouble)))
 
@@ -115,9 +120,26 @@ class Hub:
         """Note what a socket's snapshot shows. Its audience's other sockets get what is news."""
         for row in rows:
             audience = self._audiences.get(row.audience)
-            if audience is not None and audience.is_news(row.id, row.version, not row.active):
+            if audience is None:
+                continue
+            if audience.is_news(row.id, row.version, not row.active):
                 for other in audience.members - {member}:
                     other.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
+            elif row.version < audience.shown(row.id):
+                self.rewind.soon()
+
+    async def show_anew(self, names: Collection[str]) -> None:
+        """Send a new snapshot to the sockets of these audiences, one after the other."""
+        found = [self._audiences[name] for name in names if name in self._audiences]
+        for audience in found:
+            audience.forget()
+        for member in {member for audience in found for member in audience.members}:
+            rows = await database(ledger.snapshot, member.audiences)
+            if member in self._members:
+                self.snapshot_shown(member, rows)
+                frame = wire.snapshot_frame(rows, conf.backends())
+                member.outbox.restart(wire.encode(frame))
+                self._offer_status(member)
 
     # What arrives on the channel. A handler has its event's name, as in Channels.
 

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import random
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from channels.layers import get_channel_layer
 
-from progrock import conf, installation, ledger
+from progrock import clock, conf, installation, ledger
 from progrock.backends import Options, build
 from progrock.broker.due import Due, DueTasks
 from progrock.broker.errors import BrokerError
@@ -55,10 +54,10 @@ class Poller:
         self.database = WorkerDatabase()
         self.layer: Any = get_channel_layer()
         self.receivers = Receivers()
-        self.publisher = Publisher(url, name, names=conf.names())
-        self.due = DueTasks(self.publisher)
+        self.publisher = Publisher(url, name, names=conf.names(), clock=clock.now)
+        self.due = DueTasks(self.publisher, clock=clock.now)
         self.subscriber = Subscriber(
-            url, name, names, self.publisher, self.due.add, declare=declare
+            url, name, names, self.publisher, self.due.add, declare=declare, clock=clock.now
         )
         self.rounds = {backend: self._rounds(options) for backend, options in served.items()}
         self.sweeper = Sweeper(
@@ -129,7 +128,8 @@ class Poller:
                 await rounds.backend.aclose()
 
     async def _consume(self) -> None:
-        """Consume, as soon as it is known whose messages are ours."""
+        """Consume, as soon as it is known what time it is, and whose messages are ours."""
+        await self.database(clock.measure)
         await self.database(installation.read)
         await self.subscriber.run()
 
@@ -162,7 +162,7 @@ class Poller:
             task.add_done_callback(over)
 
     async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
-        now = time.time()
+        now = clock.now()
         for part in parts:
             self.lateness.count(now - part.tasks[0].due, len(part.tasks))
         try:

@@ -13,7 +13,7 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.exceptions import ImproperlyConfigured
 
-from progrock import api, conf, ledger, wire
+from progrock import api, clock, conf, ledger, wire
 from progrock.audiences import identify
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import hub
@@ -223,7 +223,7 @@ def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:
         row = None
     if row is None or row.audience not in audiences:
         raise Refused("unknown_job", "There is no such job, or it is not yours.")
-    asked = ledger.request_cancel(row.id, time.time())
+    asked = ledger.request_cancel(row.id, clock.measured())
     return asked or row, asked is not None
 
 

@@ -5,12 +5,12 @@ One query serves all sockets of the process.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from progrock import conf, ledger, wire
+from progrock import clock, conf, ledger, wire
 from progrock.consumers.database import AWAY, database
+from progrock.consumers.rewind import Rewind
 from progrock.consumers.sockets import Audience
 from progrock.wire import Change
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 REPAIR = 5.0
 #: Each check reaches back so many seconds beyond the one before: longer than a commit takes.
 OVERLAP = 10.0
+#: Seconds after which a version that seems to have gone back is looked at again.
+LOOK_AGAIN = 1.0
 #: A job is late when its task is overdue by more than so many seconds.
 LATE = 10.0
 
@@ -27,18 +29,23 @@ LATE = 10.0
 class Repair:
     """Checks every few seconds, and at once after `soon()`. Hands what it finds to `deliver`.
 
-    `audiences` are those with open sockets here; the hub keeps them up to date.
+    `audiences` are those with open sockets here; the hub keeps them up to date. `rewind` is told
+    what has changed, in case that versions went back.
     """
 
     def __init__(
-        self, audiences: Mapping[str, Audience], deliver: Callable[[Iterable[Change]], None]
+        self,
+        audiences: Mapping[str, Audience],
+        deliver: Callable[[Iterable[Change]], None],
+        rewind: Rewind,
     ) -> None:
         #: Whether a job of these audiences is late, because the workers have too much to do.
         self.late = False
-        #: When the latest complete check began, on the monotonic clock.
-        self.checked = time.monotonic()
+        #: When the latest complete check began, by `clock.elapsed`.
+        self.checked = clock.elapsed()
         self._audiences = audiences
         self._deliver = deliver
+        self._rewind = rewind
         self._soon = asyncio.Event()
 
     def soon(self) -> None:
@@ -49,19 +56,20 @@ class Repair:
         """Check again and again."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(REPAIR):
+                async with asyncio.timeout(LOOK_AGAIN if self._rewind.suspects else REPAIR):
                     await self._soon.wait()
             self._soon.clear()
             try:
                 await self.check()
             except AWAY:
+                self._rewind.soon()  # another database may answer next
                 continue  # `database` has logged it, and the hub tells the sockets
             except Exception:  # the loop lives on: without it a lost push stays lost
                 logger.exception("the repair failed")
 
     async def check(self) -> None:
         """Deliver what changed in the ledger since the last check and was not shown here."""
-        begun = time.monotonic()
+        begun = clock.elapsed()
         names = list(self._audiences)
         self.late = bool(names) and await database(ledger.late, names, list(conf.backends()), LATE)
         if names:
@@ -69,12 +77,14 @@ class Repair:
             changed = await database(ledger.changed_since, names, since)
             lost = [
                 job_id
-                for job_id, (name, version) in changed.items()
-                if (audience := self._audiences.get(name)) and version > audience.shown(job_id)
+                for job_id, there in changed.items()
+                if (audience := self._audiences.get(there.audience))
+                and there.version > audience.shown(job_id)
             ]
             if lost:
                 rows = await database(ledger.load, lost, results=True)
                 self._deliver([wire.change_of(row) for row in rows.values()])
+            await self._rewind.check(changed)
             for audience in self._audiences.values():
                 audience.forget_ended(keep=changed.keys())
         self.checked = begun

@@ -3,11 +3,10 @@
 Load the jobs, see what each task means, ask the backend, decide, commit, and send what follows.
 """
 
-import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
-from progrock import ledger, lifecycle
+from progrock import clock, ledger, lifecycle
 from progrock.backends import Backend, Options
 from progrock.broker.due import Due
 from progrock.broker.publisher import Publisher
@@ -106,7 +105,7 @@ class Rounds:
         polls: list[Row] = []
         work: list[Coroutine[Any, Any, Decided]] = []
         for row in rows:
-            step = lifecycle.next_step(row, now=time.time(), options=self.options)
+            step = lifecycle.next_step(row, now=clock.now(), options=self.options)
             if step is Step.POLL:
                 polls.append(row)
             elif step is Step.CANCEL:

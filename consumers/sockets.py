@@ -4,7 +4,7 @@ What each has yet to send, and which versions of jobs each audience was shown.
 """
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence, Set
 from typing import Any
 
 
@@ -38,6 +38,15 @@ class Outbox:
         self._held = True
         if self._sender is not None:
             self._sender.cancel()
+
+    def restart(self, first: str) -> None:
+        """Send this frame next, and nothing of what waited.
+
+        A socket whose first frame is still to come needs no other one.
+        """
+        if not self._held:
+            self._frames.clear()
+            self.offer("snapshot", first)
 
     def _start(self) -> None:
         if self._frames and not self._held and self._sender is None:
@@ -89,6 +98,19 @@ class Audience:
     def shown(self, job_id: str) -> int:
         """The latest version of a job that these sockets were shown; 0 if none was."""
         return self._versions.get(job_id, 0)
+
+    def shown_ended(self, job_id: str) -> bool:
+        """Whether that version was the job's end."""
+        return job_id in self._ended
+
+    def jobs(self) -> Set[str]:
+        """The ids of the jobs that were shown, but for those that ended a while ago."""
+        return self._versions.keys()
+
+    def forget(self) -> None:
+        """Take nothing for shown, because a new snapshot follows."""
+        self._versions.clear()
+        self._ended.clear()
 
     def is_news(self, job_id: str, version: int, ended: bool) -> bool:
         """Whether this version of a job is newer than what was shown. It counts as shown then."""

@@ -1,10 +1,9 @@
 """Starts jobs in two steps, the intent and then the call, so that none is started twice or lost."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 
-from progrock import lifecycle
+from progrock import clock, lifecycle
 from progrock.backends import Options
 from progrock.consumers.calls import Calls, Decided
 from progrock.consumers.commits import Commits
@@ -46,7 +45,7 @@ class Starts:
         """
         decided: Decided = []
         intents: Decided = []
-        now = time.time()
+        now = clock.now()
         for row in rows:
             step = lifecycle.next_step(row, now=now, options=self._options)
             if step is Step.START:
@@ -56,7 +55,7 @@ class Starts:
         if not intents:
             return decided
         repeated = {row.id for row, _ in intents if row.state == State.STARTING}
-        opened = time.monotonic()
+        opened = clock.elapsed()
         committed = await self._commits.commit(intents)
         follow_up = self._commits.follow_up(intents, committed)
         telling.append(self._commits.in_background(follow_up))
@@ -66,6 +65,6 @@ class Starts:
         return decided
 
     async def _call(self, row: Row, repeated: bool, opened: float) -> Decided:
-        if lifecycle.too_late_to_start(time.monotonic() - opened, self._options):
+        if lifecycle.too_late_to_start(clock.elapsed() - opened, self._options):
             return [(row, lifecycle.put_back(row, repeated=repeated))]
         return await self._calls.start(row, repeated=repeated)

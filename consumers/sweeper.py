@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from django.db import close_old_connections
 
-from progrock import conf, dispatch, ledger
+from progrock import clock, conf, dispatch, ledger
 from progrock.backends import Options
 from progrock.broker.errors import BrokerError
 from progrock.broker.publisher import Publisher
@@ -61,6 +60,7 @@ class Sweeper:
         while True:
             await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
             try:
+                await self._database(clock.measure)  # all that is overdue is so by this clock
                 await self.sweep()
                 # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold in the worker's thread as well
                 await self._database(close_old_connections)
@@ -84,7 +84,7 @@ class Sweeper:
     async def _sweep_queue(self, backend: str, shard: int) -> None:
         if (watermark := self._watermark(conf.names().poll_queue(backend, shard))) is None:
             return
-        options, now = self._backends[backend], time.time()
+        options, now = self._backends[backend], clock.now()
         claimed = await self._database(
             ledger.sweep,
             backend,
@@ -106,20 +106,20 @@ class Sweeper:
 
     async def _end_orphans(self) -> None:
         """End jobs of backends that are no longer configured: nobody consumes their queues."""
-        before = time.time() - ORPHANED
+        before = clock.now() - ORPHANED
         if ended := await self._database(ledger.end_orphans, list(conf.backends()), before=before):
             logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
             await self._tell_ended(ended)
 
     async def _forget(self) -> None:
         """Delete jobs that ended long ago; those that must be kept are tried again in an hour."""
-        if not conf.keep_days() or time.monotonic() < self._forget_after:
+        if not conf.keep_days() or clock.elapsed() < self._forget_after:
             return
         done = await self._database(ledger.forget, conf.keep_days(), self._forget_beyond or 0.0)
         self._kept += done.kept
         self._forget_beyond = done.beyond
         if done.beyond is None and self._kept:
-            self._forget_after = time.monotonic() + TRY_KEPT_AGAIN
+            self._forget_after = clock.elapsed() + TRY_KEPT_AGAIN
             if not self._told_kept:
                 logger.warning(
                     "%d jobs that ended long ago are kept, because something points at them",

@@ -30,6 +30,7 @@ def row(**changes: Any) -> Row:
         "attempts": 0,
         "crashes": 0,
         "sweeps": 0,
+        "missing_at": None,
         "deadline_at": now + 100,
         "created": "2026-01-01 00:00:00",
         "ended": None,

@@ -9,7 +9,7 @@ GET /_test/tasks/id   {"polls": 3, "overlaps": 0, "cancels": 0, "times": [when, 
 GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "under_way": 0,
                       "most_under_way": 8}
 
-A mode is an HTTP status, a key of BODIES, or one of hang, reset, garbage, close, huge, bomb,
+A mode is an HTTP status, a key of BODIES, or one of proxy, hang, reset, garbage, close, huge, bomb,
 redirect, text (right, but as text/plain) and ok (right, with the Retry-After and the delay).
 """
 
@@ -133,6 +133,9 @@ async def misbehave(
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():
         return answer(f"told to answer {mode}", int(mode), **headers)
+    if mode == "proxy":
+        page = "<!DOCTYPE html><title>404</title><p>no healthy upstream"
+        return web.Response(status=404, text=page, content_type="text/html", headers=headers)
     if mode == "hang":
         await asyncio.sleep(3600)
     if mode in CUT_SHORT:

@@ -1,15 +1,13 @@
 """The Python API: a project's own code, and the WebSocket consumer, start and cancel jobs here."""
 
 import logging
-import time
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from progrock import conf, dispatch, installation, ledger
+from progrock import clock, conf, dispatch, installation, ledger
 from progrock.audiences import audience_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
@@ -44,7 +42,7 @@ def cancel(job: Job | uuid.UUID | str) -> bool:
     Returns False where there is nothing to cancel. Raises ValueError for what is no job's id.
     """
     job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
-    found = ledger.request_cancel(job_id, time.time()) is not None
+    found = ledger.request_cancel(job_id, clock.measured()) is not None
     if found:
         transaction.on_commit(lambda: _send(job_id))
     return found
@@ -82,7 +80,7 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
     ):
         raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
-    now = datetime.now(UTC)
+    now = clock.measured()
     job_id = uuid.uuid4()
     job = Job(
         id=job_id,
@@ -91,8 +89,8 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         backend=backend,
         params=params,
         request=request,
-        due_at=now,
-        deadline_at=now + timedelta(seconds=options.deadline),
+        due_at=clock.as_datetime(now),
+        deadline_at=clock.as_datetime(now + options.deadline),
     )
     try:
         with transaction.atomic():

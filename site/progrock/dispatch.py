@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from progrock import conf, installation, wire
+from progrock import clock, conf, installation, wire
 from progrock.audiences import feed_of
 from progrock.backends import Options
 from progrock.broker import blocking
@@ -104,7 +104,7 @@ def send_now(url: str, outbound: Outbound) -> None:
     """
     batches = [(each.backend, each.shard, each.tasks, each.delay) for each in outbound.messages]
     events = [(feed, _event(changes)) for feed, changes in outbound.feeds.items()]
-    blocking.send(url, batches, events, conf.names())
+    blocking.send(url, batches, events, conf.names(), clock=clock.now)
 
 
 async def publish(publisher: "Publisher", messages: Sequence[Message]) -> None:

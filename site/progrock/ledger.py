@@ -7,14 +7,13 @@ thread of the process. `progrock.sql` has what the two databases spell different
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError, RestrictedError
 
-from progrock import lifecycle, sql
+from progrock import clock, lifecycle, sql
 from progrock.lifecycle import Decision
 from progrock.models import ACTIVE, ENDED, Job
 
@@ -34,7 +33,8 @@ class Row:
     """A job as the ledger holds it.
 
     `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
-    are the database's text. `result` is None where it was not asked for. `result_size` is its
+    are text in UTC. `missing_at` is since when the backend says that it does not know the job, or
+    refuses to start it. `result` is None where it was not asked for. `result_size` is its
     length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended,
     and its `job_finished`, or the last cancel at its backend, may not have been sent.
     """
@@ -58,6 +58,7 @@ class Row:
     attempts: int
     crashes: int
     sweeps: int
+    missing_at: float | None
     deadline_at: float
     created: str
     ended: str | None
@@ -95,13 +96,14 @@ def load(job_ids: Iterable[str], *, results: bool = False, large: bool = False) 
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
-    """All active jobs of the audiences and their latest `ended` ones, newest first.
+    """All active jobs of the audiences and the `ended` ones that ended last, newest first.
 
     Large results are left out.
     """
     mine = "audience IN (SELECT n_audience FROM v) AND"
     latest = (
-        f"SELECT id FROM {_TABLE} WHERE {mine} NOT {_ACTIVE} ORDER BY created_at DESC LIMIT {ended}"
+        f"SELECT id FROM {_TABLE} WHERE {mine} ended_at IS NOT NULL"
+        f" ORDER BY ended_at DESC LIMIT {ended}"
     )
     rows = _select(
         _small_result(),
@@ -112,23 +114,49 @@ def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
     return list(rows.values())
 
 
-def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, tuple[str, int]]:
-    """Audience and version, by id, of the audiences' jobs that changed in the last `seconds`.
+class Version(NamedTuple):
+    """Which version of a job the ledger holds, and whether that is the job's end."""
+
+    audience: str
+    version: int
+    ended: bool
+
+
+def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, Version]:
+    """The versions, by id, of the audiences' jobs that changed in the last `seconds`.
 
     The database's clock decides.
     """
     found = sql.execute(
-        f"SELECT CAST(id AS text), audience, version FROM {_TABLE}, v"
+        f"SELECT CAST(id AS text), audience, version, ended_at IS NOT NULL FROM {_TABLE}, v"
         f" WHERE audience = n_audience AND changed_at >= {sql.ago(seconds)}",
         [[each] for each in audiences],
         ("n_audience",),
     )
-    return {sql.job_id(key): (audience, version) for key, audience, version in found}
+    return _versions(found)
+
+
+def versions(job_ids: Iterable[str]) -> dict[str, Version]:
+    """The versions of these jobs, by id; unknown ids are absent."""
+    found = sql.execute(
+        f"SELECT CAST(id AS text), audience, version, ended_at IS NOT NULL FROM {_TABLE}"
+        f" WHERE {sql.is_listed()}",
+        [[key] for key in sql.keys(job_ids)],
+        ("n_id",),
+    )
+    return _versions(found)
+
+
+def _versions(found: Iterable[tuple[str, str, int, bool]]) -> dict[str, Version]:
+    return {
+        sql.job_id(key): Version(audience, version, bool(ended))
+        for key, audience, version, ended in found
+    }
 
 
 def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
     """Whether a job of these audiences and backends has waited for over `grace` seconds."""
-    before = datetime.now(UTC).timestamp() - grace
+    before = clock.measured() - grace
     found = sql.execute(
         f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)}
         AND due_at < {sql.time_literal(before)} AND state IN ('queued', 'running')
@@ -200,9 +228,10 @@ def _write(
     news = ""
     if visible:
         names += ["n_state", "n_handle", "n_progress", "n_message", "n_error"]
-        names += ["n_result", "n_result_size"]
+        names += ["n_result", "n_result_size", "n_missing"]
         news = f""", state = n_state, handle = n_handle, progress = n_progress,
         message = n_message, error = n_error, result = n_result, result_size = n_result_size,
+        missing_at = n_missing,
         version = version + 1, changed_at = {sql.now()},
         ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END,
         owed_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
@@ -220,7 +249,8 @@ def _write(
         value: list[object] = [key, row.turn, decision.attempts, decision.crashes, seen, *due]
         if visible:
             value += [decision.state, decision.handle, decision.progress, decision.message]
-            value += [decision.error, *decision.result]
+            missing = decision.missing_at
+            value += [decision.error, *decision.result, missing and sql.time_text(missing)]
         values.append(value)
     found = sql.execute(
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes,
@@ -229,7 +259,7 @@ def _write(
         THEN %s ELSE n_slot END{news} FROM v
         WHERE {sql.is_listed() + " AND" if sql.is_postgresql() else ""}
         id = n_id AND turn = n_turn AND {_ACTIVE}
-        RETURNING CAST(id AS text), version, cancel_requested, CAST(ended_at AS text)""",
+        RETURNING CAST(id AS text), version, cancel_requested, {sql.utc_text("ended_at")}""",
         values,
         names,
         [sql.time_text(now), _slot(now)],
@@ -255,6 +285,7 @@ def _advance(
         row.state, row.handle, row.progress = decision.state, decision.handle, decision.progress
         row.message, row.error = decision.message, decision.error
         row.result, row.result_size = decision.result
+        row.missing_at = decision.missing_at
     return Committed(row, None if decision.opens_intent else delay, visible)
 
 
@@ -432,8 +463,8 @@ def forget(days: float, beyond: float = 0.0, most: int = 500) -> Forgotten:
     """
     old = Job.objects.filter(
         state__in=ENDED,
-        changed_at__lt=datetime.now(UTC) - timedelta(days=days),
-        changed_at__gt=datetime.fromtimestamp(beyond, UTC),
+        changed_at__lt=clock.as_datetime(clock.measured() - days * 86400),
+        changed_at__gt=clock.as_datetime(beyond),
     )
     found = list(old.order_by("changed_at").values_list("pk", "changed_at")[:most])
     ids = [pk for pk, _ in found]
@@ -480,10 +511,10 @@ def _expression(field: str) -> str:
             return "CAST(id AS text)"
         case "params":
             return sql.json_text("params")
-        case "due_at" | "deadline_at":
+        case "due_at" | "deadline_at" | "missing_at":
             return sql.epoch(field)
         case "created" | "ended":
-            return f"CAST({field}_at AS text)"
+            return sql.utc_text(f"{field}_at")
         case "owed":
             return "owed_at IS NOT NULL"
     return field

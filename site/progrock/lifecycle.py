@@ -25,7 +25,8 @@ MOST_CRASHES = 5
 #: From this delivery on, the tasks of a message are worked one by one: it may kill workers.
 POISONOUS = 2
 LONGEST_BACKOFF = 60.0
-FORGOTTEN_LIMIT = 3
+#: Answers to a start that may pass by themselves: tokens are replaced, and services deployed.
+NOT_YET = (401, 403, 404)
 FORGOTTEN = "the backend does not know this job at the moment, asking again"
 
 
@@ -41,6 +42,7 @@ class Job(Protocol):
     attempts: int
     crashes: int
     sweeps: int
+    missing_at: float | None
     deadline_at: float
     cancel_requested: bool
     owed: bool
@@ -83,6 +85,8 @@ class Decision(NamedTuple):
 
     `delay` is in seconds until the next step, None where the job has ended. `opens_intent`: a start
     is about to be sent. Then no task follows, so only a sweep, after `delay`, can bring one.
+    `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
+    since the epoch); None where it does not say so.
     """
 
     state: str
@@ -95,6 +99,7 @@ class Decision(NamedTuple):
     delay: float | None = None
     crashes: int = 0
     opens_intent: bool = False
+    missing_at: float | None = None
 
 
 # What a task means
@@ -173,6 +178,7 @@ def intent(job: Job, *, options: Options) -> Decision:
         crashes=_crashes(job),
         delay=2 * options.timeout,
         opens_intent=True,
+        missing_at=job.missing_at,
     )
 
 
@@ -194,7 +200,8 @@ def too_late_to_start(waited: float, options: Options) -> bool:
 
 def put_back(job: Job, *, repeated: bool) -> Decision:
     """The start was not sent. If a sweep has claimed the job meanwhile, this commit loses."""
-    return _ended(job, State.STARTING if repeated else State.QUEUED)._replace(delay=0.0)
+    again = _ended(job, State.STARTING if repeated else State.QUEUED)
+    return again._replace(delay=0.0, missing_at=job.missing_at)
 
 
 def after_start(
@@ -208,7 +215,8 @@ def after_start(
 
     A start that surely never arrived goes back to the queue. One that may have arrived is repeated
     with the same key: the intent stays open, and a cancel waits for the handle. Where the backend
-    takes no repeat, the outcome is unknown.
+    takes no repeat, the outcome is unknown. A refusal of `NOT_YET` is final only when the backend
+    has refused for `missing_for` seconds.
     """
     if not isinstance(outcome, BackendError):
         try:
@@ -216,6 +224,10 @@ def after_start(
         except BackendError as error:
             outcome = error
     if isinstance(outcome, BackendError):
+        if outcome.final and outcome.status in NOT_YET:
+            state = State.STARTING if repeated else State.QUEUED
+            message = f"the start was refused, trying again ({outcome.sentence})"
+            return _missing(job, outcome, state, at, message=message, error=outcome.sentence)
         if outcome.final:
             return _ended(job, State.FAILED, outcome.sentence)
         if outcome.sent and not at.options.repeat:
@@ -240,7 +252,8 @@ def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision
         if outcome.final:
             return _ended(job, State.FAILED, outcome.sentence)
         if outcome.forgotten:
-            return _forgotten(job, outcome, at)
+            error = "the backend no longer knows this job"
+            return _missing(job, outcome, State.RUNNING, at, message=FORGOTTEN, error=error)
         return _again(job, outcome, State.RUNNING, at)
     progress = percent(outcome.progress)
     message = storable_text(outcome.message, LONGEST_MESSAGE)
@@ -297,7 +310,8 @@ def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) ->
     if again.delay is None:
         return again
     message = f"{refused.sentence}, trying again"
-    return again._replace(progress=percent(outcome.progress), message=message)
+    progress = percent(outcome.progress)
+    return again._replace(progress=progress, message=message, missing_at=None)
 
 
 # What a decision does to a job
@@ -310,6 +324,7 @@ def is_visible(job: Job, decision: Decision) -> bool:
         or decision.progress != job.progress
         or decision.message != job.message
         or decision.handle != job.handle
+        or decision.missing_at != job.missing_at
     )
 
 
@@ -326,13 +341,27 @@ def owes_cancel(job: Job, options: Options) -> bool:
     return job.state == State.EXPIRED and bool(job.handle) and options.cancels
 
 
-def _forgotten(job: Job, error: BackendError, at: Moment) -> Decision:
-    """The backend does not know the job; at the third such answer in a row it has failed."""
-    in_a_row = job.attempts + 1 if job.message == FORGOTTEN else 1
-    if in_a_row >= FORGOTTEN_LIMIT:
-        return _ended(job, State.FAILED, "the backend no longer knows this job")
-    again = _again(job, error, State.RUNNING, at)
-    return again if again.delay is None else again._replace(message=FORGOTTEN, attempts=in_a_row)
+def _missing(
+    job: Job, answer: BackendError, state: str, at: Moment, *, message: str, error: str
+) -> Decision:
+    """The backend does not know the job, or refuses to start it; perhaps only for a while.
+
+    The job has failed with `error` when this has been so for `missing_for` seconds. A call without
+    any answer in between changes nothing about that, another answer begins the time anew.
+    """
+    since = at.now if job.missing_at is None else job.missing_at
+    left = since + at.options.missing_for - at.now
+    if left <= 0:
+        return _ended(job, State.FAILED, error)
+    again = _again(job, answer, state, at)
+    if again.delay is None:
+        return again
+    longest = max(left, 0.1, answer.retry_after or 0.0)  # the last look is when the time is over
+    return again._replace(
+        message=storable_text(message, LONGEST_MESSAGE),
+        delay=min(again.delay, longest),
+        missing_at=since,
+    )
 
 
 def _again(
@@ -364,6 +393,7 @@ def _again(
         message=storable_text(message, LONGEST_MESSAGE),
         attempts=attempts,
         delay=_until(job, delay, at.now),
+        missing_at=job.missing_at if error.status is None else None,
     )
 
 

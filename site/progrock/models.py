@@ -6,6 +6,8 @@ from typing import ClassVar
 from django.db import models
 from django.db.models.functions import Now
 
+from progrock.fields import TimeField
+
 
 class State(models.TextChoices):
     """Where a job stands: queued, starting, running, and then one of four ends."""
@@ -55,7 +57,7 @@ class Job(models.Model):
     turn = models.PositiveIntegerField(
         default=1, help_text="+1 at each step; a poll task of another turn is stale"
     )
-    due_at = models.DateTimeField(help_text="When the next step is due")
+    due_at = TimeField(help_text="When the next step is due")
     due_slot = models.IntegerField(
         null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
     )
@@ -63,13 +65,18 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
     crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")
     sweeps = models.PositiveIntegerField(default=0, help_text="Sweeps in vain, in a row")
-    deadline_at = models.DateTimeField()
-    created_at = models.DateTimeField(db_default=Now())
-    changed_at = models.DateTimeField(
+    missing_at = TimeField(
+        null=True,
+        editable=False,
+        help_text="Since when the backend does not know the job, or refuses to start it",
+    )
+    deadline_at = TimeField()
+    created_at = TimeField(db_default=Now())
+    changed_at = TimeField(
         db_default=Now(), help_text="The database's clock at the last visible change"
     )
-    ended_at = models.DateTimeField(null=True, blank=True)
-    owed_at = models.DateTimeField(
+    ended_at = TimeField(null=True, blank=True)
+    owed_at = TimeField(
         null=True,
         editable=False,
         help_text="Since when the job's end is owed to receivers, or a last cancel to its backend",
@@ -87,6 +94,11 @@ class Job(models.Model):
                 fields=["due_slot"], name="progrock_due", condition=models.Q(due_slot__isnull=False)
             ),
             models.Index(fields=["audience", "-created_at"], name="progrock_audience"),
+            models.Index(
+                fields=["audience", "-ended_at"],
+                name="progrock_ended",
+                condition=models.Q(ended_at__isnull=False),
+            ),
             models.Index(fields=["changed_at"], name="progrock_changed"),
             models.Index(
                 fields=["owed_at"], name="progrock_owed", condition=models.Q(owed_at__isnull=False)

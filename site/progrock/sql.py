@@ -21,6 +21,7 @@ _TYPES = {
     "n_result_size": "int",
     "n_progress": "float8",
     "n_due": "timestamptz",
+    "n_missing": "timestamptz",
     "n_now": "timestamptz",
     "n_seen": "bool",
 }
@@ -91,12 +92,21 @@ def job_id(key: str) -> str:
     return key
 
 
-# Times
+# Times. PostgreSQL's columns know their zone, and a text without one would be taken for one in the
+# session's zone, which is the project's TIME_ZONE. SQLite's columns are text, always in UTC
+# (`progrock.fields`).
 
 
 def now() -> str:
     """The database's clock."""
     return "clock_timestamp()" if is_postgresql() else "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
+
+
+def now_as_epoch() -> str:
+    """The database's clock, in seconds since the epoch."""
+    if is_postgresql():
+        return "CAST(date_part('epoch', clock_timestamp()) AS float8)"
+    return "(julianday('NOW') - 2440587.5) * 86400.0"
 
 
 def ago(seconds: float) -> str:
@@ -113,9 +123,16 @@ def epoch(column: str) -> str:
     return f"(unixepoch(substr({column}, 1, 19)) + ('0' || substr({column}, 20)))"
 
 
+def utc_text(column: str) -> str:
+    """A time as text in UTC."""
+    zone = " AT TIME ZONE 'UTC'" if is_postgresql() else ""
+    return f"CAST({column}{zone} AS text)"
+
+
 def time_text(seconds: float) -> str:
     """A time as a parameter; always with microseconds, because SQLite compares times as text."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return f"{text}+00" if is_postgresql() else text
 
 
 def time_literal(seconds: float) -> str:

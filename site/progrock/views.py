@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from progrock import conf, ledger, wire
+from progrock import clock, conf, ledger, wire
 from progrock.audiences import audiences_of_request
 from progrock.sessions import make_visitor
 
@@ -53,4 +53,6 @@ def healthz(request: HttpRequest) -> JsonResponse:
         state["database"] = type(error).__name__
     if (layer := channel_layers.backends.get("default")) is not None:
         state["rabbitmq"] = "ok" if layer.connected else "unreachable"
+    if sentence := clock.trouble():
+        state["clock"] = sentence
     return JsonResponse(state, status=200 if state["database"] == "ok" else 503)

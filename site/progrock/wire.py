@@ -91,9 +91,8 @@ def encode(frame: Mapping[str, Any]) -> str:
 
 
 def _time(text: str) -> str:
-    """The database's text of a time as ISO 8601 in UTC, to the millisecond."""
-    time = datetime.fromisoformat(text).replace(tzinfo=None)
-    return time.isoformat(timespec="milliseconds") + "Z"
+    """A text of a time in UTC as ISO 8601, to the millisecond."""
+    return datetime.fromisoformat(text).isoformat(timespec="milliseconds") + "Z"
 
 
 def _url(job_id: str) -> str | None:

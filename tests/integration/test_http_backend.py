@@ -300,7 +300,16 @@ async def test_retry_after_comes_with_any_answer_and_in_both_forms(demo: Demo) -
     ],
 )
 def test_retry_after_is_read_as_rfc_9110_says(text: str | None, seconds: float | None) -> None:
-    assert retry_after(text, datetime(2015, 10, 21, 7, 27, 30, tzinfo=UTC).timestamp()) == seconds
+    now = datetime(2015, 10, 21, 7, 27, 30, tzinfo=UTC).timestamp()
+    assert retry_after(text, None, now) == seconds
+
+
+def test_a_date_in_retry_after_counts_from_the_date_of_the_answer() -> None:
+    until, sent = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:27:50 GMT"
+    for wrong_clock in (0.0, 2e9):
+        assert retry_after(until, sent, wrong_clock) == 10.0
+    assert retry_after("7", sent, 0.0) == 7.0
+    assert retry_after(until, "soon", 1445412450.0) == 30.0
 
 
 async def test_no_more_requests_are_under_way_than_allowed(demo: Demo) -> None:

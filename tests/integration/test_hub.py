@@ -18,7 +18,7 @@ from channels.db import database_sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
-from progrock import conf
+from progrock import conf, ledger
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.consumers import hub as module
 from progrock.consumers import repair
@@ -161,3 +161,47 @@ async def test_the_page_is_told_while_jobs_wait_for_workers(hub: Hub) -> None:
     await database_sync_to_async(make)("user:1", due_at=past, backend="gone")  # no worker will come
     hub.repair.soon()
     assert (await socket.next("status"))["live"] is True
+
+
+async def test_a_database_that_lost_its_last_commits_is_shown_as_it_is(hub: Hub) -> None:
+    mine, other = await Seen(hub, "user:1").opened(), await Seen(hub, "user:2").opened()
+    job = await database_sync_to_async(make)("user:1", version=7, progress=74.0)
+    lost = await database_sync_to_async(make)("user:1", version=3)
+    hub.repair.soon()
+    assert {(await mine.next())["version"] for _ in range(2)} == {7, 3}
+
+    def lose() -> None:
+        ended = {"state": "succeeded", "progress": 100.0, "ended_at": datetime.now(UTC)}
+        hours = datetime.now(UTC) - timedelta(hours=1)
+        Job.objects.filter(pk=job).update(version=6, due_slot=None, changed_at=hours, **ended)
+        Job.objects.filter(pk=lost).delete()
+
+    await database_sync_to_async(lose)()
+    hub.rewind.soon()  # as after an outage
+    hub.repair.soon()
+    anew = await mine.next("snapshot")
+    [shown] = anew["jobs"]
+    assert (shown["job"], shown["state"], shown["version"]) == (job, "succeeded", 6)
+    assert (await other.next("snapshot"))["jobs"] == []
+    change = wire_of(job, "user:1", 7)
+    hub.deliver([change])
+    assert (await mine.next())["version"] == 7, "later changes count on from there"
+
+
+async def test_a_page_that_opens_on_an_older_version_shows_what_follows(hub: Hub) -> None:
+    socket = await Seen(hub, "user:1").opened()
+    job = await database_sync_to_async(make)("user:1", version=9)
+    hub.repair.soon()
+    assert (await socket.next())["version"] == 9
+    await database_sync_to_async(Job.objects.filter(pk=job).update)(version=4)
+    rows = await database_sync_to_async(ledger.snapshot)(["user:1"])
+    hub.snapshot_shown(socket.member, rows)
+    hub.repair.soon()
+    [shown] = (await socket.next("snapshot"))["jobs"]
+    assert shown["version"] == 4
+
+
+def wire_of(job_id: str, audience: str, version: int) -> list[Any]:
+    """A change that somebody pushes."""
+    frame = json.dumps({"type": "job", "job": job_id, "version": version})
+    return [audience, job_id, version, True, frame]

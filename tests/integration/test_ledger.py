@@ -333,11 +333,31 @@ def test_a_job_of_a_backend_that_is_gone_ends_at_its_deadline_or_when_it_is_canc
 
 
 def test_a_snapshot_has_all_active_jobs_and_the_latest_ended_ones_of_these_audiences() -> None:
-    ended = [make(state="succeeded", created_at=at(1000 - n)) for n in range(4)]
+    ended = [make(state="succeeded", created_at=at(1000 - n), ended_at=at(n + 1)) for n in range(4)]
     active = make(created_at=at(5000), audience="visitor:x")
     make(audience="user:2")
     found = ledger.snapshot(["user:1", "visitor:x"], ended=2)
-    assert [row.id for row in found] == [ended[3].id, ended[2].id, active.id]
+    # the two that ended last are those that were started first
+    assert [row.id for row in found] == [ended[1].id, ended[0].id, active.id]
+
+
+def test_a_snapshot_has_the_job_that_ended_last_although_it_was_started_long_ago() -> None:
+    waited_for = make(created_at=at(9000))
+    for n in range(50):
+        make(state="succeeded", created_at=at(100 - n), ended_at=at(100 - n))
+    commit(step(waited_for, state="succeeded", progress=100.0, delay=None))
+    found = ledger.snapshot(["user:1"])
+    assert len(found) == 50
+    assert found[-1].id == waited_for.id
+
+
+def test_since_when_a_job_is_missing_is_kept_and_forgotten() -> None:
+    row, since = make(), time.time() - 7.25
+    for missing in (since, since, None, since):
+        won = commit(step(row, missing_at=missing))[row.id]
+        [row] = ledger.load([row.id]).values()
+        for each in (row, won):
+            assert each.missing_at == (missing and pytest.approx(missing, abs=1e-5))
 
 
 def test_a_snapshot_leaves_large_results_out() -> None:
@@ -360,11 +380,16 @@ def test_a_snapshot_leaves_large_results_out() -> None:
 def test_a_repair_sees_recent_changes_of_its_audiences() -> None:
     row, old, other = make(), make(changed_at=at(100)), make(audience="user:2")
     commit(step(row))
-    assert ledger.changed_since(["user:1"], 20) == {row.id: ("user:1", 2)}
+    assert ledger.changed_since(["user:1"], 20) == {row.id: ("user:1", 2, False)}
     assert ledger.changed_since(["user:1", "user:2"], 200) == {
-        row.id: ("user:1", 2),
-        old.id: ("user:1", 1),
-        other.id: ("user:2", 1),
+        row.id: ("user:1", 2, False),
+        old.id: ("user:1", 1, False),
+        other.id: ("user:2", 1, False),
+    }
+    end = commit(step(other, state="succeeded", progress=100.0, delay=None))[other.id]
+    assert ledger.versions([row.id, end.id, str(uuid.uuid4())]) == {
+        row.id: ("user:1", 2, False),
+        end.id: ("user:2", 2, True),
     }
 
 

@@ -36,6 +36,7 @@ result = "output"
 error = "error.message"
 timeout = {timeout}
 interval = 0.3
+missing_for = {missing_for}
 max_answer = 100000
 """
 FRAGILE = """
@@ -62,7 +63,9 @@ def running(
     """One worker for a good backend and one that will be told to misbehave."""
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
     backends.write_text(
-        TABLE.format(name="good", timeout=5) + TABLE.format(name="bad", timeout=1) + CARELESS
+        TABLE.format(name="good", timeout=5, missing_for=30)
+        + TABLE.format(name="bad", timeout=1, missing_for=3)
+        + CARELESS
     )
     with stack(workers=1, backends=backends) as up:
         yield up
@@ -112,7 +115,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     before = worker.memory_info().rss
     for mode, job_id in jobs.items():
         retry_after = {"retry_after": "2"} if mode == "429" else {}
-        count = {"count": 2} if mode == "404" else {}  # three in a row would end the job
+        count = {"count": 2} if mode == "404" else {}  # some seconds of it would end the job
         misbehave(demo_backend, mode, on="poll", task=handle[job_id], **retry_after, **count)
     missing = {(job_id, TOLD[mode]) for mode, job_id in jobs.items()}
     seen: dict[str, Frame] = {}
@@ -147,6 +150,37 @@ async def test_a_text_type_with_the_right_body_is_no_error(
     job_id = (await visitor.start("good", seconds=1))["job"]
     assert (await visitor.ended(job_id))["state"] == "succeeded"
     assert not any("retrying" in f["message"] for f in visitor.frames if f.get("job") == job_id)
+
+
+@pytest.mark.parametrize("mode", ["404", "410", "proxy"])
+async def test_a_backend_that_knows_no_job_for_some_seconds_ends_none(
+    visitor: Visitor, demo_backend: DemoBackend, mode: str
+) -> None:
+    jobs = await visitor.starts(20, "good", seconds=1)
+    while not jobs <= {f["job"] for f in visitor.frames if f.get("state") == "running"}:
+        await visitor.running()
+    misbehave(demo_backend, mode, on="poll")
+    await asyncio.sleep(4)
+    http("DELETE", f"{demo_backend.url}/_test/behave")
+    assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
+
+
+@pytest.mark.parametrize("mode", ["401", "403", "404"])
+async def test_a_start_that_is_refused_for_some_seconds_is_done_later(
+    visitor: Visitor, demo_backend: DemoBackend, mode: str
+) -> None:
+    misbehave(demo_backend, mode, on="start")
+    job_id = (await visitor.start("good", seconds=0.3))["job"]
+    await visitor.until(
+        lambda f: f.get("job") == job_id and f["message"].startswith("the start was refused, ")
+    )
+    await asyncio.sleep(3)
+    http("DELETE", f"{demo_backend.url}/_test/behave")
+    assert (await visitor.ended(job_id, 2 * PATIENCE))["state"] == "succeeded"
+    misbehave(demo_backend, mode, on="start")
+    last = await visitor.ended((await visitor.start("bad", seconds=0.3))["job"])
+    assert last["state"] == "failed"
+    assert last["error"].startswith(f"the backend answered {mode}")
 
 
 async def test_a_forgotten_handle_ends_the_job(
@@ -290,14 +324,16 @@ async def test_jobs_of_a_backend_that_was_taken_out_end_at_their_deadline(
     stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
     backends = tmp_path / "backends.toml"
-    backends.write_text(TABLE.format(name="good", timeout=5) + FRAGILE.format(deadline=3600))
+    backends.write_text(
+        TABLE.format(name="good", timeout=5, missing_for=30) + FRAGILE.format(deadline=3600)
+    )
     imports = "from datetime import UTC, datetime, timedelta; from progrock.models import Job"
     past = "datetime.now(UTC) - timedelta(seconds=70)"
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         with stack(workers=0, backends=backends) as up:
             async with browse(up, session) as visitor:
                 late, cancelled = [(await visitor.start("fragile"))["job"] for _ in range(2)]
-            backends.write_text(TABLE.format(name="good", timeout=5))
+            backends.write_text(TABLE.format(name="good", timeout=5, missing_for=30))
             code = f"Job.objects.filter(pk='{cancelled}').update(state='running', handle='h')"
             up.manage("shell", "--verbosity", "0", "-c", f"{imports}; {code}")
             up.stop_web()

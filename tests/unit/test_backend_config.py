@@ -63,6 +63,7 @@ def test_the_least_table_gets_the_documented_defaults(tmp_path: Path) -> None:
         2,
     )
     assert (options.concurrency, options.max_answer, options.repeat) == (8, 1 << 20, True)
+    assert options.missing_for == 30.0
     assert (options.cancels, options.has_progress) == (False, False)
     assert isinstance(options.spec, HttpSpec)
     assert options.spec.url == "https://render.internal/v1"

@@ -13,7 +13,7 @@ from progrock.backends import Options
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
 from progrock.consumers import hub as module
-from progrock.consumers import outgoing, progress, repair
+from progrock.consumers import outgoing, progress, repair, rewind
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Audience, Member, Outbox
 from tests.jobs import row
@@ -128,7 +128,7 @@ async def hub(
 ) -> AsyncIterator[Hub]:
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
-    for user in (module, repair):
+    for user in (module, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
     monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})
     monkeypatch.setattr(repair, "REPAIR", 3600.0)

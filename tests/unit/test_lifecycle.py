@@ -50,6 +50,7 @@ class Job:
     attempts: int = 0
     crashes: int = 0
     sweeps: int = 0
+    missing_at: float | None = None
     deadline_at: float = NOW + 3600
     cancel_requested: bool = False
     owed: bool = False
@@ -396,28 +397,102 @@ def test_no_delay_is_hasty_or_beyond_the_deadline(
     assert delay in (left, wait) or delay == round_delay(delay)
 
 
-def test_a_forgotten_job_fails_at_the_third_404_in_a_row() -> None:
-    gone, job = BackendError("the backend answered 404", forgotten=True), Job()
-    for attempt in (1, 2):
-        decision = poll(gone, job)
-        assert (decision.state, decision.message, decision.attempts) == (
-            "running",
-            FORGOTTEN,
-            attempt,
-        )
-        job = Job(message=decision.message, attempts=decision.attempts)
-    assert (poll(gone, job).state, poll(gone, job).error) == (
-        "failed",
-        "the backend no longer knows this job",
-    )
+GONE = BackendError("the backend answered 404", status=404, forgotten=True)
+NO_LONGER = "the backend no longer knows this job"
+LAGGING = Options(name="render", missing_for=30.0)
 
 
-def test_a_404_after_an_outage_is_the_first_in_its_row() -> None:
-    decision = poll(
-        BackendError("x", forgotten=True),
-        Job(attempts=9, message="backend unreachable, retrying (x)"),
-    )
-    assert (decision.state, decision.attempts) == ("running", 1)
+@pytest.mark.parametrize(
+    ("missing", "state", "since", "within"),
+    [
+        (None, "running", NOW, 30.0),  # the first such answer
+        (NOW, "running", NOW, 30.0),
+        (NOW - 0.4, "running", NOW - 0.4, 29.6),
+        (NOW - 29.0, "running", NOW - 29.0, 1.0),  # the last look is when the time is over
+        (NOW - 29.99, "running", NOW - 29.99, 0.1),
+        (NOW + 60, "running", NOW + 60, 90.0),  # the database's clock was set back
+        (NOW - 30.0, "failed", None, None),
+        (NOW - 9999, "failed", None, None),
+    ],
+)
+def test_a_job_that_the_backend_does_not_know_fails_when_it_has_been_so_for_a_while(
+    missing: float | None, state: str, since: float | None, within: float | None
+) -> None:
+    for attempts in (0, 3, 50):  # it is a span, and not a number of answers
+        decision = poll(GONE, Job(missing_at=missing, attempts=attempts), options=LAGGING)
+        assert (decision.state, decision.missing_at) == (state, since)
+        if within is None:
+            assert (decision.error, decision.delay) == (NO_LONGER, None)
+        else:
+            assert decision.delay is not None
+            assert 0.1 <= decision.delay <= within + 1e-6
+            assert (decision.message, decision.handle) == (FORGOTTEN, "h1")
+
+
+def test_how_long_a_job_may_be_missing_is_the_tables_to_say() -> None:
+    at_once = Options(name="render", missing_for=0.0)
+    assert poll(GONE, options=at_once).state == "failed"
+    patient = Options(name="render", missing_for=600.0)
+    assert poll(GONE, Job(missing_at=NOW - 500), options=patient).state == "running"
+
+
+@pytest.mark.parametrize(
+    ("answer", "since"),
+    [
+        (Status(state="running"), None),
+        (BackendError("the backend answered 503", status=503), None),
+        (BackendError("the backend answered 404 with an HTML page", status=404), None),
+        (BackendError("connection refused", sent=False), NOW - 20),  # no answer says nothing
+        (BackendError("the backend did not answer within 5 s"), NOW - 20),
+    ],
+)
+def test_another_answer_in_between_begins_the_time_anew(
+    answer: Status | BackendError, since: float | None
+) -> None:
+    job = Job(missing_at=NOW - 20, message=FORGOTTEN)
+    decision = poll(answer, job, options=LAGGING)
+    assert (decision.state, decision.missing_at) == ("running", since)
+    assert is_visible(job, decision)
+    refused = cancel(Status(state="running"), Job(missing_at=NOW - 20, cancel_requested=True))
+    assert refused.missing_at is None
+
+
+def test_a_missing_job_waits_as_long_as_its_backend_asks_and_ends_at_its_deadline() -> None:
+    busy = BackendError("the backend answered 404", status=404, forgotten=True, retry_after=50.0)
+    assert poll(busy, Job(missing_at=NOW - 20), options=LAGGING).delay == 50.0
+    assert poll(GONE, Job(missing_at=NOW - 20, deadline_at=NOW), options=LAGGING).state == "expired"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize(("repeated", "again"), [(False, "queued"), (True, "starting")])
+def test_a_start_that_is_refused_for_a_while_is_asked_again(
+    status: int, repeated: bool, again: str
+) -> None:
+    no = BackendError(f"the backend answered {status}", status=status, final=True)
+    first = start(no, repeated=repeated, options=LAGGING)
+    assert (first.state, first.missing_at, first.attempts) == (again, NOW, 1)
+    assert first.message == f"the start was refused, trying again (the backend answered {status})"
+    assert first.delay is not None
+    later = start(no, waiting("starting", missing_at=NOW - 29), options=LAGGING)
+    assert (later.state, later.missing_at) == ("queued", NOW - 29)
+    over = start(no, waiting("starting", missing_at=NOW - 30), options=LAGGING)
+    assert (over.state, over.error) == ("failed", f"the backend answered {status}")
+    once = Options(name="once", repeat=False)
+    assert start(no, options=once).state == "queued", "a start that was refused did not happen"
+    started = start("h1", waiting("starting", missing_at=NOW - 29))
+    assert (started.state, started.missing_at) == ("running", None)
+
+
+@pytest.mark.parametrize("status", [None, 400, 409, 410, 422])
+def test_another_refusal_of_a_start_is_final(status: int | None) -> None:
+    no = BackendError("no", status=status, final=True)
+    assert start(no, options=LAGGING).state == "failed"
+
+
+def test_an_intent_and_a_start_that_was_not_sent_keep_since_when_it_was_refused() -> None:
+    job = waiting("queued", missing_at=NOW - 5)
+    assert intent(job, options=OPTIONS).missing_at == NOW - 5
+    assert put_back(waiting("starting", missing_at=NOW - 5), repeated=False).missing_at == NOW - 5
 
 
 def test_a_final_error_fails_the_job_at_once() -> None:

@@ -61,6 +61,23 @@ async def test_what_is_offered_before_the_snapshot_comes_after_it() -> None:
     assert await frames_of(socket, 2) == ["snapshot", "a1"]
 
 
+async def test_a_new_snapshot_replaces_what_waits_and_later_frames_come_after_it() -> None:
+    socket, outbox = await opened()
+    socket.writable.clear()
+    outbox.offer("a", "a1")
+    await asyncio.sleep(0)  # this one is on its way
+    outbox.offer("a", "a2")
+    outbox.offer("b", "b1")
+    outbox.restart("anew")
+    outbox.offer("b", "b2")
+    socket.writable.set()
+    assert await frames_of(socket, 4) == ["first", "a1", "anew", "b2"]
+    closed = Outbox(socket.send)
+    closed.restart("never")
+    await closed.open("its own")
+    assert await frames_of(socket, 5) == ["first", "a1", "anew", "b2", "its own"]
+
+
 async def test_one_frame_at_a_time_is_on_its_way_to_a_slow_socket() -> None:
     socket, outbox = await opened()
     under_way = most = 0

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -32,13 +31,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from progrock import ledger
+from progrock import clock, ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
 from progrock.broker.errors import PublishFailed
 from progrock.broker.names import NAMES
 from progrock.broker.tasks import Task
-from progrock.consumers import calls, commits, poller, rounds, starts, sweeper
+from progrock.consumers import sweeper
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
 from progrock.consumers.poller import Poller
@@ -367,11 +366,10 @@ class Promise(RuleBasedStateMachine):
         Job.objects.all().delete()
         self.loop = asyncio.new_event_loop()
         self.clock = 1_800_000_000.0
-        clock = SimpleNamespace(time=lambda: self.clock, monotonic=lambda: self.clock)
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(sweeper, "OWED", -1.0)  # the database's clock stands still
-        for module in (calls, commits, poller, rounds, starts, sweeper):
-            self.patch.setattr(module, "time", clock)
+        for name in ("now", "measured", "elapsed"):
+            self.patch.setattr(clock, name, lambda: self.clock)
         self.patch.setattr(asyncio, "sleep", self.sleep)
         self.messages: list[Message] = []
         self.runs: dict[str, dict[str, Run]] = {name: {} for name in BACKENDS}

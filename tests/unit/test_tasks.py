@@ -196,7 +196,9 @@ def test_a_message_that_never_died_or_whose_deaths_are_forged_has_no_last_death(
         ({"x-death": [{"time": LEFT}, {"time": PUBLISHED}]}, PUBLISHED, LEFT.timestamp()),
         ({}, PUBLISHED, PUBLISHED.timestamp()),
         ({"x-death": [{}]}, PUBLISHED, PUBLISHED.timestamp()),
-        ({"x-death": [{"time": "yesterday"}]}, PUBLISHED, 7.0),
+        ({"x-death": [{"time": "yesterday"}]}, PUBLISHED, PUBLISHED.timestamp()),
+        ({"x-death": [{"time": PUBLISHED}]}, LEFT, LEFT.timestamp()),  # its clock is behind
+        ({"x-death": [{"time": "yesterday"}]}, None, 7.0),
         ({}, None, 7.0),
     ],
 )

@@ -30,6 +30,7 @@ class Options:
     cancels: bool = False
     has_progress: bool = False
     concurrency: int = 8
+    missing_for: float = 30.0
     max_answer: int = 1 << 20
     spec: object = field(default=None, repr=False)
 

@@ -48,9 +48,15 @@ def read_statuses(
     return found
 
 
-def read_reason(expression: Expression, body: bytes) -> str | None:
+def is_html(content_type: str, body: bytes) -> bool:
+    """Whether an answer is a page for people, by its type or by how it begins."""
+    page = content_type in ("text/html", "application/xhtml+xml")
+    return page or body[:100].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def read_reason(expression: Expression | None, body: bytes) -> str | None:
     """The reason that a refusal gives, if it gives one."""
-    return as_text(evaluate(expression, parse(body)))
+    return as_text(evaluate(expression, parse(body))) if expression else None
 
 
 def _status(spec: HttpSpec, answer: Any, wait: float | None) -> Status:
@@ -68,20 +74,28 @@ def _status(spec: HttpSpec, answer: Any, wait: float | None) -> Status:
     )
 
 
-def retry_after(value: str | None, now: float) -> float | None:
-    """A Retry-After header, which holds seconds or a date, in seconds from `now` (epoch seconds).
+def retry_after(value: str | None, sent: str | None, now: float) -> float | None:
+    """A Retry-After header, which holds seconds or a date, in seconds from when it was sent.
 
-    None without a header and for nonsense (RFC 9110, 10.2.3).
+    `sent` is the answer's Date, by the same clock; without it our own clock must do, which says
+    `now` (epoch seconds). None without a header and for nonsense (RFC 9110, 10.2.3).
     """
     if not value:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
         return float(value)
+    if (until := _date(value)) is None:
+        return None
+    return max(0.0, until - (now if (at := _date(sent or "")) is None else at))
+
+
+def _date(text: str) -> float | None:
+    """A date of HTTP in seconds since the epoch; None for nonsense."""
     try:
-        date: datetime = parsedate_to_datetime(value)
+        date: datetime = parsedate_to_datetime(text)
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         return None
-    return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
 
 
 def parse(body: bytes) -> Any:

@@ -16,6 +16,7 @@ from yarl import URL
 from progrock.backends.base import JobView, Options, Status, check_handle
 from progrock.backends.errors import BackendError
 from progrock.backends.http.answers import (
+    is_html,
     read_handle,
     read_reason,
     read_status,
@@ -87,14 +88,13 @@ class HttpBackend:
         except TimeoutError:
             raise self._late() from None
         except BackendError as error:
-            if error.status in UNKNOWN_JOB:
-                return None
             if not 400 <= (error.status or 0) < 500 or error.status in OF_ANY_JOB:
                 raise
             status = (await self.poll([job]))[job.id]
-            if isinstance(status, BackendError):
+            if not isinstance(status, BackendError):
+                return status
+            if not (error.forgotten and status.forgotten):
                 raise error from status
-            return status
         return None
 
     async def aclose(self) -> None:
@@ -149,7 +149,7 @@ class HttpBackend:
                     await self._poll_all([[job] for job in jobs], found)
                 else:
                     asked_alone = single is not None and len(jobs) == 1
-                    error.forgotten = asked_alone and error.status in UNKNOWN_JOB
+                    error.forgotten = error.forgotten and asked_alone
                     found |= {job.id: error for job in jobs}
 
     async def _ask(
@@ -172,7 +172,9 @@ class HttpBackend:
             async with self._session.request(
                 method, url, allow_redirects=False, **arguments
             ) as answer:
-                wait = retry_after(answer.headers.get("Retry-After"), time())
+                wait = retry_after(
+                    answer.headers.get("Retry-After"), answer.headers.get("Date"), time()
+                )
                 try:
                     if answer.status >= 300:
                         raise await self._refusal(answer)
@@ -202,13 +204,18 @@ class HttpBackend:
     async def _refusal(self, answer: aiohttp.ClientResponse) -> BackendError:
         """What to say of an answer that is not a 2xx; for a 4xx with the backend's own reason."""
         sentence = f"the backend answered {answer.status}"
+        forgotten = answer.status in UNKNOWN_JOB
         if answer.status < 400:
             sentence += ", a redirect, and those are not followed"
-        elif answer.status < 500 and answer.status not in OF_ANY_JOB and self._spec.error:
+        elif answer.status < 500 and answer.status not in OF_ANY_JOB:
             with suppress(BackendError):  # without a reason the status must do
-                reason = read_reason(self._spec.error, await self._body(answer))
-                sentence += f": {reason}" if reason else ""
-        return BackendError(sentence, status=answer.status)
+                body = await self._body(answer)
+                if forgotten and is_html(answer.content_type, body):
+                    forgotten = False  # a proxy says so, and not the backend
+                    sentence += " with an HTML page, which is a proxy's"
+                elif reason := read_reason(self._spec.error, body):
+                    sentence += f": {reason}"
+        return BackendError(sentence, status=answer.status, forgotten=forgotten)
 
     def _late(self, sent: bool = True) -> BackendError:
         return BackendError(

@@ -1,14 +1,13 @@
 """`manage.py status`: the operator's one screen."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
-from progrock import conf, ledger
+from progrock import clock, conf, ledger
 from progrock.backends import Options
 from progrock.broker.connection import vhost_of
 from progrock.broker.errors import BrokerError
@@ -34,9 +33,12 @@ class Command(base.Command):
         """Print both tables; without the management API only what the database knows."""
         backends = conf.backends()
         try:
+            clock.measure()
             jobs = ledger.by_backend()
         except DatabaseError as error:
             raise CommandError(str(error).strip()) from None
+        if sentence := clock.trouble():
+            self.stderr.write(self.style.WARNING(f"{sentence}; jobs go by the database's"))
         depths = self._depths()
         self._print_backends(backends, jobs, depths)
         self.stdout.write("")
@@ -59,7 +61,7 @@ class Command(base.Command):
         self._line("backend", "active jobs", "oldest late by", "workers")
         for name in dict.fromkeys([*backends, *jobs]):
             active = jobs.get(name, ActiveJobs(0, None))
-            late = "-" if active.due is None else f"{max(0.0, time.time() - active.due):.1f} s"
+            late = "-" if active.due is None else f"{max(0.0, clock.now() - active.due):.1f} s"
             shards = backends[name].shards if name in backends else 0
             queues = [conf.names().poll_queue(name, shard) for shard in range(shards)]
             consumers = [depths[queue].consumers for queue in queues if queue in depths]

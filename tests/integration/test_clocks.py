@@ -1,0 +1,102 @@
+"""Machines whose clocks are wrong: no job ends early or waits because of that, and all is told.
+
+The processes with a wrong clock are real, but for `time.time`.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.services import PATIENCE, DemoBackend, Stack, http
+from tests.visitor import browse
+
+#: Python runs this before anything else of a process.
+WRONG = """
+import os, time
+right, ahead = time.time, float(os.environ["AHEAD"])
+time.time = lambda: right() + ahead
+"""
+TABLES = """
+[once]
+url = "${DEMO_BACKEND_URL}"
+start = { path = "/tasks", repeat = false }
+poll = { path = "/tasks/{handle}" }
+handle = "id"
+state = "status"
+states = { running = ["running"], succeeded = ["done"], failed = ["failed"] }
+interval = 0.3
+timeout = 10.0
+deadline = 300
+shards = 1
+"""
+
+
+@pytest.fixture
+def backends(tmp_path: Path) -> Path:
+    """A backend that takes no start twice."""
+    (tmp_path / "sitecustomize.py").write_text(WRONG)
+    path = tmp_path / "backends.toml"
+    path.write_text(TABLES)
+    return path
+
+
+def ahead(backends: Path, seconds: float) -> dict[str, str]:
+    """The environment of a process whose clock is so many seconds ahead."""
+    paths = [str(backends.parent), os.environ.get("PYTHONPATH", "")]
+    return {"AHEAD": str(seconds), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_an_idle_worker_two_minutes_ahead_takes_no_start_for_a_lost_one(
+    stack: Callable[..., Stack], demo_backend: DemoBackend, backends: Path, database: str
+) -> None:
+    with stack(workers=1, database=database, backends=backends) as up:
+        wrong = up.start_worker(env=ahead(backends, 120))
+        async with asyncio.timeout(PATIENCE):
+            while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
+                await asyncio.sleep(0.1)
+        http(
+            "POST", f"{demo_backend.url}/_test/behave", {"mode": "ok", "on": "start", "delay": 9.0}
+        )
+        try:
+            async with browse(up) as visitor:
+                # one after the other, so that either worker is idle while the other one starts
+                jobs = set()
+                for _ in range(3):
+                    jobs.add((await visitor.start("once", seconds=2))["job"])
+                    await asyncio.sleep(1)
+                assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
+        finally:
+            http("DELETE", f"{demo_backend.url}/_test/behave")
+        assert "the clock of this machine is 120.0 s ahead of the database's" in wrong.output()
+        assert wrong.output().count("the clock of this machine") == 1
+        assert "swept" not in up.logs()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_wrong_clocks_of_all_processes_expire_nothing_and_delay_no_start(
+    stack: Callable[..., Stack], backends: Path, database: str
+) -> None:
+    with stack(workers=0, web=False, database=database, backends=backends) as up:
+        up.start_worker(env=ahead(backends, 600))
+        up.start_worker(env=ahead(backends, -600))
+        right, up.env = up.env, up.env | ahead(backends, 60)
+        up.start_web()
+        assert "is 60.0 s ahead of the database's" in up.manage("status").stderr
+        up.env = right
+        assert "clock" not in up.manage("status").stderr
+        async with browse(up) as visitor:
+            begun = time.monotonic()
+            jobs = await visitor.starts(10, "once", seconds=1)
+            assert await visitor.end_states(jobs, PATIENCE) == {"succeeded"}
+            assert time.monotonic() - begun < 30, "a start waits for no clock"
+            now = time.time()
+            for frame in visitor.frames:
+                if frame.get("ended"):
+                    told = time.mktime(time.strptime(frame["ended"][:19], "%Y-%m-%dT%H:%M:%S"))
+                    assert abs(told - time.timezone - now) < 60
+        assert "is 60.0 s ahead" in http("GET", f"{up.url}/healthz")["clock"]
