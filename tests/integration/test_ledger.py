@@ -289,7 +289,7 @@ def test_the_index_of_the_sweep_hides_no_job() -> None:
     commit(step(asked, delay=3600.0), now=now)
     ledger.request_cancel(asked.id, now)
     commit(step(ended, state="failed", delay=None), now=now)
-    ledger.sweep("render", shard_of(swept.id, 64), 64, before=now, grace=10, now=now)
+    ledger.sweep("render", shard_of(swept.id, 65_536), 65_536, before=now, grace=10, now=now)
     slots = {str(job.pk): job.due_slot for job in Job.objects.all()}
     assert slots.pop(ended.id) is None
     for row in ledger.load(slots).values():
