@@ -18,10 +18,10 @@ from channels.db import database_sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
-from progrock import conf, ledger
+from progrock import clock, conf, ledger
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.consumers import hub as module
-from progrock.consumers import repair
+from progrock.consumers import repair, rewind
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.models import Job
@@ -56,7 +56,10 @@ async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> As
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
     monkeypatch.setattr(conf, "amqp_url", lambda: vhost_url)
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
+    for part, once_a_minute in ((rewind, "FULL"), (clock, "MEASURE")):
+        monkeypatch.setattr(part, once_a_minute, 3600.0)
     await database_sync_to_async(Job.objects.all().delete)()
+    await database_sync_to_async(clock.measure)()
     before = asyncio.all_tasks()
     hub = Hub()
     made = hub.repair.checked
