@@ -53,7 +53,7 @@ found = {
     "late": ledger.late(["user:1"], ["once"], 10),
     "repaired": len(ledger.changed_since(["user:1"], 60)) - 1,
     "owed": len(ledger.claim_owed([], 1)),
-    "forgotten": ledger.forget(0.01),
+    "forgotten": ledger.forget(0.01).deleted,
 }
 ledger.sweep("once", 0, 1, before=now + 60, grace=10, now=now + 30)
 found["swept due"] = ledger.load([str(job.pk)])[str(job.pk)].due_at - now - 30
