@@ -64,11 +64,6 @@ class Names:
         """The prefix of the channel layer's queues, which live as long as a process."""
         return f"{self.prefix}.web"
 
-    @cached_property
-    def owner(self) -> str:
-        """The exchange that says whose all this is (`Topology.exchanges`)."""
-        return f"{self.prefix}.installation"
-
     def lane(self, lane: Lane) -> str:
         """The queue of a lane; its number sorts the lanes by length in the management UI."""
         return f"{self.delay}.{lane.number:02}-{lane.name}"

@@ -67,6 +67,10 @@ async def test_two_stacks_with_one_prefix_keep_their_messages_apart(
                 shown = {frame.get("job") for frame in visitor.frames} - {None}
             assert shown == ours
             assert "pushes on the channel layer are ignored" in second.processes["web"].output()
+            replay = second.manage
+            told = (await asyncio.to_thread(replay, "deadletters", "replay", "--all")).stdout
+            assert told.count("of another installation") == len(theirs)
+            assert "replayed 0" in told
         found, _ = await letters.read(first.amqp_url, Names(), lambda _: True, 9)
         assert {job_id for letter in found for job_id in letter.jobs} == theirs
         assert all("of another installation" in letter.reason for letter in found)

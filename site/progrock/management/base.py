@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
-from progrock import conf
+from progrock import conf, installation
 from progrock.backends import ConfigError, Options
 from progrock.broker.errors import BrokerError
 from progrock.broker.topology import Topology
@@ -24,6 +25,20 @@ class Command(BaseCommand):
     def run(self, **options: Any) -> None:
         """Do the work. May raise BrokerError, ConfigError and CommandError."""
         raise NotImplementedError
+
+
+def own_topology() -> Topology:
+    """The same for a command that moves messages, which must know whose they are.
+
+    Raises CommandError while the database, which holds the installation's id, is away.
+    """
+    try:
+        installation.read()
+    except DatabaseError as error:
+        raise CommandError(
+            f"the database does not tell which installation this is: {error}"
+        ) from None
+    return topology()
 
 
 def topology(backends: Mapping[str, Options] | None = None) -> Topology:

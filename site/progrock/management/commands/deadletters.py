@@ -58,7 +58,7 @@ class Command(base.Command):
         elif do == "show":
             self._show(asyncio.run(letters.read(url, conf.names(), chosen, MOST))[0])
         elif do == "replay":
-            count, stay = asyncio.run(letters.replay(url, base.topology(), chosen))
+            count, stay = asyncio.run(letters.replay(url, base.own_topology(), chosen))
             self.stdout.write("\n".join([*stay, f"replayed {count}"]))
         else:
             self.stdout.write(

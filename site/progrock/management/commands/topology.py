@@ -55,7 +55,7 @@ class Command(base.Command):
                 f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues"
             )
         elif options["prune"]:
-            done = asyncio.run(prune(url, conf.management_url(), wanted))
+            done = asyncio.run(prune(url, conf.management_url(), base.own_topology()))
             self.stdout.write("\n".join(done) or "nothing is left over")
         elif options["verify"]:
             self._verify(vhost_of(url), wanted)
