@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two beats.
 BEAT = 20.0
+BEAT_FRAME = '{"type":"beat"}'
 #: Seconds that a socket waits for its groups.
 JOIN = 2.0
 
@@ -254,7 +255,7 @@ class Hub:
         while True:
             await asyncio.sleep(BEAT)
             for n, member in enumerate(list(self._members)):
-                member.outbox.offer("beat", '{"type":"beat"}')
+                member.outbox.offer("beat", BEAT_FRAME)
                 if n % 200 == 199:
                     await asyncio.sleep(0)
 

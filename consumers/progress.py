@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from progrock import api, clock, conf, ledger, wire
 from progrock.audiences import identify
 from progrock.consumers.database import AWAY, database
-from progrock.consumers.hub import hub
+from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
@@ -124,8 +124,11 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     await self._start(message)
                 case "cancel":
                     await self._cancel(message)
+                case "ping":
+                    self._beat()
                 case action:
-                    sentence = f"There is no action {str(action)[:40]!r}; there is: start, cancel."
+                    known = "start, cancel, ping"
+                    sentence = f"There is no action {str(action)[:40]!r}; there is: {known}."
                     raise Refused("unknown_action", sentence)
         except Refused as refused:
             await self._send_error(refused.code, refused.message, request)
@@ -154,6 +157,11 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         audiences, job_id = self.member.audiences, message.get("job")
         row, asked = await database(_request_cancel, audiences, job_id)
         self._answer(row, changed=asked)
+
+    def _beat(self) -> None:
+        """Show a client that asks that its connection lives."""
+        assert self.member is not None
+        self.member.outbox.offer("beat", BEAT_FRAME)
 
     def _answer(self, row: Row, *, changed: bool) -> None:
         """Show the job: to all who may see it when it has changed, else to this socket alone."""

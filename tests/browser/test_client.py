@@ -105,6 +105,7 @@ def embed(
         async def fulfil(route: Route) -> None:
             path = route.request.url.removeprefix(HOST)
             if path.startswith("/static/"):
+                path = path.replace(".5d41402abc4b.js", ".js")  # a name with a hash
                 await route.fulfill(path=STATIC / path.removeprefix("/static/"))
             elif path == "/":
                 policy = {"Content-Security-Policy": "default-src 'self'"}
@@ -296,6 +297,157 @@ async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
     await server.connected()
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ('{ params: { text: "ok 🎉".slice(0, 4) } }', "bad_params"),
+        ('{ params: { ["🎉".slice(1)]: 1 } }', "bad_params"),
+        ("{ params: { n: 1n } }", "bad_params"),
+        ('{ request: "🎉".slice(0, 1) }', "bad_request"),
+        ('{ request: "x".repeat(101) }', "bad_request"),
+        ("{ request: 5 }", "bad_request"),
+        ('{ request: "" }', "bad_request"),
+    ],
+)
+async def test_a_start_that_no_server_can_read_is_rejected(
+    client: Page, options: str, code: str
+) -> None:
+    await client.evaluate(f"() => ({START})({options})")
+    await expect(client).to_have_title(f"ProgressError {code}")
+
+
+async def test_whole_emoji_and_text_that_looks_like_half_of_one_are_sent(
+    client: Page, server: Server
+) -> None:
+    params = {"text": "ok 🎉", "path": "C:\\ud83d"}
+    await client.evaluate(START, {"params": params, "request": "🎉" * 60})
+    assert (await server.message())["params"] == params
+
+
+async def test_an_error_without_a_request_settles_the_start_that_waits(
+    client: Page, server: Server
+) -> None:
+    await client.evaluate(START, {})
+    await server.message()
+    server.send({"type": "error", "code": "unknown_job", "message": "Gone.", "request": None})
+    server.send({"type": "error", "code": "bad_json", "message": "No JSON.", "request": None})
+    await expect(client).to_have_title("ProgressError bad_json")
+    assert [error["code"] for error in await hears(client, "error")] == ["unknown_job"]
+
+
+async def test_of_several_starts_the_one_that_the_server_cannot_read_is_found(
+    client: Page, server: Server
+) -> None:
+    await client.evaluate(
+        """() => { window.ends = {};
+          for (const request of ["a", "b", "c"]) socket.start({ request }).then(
+            () => { ends[request] = "started"; }, ({ code }) => { ends[request] = code; }); }"""
+    )
+    assert [(await server.message())["request"] for _ in "abc"] == ["a", "b", "c"]
+    server.send({"type": "error", "code": "bad_json", "message": "No JSON.", "request": None})
+    await server.connected()
+    assert (await server.message())["request"] == "a"
+    assert server.messages.empty()
+    server.send(frame(job="A", request="a"))
+    assert (await server.message())["request"] == "b"
+    server.send({"type": "error", "code": "bad_json", "message": "No JSON.", "request": None})
+    assert (await server.message())["request"] == "c"
+    server.send(frame(job="C", request="c"))
+    await client.wait_for_function("Object.keys(ends).length === 3")
+    assert await client.evaluate("ends") == {"a": "started", "b": "bad_json", "c": "started"}
+
+
+async def test_a_start_whose_outcome_is_unknown_is_asked_for_again(
+    client: Page, server: Server
+) -> None:
+    await client.evaluate(START, {})
+    first = await server.message()
+    error = {"type": "error", "code": "outcome_unknown", "message": "It may yet start."}
+    server.send({**error, "request": first["request"]})
+    server.send({"type": "status", "live": True, "message": ""})
+    await hears(client, "status")
+    assert server.messages.empty()
+    await client.clock.run_for(2_100)
+    assert await server.message() == first
+    server.send(frame(request=first["request"]))
+    await expect(client).to_have_title(f"started {JOB}")
+
+
+WAKE = """type => (type === "visibilitychange" ? document : window).dispatchEvent(
+  new PageTransitionEvent(type, { persisted: type === "pageshow" }))"""
+BACK = pytest.mark.parametrize("event", ["online", "visibilitychange", "pageshow"])
+
+
+@BACK
+async def test_a_connection_that_died_without_a_word_is_noticed_when_somebody_is_back(
+    client: Page, server: Server, event: str
+) -> None:
+    await client.evaluate(WAKE, event)
+    assert await server.message() == {"action": "ping"}
+    await client.clock.run_for(5_100)
+    assert await client.evaluate("socket.state") == "offline"
+    await client.clock.run_for(1_000)
+    await server.connected()
+    assert (await hears(client, "state", 3))[-1]["state"] == "live"
+
+
+@BACK
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"type": "beat"},
+        {"type": "error", "code": "unknown_action", "message": "No ping here.", "request": None},
+    ],
+)
+async def test_a_connection_that_answers_is_kept(
+    client: Page, server: Server, event: str, answer: dict[str, Any]
+) -> None:
+    await client.evaluate(WAKE, event)
+    assert await server.message() == {"action": "ping"}
+    server.send(answer)
+    server.send({"type": "status", "live": True, "message": ""})
+    await hears(client, "status")
+    await client.clock.run_for(20_000)
+    assert await client.evaluate("socket.state") == "live"
+    assert not await client.evaluate('heard.some(([type]) => type === "error")')
+    assert server.sockets.empty()
+
+
+async def test_a_visitor_who_signs_in_without_a_page_load_is_connected_again(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await page.evaluate(
+        """async () => {
+          const { ProgressSocket } = await import("/static/progrock/progrock.js");
+          window.socket = ProgressSocket.shared();
+          socket.addEventListener(
+            "refused", ({ detail }) => { document.title = detail.code; }); }"""
+    )
+    refused = await asyncio.wait_for(server.sockets.get(), PATIENCE)
+    error = {"type": "error", "code": "login_required", "message": "Sign in.", "request": None}
+    refused.send(json.dumps(error))
+    await refused.close(code=4401)
+    await expect(page).to_have_title("login_required")
+    await page.evaluate("socket.reconnect()")
+    await page.evaluate(START, {})
+    await server.connected(frame())
+    assert (await server.message())["action"] == "start"
+    await expect(part(element(page), "state")).to_have_text("Running")
+
+
+async def test_shared_after_close_is_a_new_socket(client: Page, server: Server) -> None:
+    await client.evaluate(
+        """async () => {
+          const { ProgressSocket } = await import("/static/progrock/progrock.js");
+          ProgressSocket.shared().close();
+          window.socket = ProgressSocket.shared(); }"""
+    )
+    await asyncio.wait_for(server.sockets.get(), PATIENCE)
+    await server.connected()
+    await client.wait_for_function('socket.state === "live"')
+
+
 # The element
 
 
@@ -472,3 +624,112 @@ async def test_an_element_tells_the_page_of_each_change(
     server.send(frame(2))
     server.send(frame(3))
     await expect(page).to_have_title("Somebody's page 1 2 3")
+
+
+async def test_each_attribute_is_a_property_that_reflects(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed()
+    found = await page.evaluate(
+        """async job => {
+          await customElements.whenDefined("job-progress");
+          const element = document.createElement("job-progress");
+          const given = { job, label: "Invoice", src: "/other/prog/", href: "/x", state: "queued" };
+          // As React 19 does: by property where the element has one.
+          for (const [name, value] of Object.entries(given))
+            if (name in element) element[name] = value; else throw new Error(name);
+          element.href = undefined;
+          document.querySelector("main").append(element);
+          return [...element.attributes].map(({ name }) => name).sort(); }""",
+        JOB,
+    )
+    assert {"job", "label", "src", "state"} <= set(found)
+    assert "href" not in found
+    await server.connected(frame())
+    assert server.socket.url.endswith("/other/prog/")
+    await expect(part(element(page), "name")).to_have_text("Invoice")
+    await element(page).evaluate("card => { card.label = 'Another'; }")
+    await expect(part(element(page), "name")).to_have_text("Another")
+    await element(page).evaluate("card => { card.src = '/prog/'; }")
+    await server.connected(frame(progress=70))
+    assert server.socket.url.endswith("host.test/prog/")
+    await expect(part(element(page), "percent")).to_have_text("70 %")
+
+
+async def test_a_property_set_before_the_script_came_is_kept(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed()
+    await page.evaluate(
+        """job => {
+          const element = document.createElement("job-progress");
+          Object.defineProperty(element, "job",
+            { value: job, configurable: true, enumerable: true, writable: true });
+          document.querySelector("main").append(element); }""",
+        JOB,
+    )
+    await server.connected(frame())
+    await expect(element(page)).to_have_attribute("job", JOB)
+    await expect(part(element(page), "state")).to_have_text("Running")
+
+
+@pytest.mark.parametrize("page_scheme", ["light", "dark", "normal"])
+@pytest.mark.parametrize("system", ["light", "dark"])
+async def test_its_colours_are_those_of_the_page_and_not_of_the_system(
+    embed: Callable[..., Awaitable[Page]], server: Server, page_scheme: str, system: str
+) -> None:
+    page = await embed(
+        '<link rel="stylesheet" href="/static/progrock/progrock.css">'
+        f'<job-progress job="{JOB}"></job-progress>'
+    )
+    await page.emulate_media(color_scheme=system)  # type: ignore[arg-type]  # "light" or "dark"
+    await page.evaluate("s => { document.documentElement.style.colorScheme = s; }", page_scheme)
+    await server.connected(frame(state="succeeded", result={"frames": 3}))
+    background = (
+        await part(element(page), "result")
+        .locator("pre")
+        .evaluate("pre => getComputedStyle(pre).backgroundColor")
+    )
+    dark = page_scheme == "dark"
+    assert background == ("rgb(28, 33, 43)" if dark else "rgb(244, 245, 249)")
+
+
+async def test_the_template_tag_may_stand_in_a_paragraph(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    job = Job(id=JOB, backend="render", state="failed", message="Half", error="Stale", audience="")
+    tag = Template("{% load progrock %}<p id='around'>{% job_progress job %}</p>")
+    page = await embed(tag.render(Context({"job": job})))
+    card = page.locator("#around > job-progress")
+    await expect(part(card, "message")).to_have_text("Half")
+    await server.connected(frame(9, state="failed", message="Whole", error="No disk"))
+    await expect(part(card, "message")).to_have_text("Whole")
+    await expect(page.get_by_text("Stale")).to_have_count(0)
+    await expect(page.get_by_text("Half")).to_have_count(0)
+
+
+async def test_a_copy_of_the_script_by_a_hashed_name_uses_the_same_socket(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    same = await page.evaluate(
+        """async () => {
+          const one = await import("/static/progrock/progrock.js");
+          const two = await import("/static/progrock/progrock.5d41402abc4b.js");
+          one.ProgressSocket.shared(); two.ProgressSocket.shared();
+          return Object.keys(one).sort().join() === Object.keys(two).sort().join()
+            && one !== two && Object.keys(one).every((name) => one[name] === two[name]); }"""
+    )
+    assert same
+    await server.connected(frame())
+    await expect(part(element(page), "state")).to_have_text("Running")
+    assert server.sockets.empty(), "two names of one script, one socket"
+
+
+async def test_the_template_tag_takes_the_address_of_the_socket(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    tag = Template("{% load progrock %}{% job_progress job src='/live/prog/' %}")
+    await embed(tag.render(Context({"job": JOB})))
+    await server.connected(frame())
+    assert server.socket.url.endswith("/live/prog/")

@@ -84,6 +84,12 @@ async def test_a_failing_job_ends_with_its_error(running: Stack) -> None:
     assert "result" not in last
 
 
+async def test_a_ping_is_answered_with_a_beat_at_once(running: Stack) -> None:
+    async with browse(running) as browser:
+        await browser.send({"action": "ping"})
+        await browser.until(lambda f: f == {"type": "beat"}, seconds=5)
+
+
 async def test_the_same_request_twice_is_one_job(running: Stack) -> None:
     async with browse(running) as browser:
         await browser.send({"action": "start", "request": "same", "params": {"seconds": 1}})

@@ -13,8 +13,12 @@ register = template.Library()
 
 
 @register.inclusion_tag("progrock/job_progress.html", takes_context=True)
-def job_progress(context: Context, job: Job | uuid.UUID | str, label: str = "") -> dict[str, Any]:
+def job_progress(
+    context: Context, job: Job | uuid.UUID | str, label: str = "", src: str = ""
+) -> dict[str, Any]:
     """Show a job, or the job with this id. It is called `label`, or else "render 3f2a".
+
+    `src` is the socket's address where the project serves it elsewhere than at `/prog/`.
 
     Without JavaScript it shows how the job stood when the page was made. progrock.js keeps it live;
     the first tag of a template loads that. For its looks, link `progrock/progrock.css` or write
@@ -35,6 +39,7 @@ def job_progress(context: Context, job: Job | uuid.UUID | str, label: str = "") 
         "id": job_id,
         "href": href,
         "label": label,
+        "src": src,
         "name": name,
         "percent": percent,
         "first": first,

@@ -20,12 +20,20 @@
  */
 
 const MAX_FRAME = 65_536; // bytes: the server reads no longer frame
-const SILENCE = 45_000; // ms without any frame, even a beat, after which the connection is dead
+const SILENCE = 40_000; // ms without any frame, two beats long: then the connection is dead
+const ANSWER = 5_000; // ms in which the server answers a ping on a connection that lives
+const ASK_AGAIN = 2_000; // ms before a start whose outcome is unknown is sent again
+const MAX_REQUEST = 100; // characters of a request's id
 const LONGEST_WAIT = 8_000; // ms between two attempts: a page must be right 10 s after a recovery
 const QUIET = 5_000; // ms between two spoken messages
 
+// Codes that answer a cancel. Any other without a request answers a start that was not understood.
+const OF_CANCELS = ["unknown_job", "unavailable"];
+const HALF = /\p{Surrogate}/u; // half a character
+const UNKNOWN_OUTCOME = "outcome_unknown"; // the start may or may not have happened
+
 /** Why a start was refused: `code` is for programs, `message` a sentence for people. */
-export class ProgressError extends Error {
+class ProgressError extends Error {
   constructor({ code, message, request = null }) {
     super(message);
     Object.assign(this, { name: "ProgressError", code, request });
@@ -40,7 +48,7 @@ export class ProgressError extends Error {
  *
  * `state` is "connecting" at first, and then one of: "live"; "delayed" (connected, but the server's
  * updates are late); "offline" (it reconnects); "refused" (the visitor must sign in or has signed
- * out, so it does not reconnect).
+ * out, so it does not reconnect before `reconnect()` is called).
  *
  * Events, each with its data in `detail`:
  *   "job"       a job that is new or has changed; older versions than the known one are dropped
@@ -48,8 +56,9 @@ export class ProgressError extends Error {
  *   "state"     {state, message, before}: the connection's state has changed
  *   "status"    {live, message}: the server says whether its updates are late
  *   "error"     {code, message, request}: an error that no `start()` waits for
+ *   "refused"   {code, message}: the visitor must sign in (again). Then call `reconnect()`
  */
-export class ProgressSocket extends EventTarget {
+class ProgressSocket extends EventTarget {
   jobs = new Map();
   backends = [];
   state = "connecting";
@@ -60,8 +69,10 @@ export class ProgressSocket extends EventTarget {
   #heard = 0;
   #attempts = 0;
   #retry;
+  #probe = null; // the timer of a ping that has no answer yet
   #refusal = null;
-  #starts = new Map(); // request → {text, promise, resolve, reject}
+  #starts = new Map(); // request → {text, promise, resolve, reject}, the oldest first
+  #oneByOne = false; // send the next start only when the one before it has its answer
   #cancels = new Set();
   #life = new AbortController();
   static #shared = new Map();
@@ -69,7 +80,8 @@ export class ProgressSocket extends EventTarget {
   /** The one socket of this page for a URL. Elements use it as well. */
   static shared(url = "/prog/") {
     const { href } = new URL(url, document.baseURI);
-    if (!this.#shared.has(href)) this.#shared.set(href, new this(href));
+    const found = this.#shared.get(href);
+    if (!found || found.#life.signal.aborted) this.#shared.set(href, new this(href));
     return this.#shared.get(href);
   }
 
@@ -78,10 +90,11 @@ export class ProgressSocket extends EventTarget {
     this.#url = new URL(url, document.baseURI);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     const { signal } = this.#life;
-    const watch = setInterval(() => this.#watch(), 5_000);
+    const watch = setInterval(() => this.#watch(), 2_000);
     signal.addEventListener("abort", () => clearInterval(watch));
-    addEventListener("online", () => this.#hurry(), { signal });
-    document.addEventListener("visibilitychange", () => this.#hurry(), { signal });
+    addEventListener("online", (event) => this.#wake(event), { signal });
+    addEventListener("pageshow", (event) => this.#wake(event), { signal });
+    document.addEventListener("visibilitychange", (event) => this.#wake(event), { signal });
     this.#connect();
   }
 
@@ -93,17 +106,16 @@ export class ProgressSocket extends EventTarget {
   start({ backend, params, request = randomId() } = {}) {
     const known = this.#starts.get(request);
     if (known) return known.promise;
-    const text = JSON.stringify({ action: "start", backend, params, request });
-    let refusal = null;
-    if (this.state === "refused") refusal = this.#refusal;
-    else if (new Blob([text]).size > MAX_FRAME) {
-      refusal = { code: "too_large", message: "The params are too large." };
+    const start = {};
+    try {
+      if (this.state === "refused") throw new ProgressError({ ...this.#refusal, request });
+      start.text = startText(backend, params, request);
+    } catch (error) {
+      return Promise.reject(error);
     }
-    if (refusal) return Promise.reject(new ProgressError({ ...refusal, request }));
-    const start = { text };
     start.promise = new Promise((resolve, reject) => Object.assign(start, { resolve, reject }));
     this.#starts.set(request, start);
-    if (this.#ready) this.#socket.send(text);
+    if (this.#ready && (!this.#oneByOne || this.#starts.size === 1)) this.#socket.send(start.text);
     return start.promise;
   }
 
@@ -114,22 +126,46 @@ export class ProgressSocket extends EventTarget {
     if (this.#ready) this.#sendCancel(id);
   }
 
-  /** Close the connection for good. */
-  close() {
-    this.#refuse({ code: "closed", message: "This page has closed its connection." });
-    this.#life.abort();
+  /**
+   * Connect anew, with the cookies of now. Call it when the visitor has signed in, or signed in as
+   * somebody else, without a page load. Does nothing after `close()`.
+   */
+  reconnect() {
+    if (this.#life.signal.aborted) return;
+    this.#attempts = 0;
+    this.#connect();
+    this.#setState("connecting");
   }
 
+  /** Close the connection for good. */
+  close() {
+    this.#life.abort();
+    this.#refuse({ code: "closed", message: "This page has closed its connection." });
+  }
+
+  /** Open a connection in place of the one that there may be. */
   #connect() {
-    clearTimeout(this.#retry);
+    this.#drop();
     const socket = (this.#socket = new WebSocket(this.#url));
     this.#heard = Date.now();
+    this.#refusal = null;
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
       this.#heard = Date.now();
+      this.#answered();
       this.#receive(JSON.parse(data));
     };
     socket.onclose = ({ code }) => socket === this.#socket && this.#lost(code);
+  }
+
+  /** Let go of the connection, and of what waits for it. */
+  #drop() {
+    clearTimeout(this.#retry);
+    this.#answered();
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#ready = false;
+    socket?.close();
   }
 
   #receive(frame) {
@@ -138,12 +174,62 @@ export class ProgressSocket extends EventTarget {
     else if (frame.type === "status") {
       this.#setState(frame.live ? "live" : "delayed", frame.message);
       this.#emit("status", frame);
-    } else if (frame.type === "error") {
-      const start = this.#starts.get(frame.request);
-      this.#starts.delete(frame.request);
-      if (!this.#ready) this.#refusal = frame; // the server says why before it closes the socket
-      if (start) start.reject(new ProgressError(frame));
-      else this.#emit("error", frame);
+    } else if (frame.type === "error") this.#error(frame);
+  }
+
+  #error(frame) {
+    if (!this.#ready) {
+      this.#refusal = frame; // the server says why before it closes the socket
+      this.#emit("error", frame);
+    } else if (this.#starts.has(frame.request)) {
+      if (frame.code === UNKNOWN_OUTCOME) this.#askAgain(frame.request);
+      else this.#reject(frame.request, frame);
+    } else if (frame.code === "unknown_action" && !frame.request) {
+      // A server that does not know our ping has answered it all the same.
+    } else if (!frame.request && !OF_CANCELS.includes(frame.code) && this.#starts.size) {
+      this.#unread(frame);
+    } else this.#emit("error", frame);
+  }
+
+  /**
+   * The server could not read a start and so does not say which one. When only one waits, it is
+   * that one. Of several, send each by itself, on a new connection, because on this one more such
+   * errors may be under way. The same request twice starts one job.
+   */
+  #unread(frame) {
+    if (this.#oneByOne || this.#starts.size === 1) {
+      const [request] = this.#starts.keys();
+      this.#reject(request, frame);
+    } else {
+      this.#oneByOne = true;
+      this.#connect();
+    }
+  }
+
+  /** The start may have happened, or may yet. The same request tells, without a second job. */
+  #askAgain(request) {
+    const socket = this.#socket;
+    setTimeout(() => {
+      const start = this.#starts.get(request);
+      if (start && this.#ready && socket === this.#socket) socket.send(start.text);
+    }, ASK_AGAIN);
+  }
+
+  #reject(request, refusal) {
+    this.#starts.get(request).reject(new ProgressError({ ...refusal, request }));
+    this.#forget(request);
+  }
+
+  #forget(request) {
+    if (!this.#starts.delete(request) || !this.#oneByOne) return;
+    if (this.#starts.size === 0) this.#oneByOne = false;
+    else if (this.#ready) this.#sendStarts();
+  }
+
+  #sendStarts() {
+    for (const { text } of this.#starts.values()) {
+      this.#socket.send(text);
+      if (this.#oneByOne) break;
     }
   }
 
@@ -156,7 +242,7 @@ export class ProgressSocket extends EventTarget {
     this.#setState("live");
     this.#emit("snapshot", { jobs, backends });
     jobs.forEach((job) => this.#settle(job));
-    for (const { text } of this.#starts.values()) this.#socket.send(text);
+    this.#sendStarts();
     for (const id of this.#cancels) this.#sendCancel(id);
   }
 
@@ -170,7 +256,7 @@ export class ProgressSocket extends EventTarget {
   /** Resolve the start that this job answers, and forget its cancel once the server has it. */
   #settle(job) {
     this.#starts.get(job.request)?.resolve(job);
-    this.#starts.delete(job.request);
+    this.#forget(job.request);
     if (job.cancelling || job.complete) this.#cancels.delete(job.job);
   }
 
@@ -180,8 +266,7 @@ export class ProgressSocket extends EventTarget {
   }
 
   #lost(code) {
-    this.#socket = null;
-    this.#ready = false;
+    this.#drop();
     if (code >= 4400 && code < 4500) {
       const ended = { code: "session_ended", message: "You have signed out." };
       this.#refuse(this.#refusal ?? ended);
@@ -197,32 +282,47 @@ export class ProgressSocket extends EventTarget {
 
   /** Stop for good: forget this visitor's jobs, and reject the starts that still wait. */
   #refuse(refusal) {
+    this.#drop();
     this.#refusal = refusal;
-    clearTimeout(this.#retry);
-    const socket = this.#socket;
-    this.#socket = null;
-    this.#ready = false;
-    socket?.close();
     for (const [request, start] of this.#starts) {
       start.reject(new ProgressError({ ...refusal, request }));
     }
     this.#starts.clear();
+    this.#oneByOne = false;
     this.jobs = new Map();
     this.#setState("refused", refusal.message);
     this.#emit("snapshot", { jobs: [], backends: this.backends });
+    if (refusal.code !== "closed") this.#emit("refused", refusal);
   }
 
   /** Give up a connection that has been silent for too long. */
   #watch() {
-    if (!this.#socket || Date.now() - this.#heard < SILENCE) return;
-    const silent = this.#socket;
-    this.#lost(1006);
-    silent.close();
+    if (this.#socket && Date.now() - this.#heard >= SILENCE) this.#lost(1006);
   }
 
-  /** The network or the reader is back, so connect now instead of waiting. */
-  #hurry() {
-    if (this.state === "offline" && !this.#socket && !document.hidden) this.#connect();
+  /**
+   * The network, the reader or the page is back. So connect now instead of waiting, and find out
+   * whether a connection still lives: it may have died without a word.
+   */
+  #wake({ type, persisted }) {
+    const loads = type === "pageshow" && !persisted && Date.now() - this.#heard < 1_000;
+    if (document.hidden || loads) return;
+    if (this.state === "refused") {
+      if (persisted) this.reconnect(); // back from the page where the visitor signed in, perhaps
+    } else if (this.#ready) this.#ping();
+    else if (!this.#socket) this.#connect();
+    else if (type === "online" || persisted) this.#connect(); // a handshake on the old network
+  }
+
+  #ping() {
+    if (this.#probe) return;
+    this.#socket.send('{"action":"ping"}');
+    this.#probe = setTimeout(() => this.#lost(1006), ANSWER);
+  }
+
+  #answered() {
+    clearTimeout(this.#probe);
+    this.#probe = null;
   }
 
   #setState(state, message = "") {
@@ -235,6 +335,29 @@ export class ProgressSocket extends EventTarget {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** The message of a start. Throws a ProgressError for what the server could not read. */
+function startText(backend, params, request) {
+  const refuse = (code, message) => {
+    throw new ProgressError({ code, message, request });
+  };
+  const length = typeof request === "string" ? [...request].length : 0;
+  if (length < 1 || length > MAX_REQUEST || HALF.test(request)) {
+    refuse("bad_request", `The request is a string of 1 to ${MAX_REQUEST} printable characters.`);
+  }
+  let text;
+  try {
+    text = JSON.stringify({ action: "start", backend, params, request });
+  } catch (error) {
+    refuse("bad_params", `The params are no JSON: ${error.message}.`);
+  }
+  // JSON.stringify writes half a character as \udXXX. An escaped backslash before it is text.
+  if (/(?<!\\)(\\\\)*\\ud[89a-f]/.test(text)) {
+    refuse("bad_params", "The params hold half a character, as slice() leaves of an emoji.");
+  }
+  if (new Blob([text]).size > MAX_FRAME) refuse("too_large", "The params are too large.");
+  return text;
 }
 
 /** An id that nobody can guess. crypto.randomUUID does not exist on plain http. */
@@ -251,13 +374,13 @@ let speaking;
  * Have a screen reader say `text`, politely: by the one status region of the page, at most one
  * message in 5 s, and of each `key` only the newest text.
  */
-export function announce(key, text) {
+function announce(key, text) {
   waiting.set(key, text);
   speaking ??= setTimeout(speak, Math.max(0, spoken + QUIET - performance.now()));
 }
 
 /** Say how the connection is, by the `detail` of a "state" event. The first success is no news. */
-export function announceConnection({ state, message, before }) {
+function announceConnection({ state, message, before }) {
   if (state !== "live") announce("connection", message);
   else if (before !== "connecting") announce("connection", "Connected");
 }
@@ -292,17 +415,20 @@ function duration(ms) {
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
-/** The children of a <job-progress> in their order, by `data-part`. Empty ones are hidden. */
+/**
+ * The children of a <job-progress> in their order, by `data-part`. Empty ones are hidden. What the
+ * template tag writes of them may stand in a <p>, so there is no <p> among them.
+ */
 const PARTS = {
   name: "span",
   state: "span",
   cancel: "button",
   progress: "progress",
   percent: "span",
-  message: "p",
-  error: "p",
+  message: "span",
+  error: "span",
   result: "details",
-  connection: "p",
+  connection: "span",
   time: "time",
 };
 
@@ -311,7 +437,7 @@ const PARTS = {
  * shows a job, live, and can cancel it.
  *
  * Attributes: `src` is the socket's URL. `href` is where the job is as JSON, for a job that is too
- * old to be in the snapshot. The element itself sets `state`.
+ * old to be in the snapshot. The element itself sets `state`. Each is a property as well.
  *
  * It has no shadow DOM, so that the page's CSS applies to its children (progrock.css is a start).
  * It needs no inline style or script, so a strict CSP holds. Children that the server rendered, as
@@ -319,14 +445,15 @@ const PARTS = {
  *
  * It emits "job" at each change. The event bubbles, and `detail` is the job.
  */
-export class JobProgress extends HTMLElement {
-  static observedAttributes = ["job", "label"];
+class JobProgress extends HTMLElement {
+  static observedAttributes = ["job", "label", "src", "href"];
   #job = null;
   #parts = {};
   #life = null;
   #socket = null;
 
   connectedCallback() {
+    for (const name of ATTRIBUTES) this.#upgrade(name);
     for (const [name, tag] of Object.entries(PARTS)) {
       const found = this.querySelector(`:scope > [data-part="${name}"]`);
       this.#parts[name] = found ?? this.appendChild(document.createElement(tag));
@@ -352,9 +479,23 @@ export class JobProgress extends HTMLElement {
     this.#job = this.#socket = null;
   }
 
-  attributeChangedCallback(name) {
+  attributeChangedCallback(name, before, after) {
+    if (before === after) return;
     if (name === "job") this.#job = null;
-    if (this.#socket) this.#lookUp();
+    if (!this.#socket) return;
+    if (name !== "src") this.#lookUp();
+    else {
+      this.disconnectedCallback();
+      this.connectedCallback();
+    }
+  }
+
+  /** A property that was set before this class was known would hide its setter. */
+  #upgrade(name) {
+    if (!Object.hasOwn(this, name)) return;
+    const value = this[name];
+    delete this[name];
+    this[name] = value;
   }
 
   get #id() {
@@ -362,7 +503,7 @@ export class JobProgress extends HTMLElement {
   }
 
   /** What the job is called on the page and by screen readers, such as "render 3f2a". */
-  get label() {
+  get #name() {
     return this.getAttribute("label") || `${this.#job?.backend ?? "job"} ${this.#id.slice(0, 4)}`;
   }
 
@@ -381,7 +522,7 @@ export class JobProgress extends HTMLElement {
     else if (!href || answer?.status === 404) {
       this.setAttribute("state", "unknown");
       for (const part of Object.values(this.#parts)) part.hidden = true;
-      this.#text("name", this.label);
+      this.#text("name", this.#name);
       this.#text("state", "Not available");
       this.#text("message", "There is no such job, or it is not yours.");
     }
@@ -398,7 +539,7 @@ export class JobProgress extends HTMLElement {
   }
 
   #render(job) {
-    const { label } = this;
+    const label = this.#name;
     const { progress: bar, time } = this.#parts;
     const known = typeof job.progress === "number";
     this.setAttribute("aria-label", label);
@@ -464,9 +605,9 @@ export class JobProgress extends HTMLElement {
   #announce(before, job) {
     const quarter = ({ progress }) => Math.floor((progress ?? 0) / 25);
     if (job.state !== before?.state || job.cancelling !== before.cancelling) {
-      announce(job.job, `${this.label} ${wordOf(job)}${job.error ? `: ${job.error}` : ""}`);
+      announce(job.job, `${this.#name} ${wordOf(job)}${job.error ? `: ${job.error}` : ""}`);
     } else if (quarter(job) > quarter(before)) {
-      announce(job.job, `${this.label} ${quarter(job) * 25} %`);
+      announce(job.job, `${this.#name} ${quarter(job) * 25} %`);
     }
   }
 
@@ -478,4 +619,34 @@ export class JobProgress extends HTMLElement {
   }
 }
 
-if (!customElements.get("job-progress")) customElements.define("job-progress", JobProgress);
+// Frameworks set properties where an element has them, so each attribute is one that reflects.
+const ATTRIBUTES = ["job", "label", "src", "href", "state"];
+for (const name of ATTRIBUTES) {
+  Object.defineProperty(JobProgress.prototype, name, {
+    configurable: true,
+    enumerable: true,
+    get() {
+      return this.getAttribute(name) ?? "";
+    },
+    set(value) {
+      if (value === null || value === undefined) this.removeAttribute(name);
+      else this.setAttribute(name, value);
+    },
+  });
+}
+
+// This file may be on a page twice, by its own name and by one with a hash. The copy that comes
+// second exports what the first has, so that there is one socket, one element and one voice.
+const own = { ProgressError, ProgressSocket, JobProgress, announce, announceConnection };
+const first = (globalThis[Symbol.for("progrock")] ??= own);
+if (!customElements.get("job-progress")) customElements.define("job-progress", first.JobProgress);
+
+const { ProgressError: error, ProgressSocket: socket, JobProgress: element } = first;
+const { announce: say, announceConnection: sayConnection } = first;
+export {
+  error as ProgressError,
+  socket as ProgressSocket,
+  element as JobProgress,
+  say as announce,
+  sayConnection as announceConnection,
+};
