@@ -733,3 +733,17 @@ async def test_the_template_tag_takes_the_address_of_the_socket(
     await embed(tag.render(Context({"job": JOB})))
     await server.connected(frame())
     assert server.socket.url.endswith("/live/prog/")
+
+
+async def test_a_snapshot_with_lower_versions_is_shown(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    """The database has come back without its last commits."""
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(9, progress=74))
+    await expect(part(element(page), "percent")).to_have_text("74 %")
+    backends = [{"name": "render", "progress": True, "cancel": True}]
+    server.send({"type": "snapshot", "jobs": [frame(3, progress=20)], "backends": backends})
+    await expect(part(element(page), "percent")).to_have_text("20 %")
+    server.send(frame(4, progress=30))
+    await expect(part(element(page), "percent")).to_have_text("30 %")

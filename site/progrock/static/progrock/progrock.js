@@ -518,8 +518,11 @@ class JobProgress extends HTMLElement {
     const headers = { Accept: "application/json" };
     const answer = href && (await fetch(href, { headers }).catch(() => null));
     if (!this.#socket) return;
-    if (answer?.ok) this.#update(await answer.json());
-    else if (!href || answer?.status === 404) {
+    const found = answer?.ok && (await answer.json());
+    if (found) {
+      const older = found.job !== this.#id || this.#job?.version > found.version;
+      if (this.#socket && !older) this.#update(found); // else a frame was faster
+    } else if (!href || answer?.status === 404) {
       this.setAttribute("state", "unknown");
       for (const part of Object.values(this.#parts)) part.hidden = true;
       this.#text("name", this.#name);
@@ -530,7 +533,6 @@ class JobProgress extends HTMLElement {
 
   #update(job, isNews = false) {
     const before = this.#job;
-    if (before?.version > job.version) return;
     this.#job = job;
     this.#render(job);
     if (before?.version === job.version) return;
