@@ -5,15 +5,18 @@ Both log one line when the database goes away and one when it is back.
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import InterfaceError, OperationalError, ProgrammingError, close_old_connections
+from django.db import Error, InterfaceError, OperationalError, connection
 
-from progrock import ledger
+from progrock import ledger, lifecycle
+from progrock.database_errors import Trouble, trouble
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
 
@@ -24,9 +27,15 @@ T = TypeVar("T")
 
 #: A web process waits so many seconds for an answer.
 ANSWER = 8.0
-#: What Django raises when the database is gone, refuses a connection or closes one.
-#: Any other error is a mistake of ours.
+#: What a call of a web process raises when the database is away, whatever the driver raised.
 AWAY = (OperationalError, InterfaceError)
+#: A conflict is tried again so many times, and in a web process for no longer than so many seconds.
+CONFLICTS = 20
+CONFLICTS_FOR = 5.0
+#: The longest random wait before such a try, in seconds.
+CONFLICT_WAIT = 0.2
+#: Results of so many bytes together go into one statement. PostgreSQL takes less than 256 MB.
+STATEMENT = 64 * 2**20
 
 
 class WebDatabase:
@@ -46,7 +55,9 @@ class WebDatabase:
         """
         try:
             async with asyncio.timeout(ANSWER):
-                answer: T = await database_sync_to_async(function)(*args, **kwargs)
+                answer: T = await database_sync_to_async(_attempt)(
+                    partial(function, *args, **kwargs)
+                )
         except (*AWAY, TimeoutError) as error:
             silence = isinstance(error, TimeoutError)
             found = OperationalError(f"no answer within {ANSWER:g} s") if silence else error
@@ -71,27 +82,58 @@ class WorkerDatabase:
         self._thread = ThreadPoolExecutor(1, "database")
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of `progrock.ledger`, again and again until the database answers."""
+        """Call a function of `progrock.ledger`, again and again until the database answers.
+
+        Raises the database's error where the call is a mistake, which would fail again.
+        """
         answer, _ = await self._wait_for(partial(function, *args, **kwargs))
         return answer
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
-        """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote."""
+        """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote.
+
+        A job whose step the database cannot hold has failed. The others of its batch go on.
+        """
+        won: list[Committed] = []
+        for some in _statements(decided):
+            try:
+                won += await self._commit(some, now)
+            except Error as error:
+                if len(decided) == 1:
+                    won += await self._fail(some[0][0], error, now)
+                else:
+                    for step in some:
+                        won += await self.commit([step], now)
+        return won
+
+    async def _commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
         won, repeated = await self._wait_for(partial(ledger.commit, decided, now))
         if repeated:
             won += await self(ledger.committed, decided, now)
         return won
 
+    async def _fail(self, row: Row, error: Error, now: float) -> list[Committed]:
+        """End a job whose step cannot be written. Raises the error where this cannot be either."""
+        logger.error("the database refused a step, job=%s: %s", row.id, one_line(error))
+        sentence = f"the database cannot hold what came of this job: {one_line(error)}"
+        return await self._commit([(row, lifecycle.unwritable(row, sentence))], now)
+
     async def _wait_for(self, call: Callable[[], T]) -> tuple[T, bool]:
-        """The answer of `call`, and whether it took more than one try."""
-        wait, repeated = 0.5, False
+        """The answer of `call`, and whether an earlier try may have had its effect."""
+        wait, repeated, conflicts = 0.5, False, 0
         while True:
             try:
                 answer = await self._run(call)
-            # ProgrammingError: a migration has not run yet, or is newer than this worker.
-            except (*AWAY, ProgrammingError) as error:
+            except Error as error:
+                found = trouble(error)
+                if found is Trouble.CONFLICT and conflicts < CONFLICTS:
+                    conflicts += 1
+                    await asyncio.sleep(random.uniform(0, CONFLICT_WAIT))
+                    continue
+                await self._run(_drop)
+                if found is Trouble.MISTAKE:
+                    raise
                 repeated = True
-                await self._run(close_old_connections)
                 if not self.away:
                     logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
                 self.away = True
@@ -105,6 +147,54 @@ class WorkerDatabase:
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _attempt(call: Callable[[], T]) -> T:
+    """Call in the database thread of a web process: a conflict is tried again, within bounds.
+
+    Raises OperationalError where the database is away, and mistakes as they are.
+    """
+    begun = time.monotonic()
+    for n in range(CONFLICTS + 1):
+        try:
+            return call()
+        except Error as error:
+            found = trouble(error)
+            if connection.in_atomic_block:
+                raise  # the caller's transaction is lost as a whole
+            last = n == CONFLICTS or time.monotonic() - begun > CONFLICTS_FOR
+            if found is Trouble.CONFLICT and not last:
+                time.sleep(random.uniform(0, CONFLICT_WAIT))
+                continue
+            connection.close()
+            if found is Trouble.MISTAKE:
+                raise
+            raise OperationalError(one_line(error)) from error
+    raise AssertionError
+
+
+def _drop() -> None:
+    """Close the connection. `close_old_connections` keeps one to a server that is read-only."""
+    connection.close()
+
+
+def _statements(
+    decided: Sequence[tuple[Row, Decision]],
+) -> list[Sequence[tuple[Row, Decision]]]:
+    """The steps, in parts whose results fit into one statement."""
+    if sum(decision.result.size or 0 for _, decision in decided) <= STATEMENT:
+        return [decided]
+    parts: list[Sequence[tuple[Row, Decision]]] = []
+    part: list[tuple[Row, Decision]] = []
+    room = STATEMENT
+    for step in decided:
+        size = step[1].result.size or 0
+        if part and size > room:
+            parts.append(part)
+            part, room = [], STATEMENT
+        part.append(step)
+        room -= size
+    return [*parts, part]
 
 
 def one_line(error: Exception) -> str:

@@ -59,7 +59,11 @@ class Starts:
         committed = await self._commits.commit(intents)
         follow_up = self._commits.follow_up(intents, committed)
         telling.append(self._commits.in_background(follow_up))
-        started = [self._call(each.row, each.row.id in repeated, opened) for each in committed]
+        started = [
+            self._call(each.row, each.row.id in repeated, opened)
+            for each in committed
+            if each.row.active  # else the database could not hold its intent
+        ]
         for outcome in await to_the_end(started):
             decided += outcome
         return decided

@@ -314,6 +314,11 @@ def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) ->
     return again._replace(progress=progress, message=message, missing_at=None)
 
 
+def unwritable(job: Job, sentence: str) -> Decision:
+    """The end of a job whose step the database cannot hold: its result is dropped."""
+    return _ended(job, State.FAILED, sentence)
+
+
 # What a decision does to a job
 
 

@@ -619,3 +619,39 @@ async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(
     await swept.sweeps()
     assert said(caplog) == ["a sweep failed"]
     assert "ValueError: a mistake" in caplog.text
+
+
+async def test_a_worker_leaves_a_connection_on_which_nothing_can_be_written(
+    database: str, worker: WorkerDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a failover, where the old primary comes back as a standby."""
+    row = await worker._run(make)
+
+    def read_only() -> None:
+        with connection.cursor() as cursor:
+            if database == "postgresql":
+                cursor.execute("SET default_transaction_read_only = on")
+            else:
+                cursor.execute("PRAGMA query_only = ON")
+
+    await worker._run(read_only)
+    async with asyncio.timeout(PATIENCE):
+        [won] = await worker.commit([step(row)], time.time())
+    assert (won.row.turn, worker.away) == (row.turn + 1, False)
+    told = [each.getMessage() for each in caplog.records]
+    assert [line.partition(":")[0] for line in told if "ledger is" in line] == [
+        "the ledger is away, rounds wait for it",
+        "the ledger is back",
+    ]
+
+
+async def test_a_step_that_the_database_cannot_hold_fails_its_own_job_alone(
+    worker: WorkerDatabase,
+) -> None:
+    good, bad = [await worker._run(make) for _ in range(2)]
+    refused = step(bad, message=None)  # as a value that no check of ours has foreseen
+    won = await worker.commit([step(good), refused], time.time())
+    rows = await worker(ledger.load, [good.id, bad.id])
+    assert len(won) == 2
+    assert (rows[good.id].state, rows[bad.id].state) == ("running", "failed")
+    assert rows[bad.id].error.startswith("the database cannot hold what came of this job: ")
