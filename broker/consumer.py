@@ -194,6 +194,7 @@ class Consumer:
             except PublishFailed as failure:
                 self.restart(str(failure))
             else:
+                logger.warning("a message went to the dead queue: %s, queue=%s", error, self.queue)
                 await self.ack(channel, tag)
             return
         # `due` alone is no watermark: a task with a long delay passes through this queue between

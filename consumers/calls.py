@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from progrock import clock, lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options
+from progrock.consumers.trouble import Trouble
 from progrock.ledger import Row
 from progrock.lifecycle import Decision, Moment
 
@@ -30,6 +31,7 @@ class Calls:
     def __init__(self, backend: Backend, options: Options, draw: Callable[[], float]) -> None:
         self.backend, self.options = backend, options
         self._draw = draw
+        self._trouble = Trouble(options.name)
         self._room_for_cancels = asyncio.Semaphore(options.concurrency)
         self._said = -SAY_AGAIN  # when an error of the backend's class was logged
 
@@ -41,15 +43,16 @@ class Calls:
             nonsense = BackendError("the backend's class gave no mapping")
             silence = answers if isinstance(answers, BackendError) else nonsense
             answers = {}
-        return [
-            (row, self._decide(lifecycle.after_poll, row, answers.get(row.id, silence)))
-            for row in rows
-        ]
+        outcomes = [(row, answers.get(row.id, silence)) for row in rows]
+        failed = (each for _, each in outcomes if isinstance(each, BackendError))
+        self._trouble.note(next(failed, None))
+        return [(row, self._decide(lifecycle.after_poll, row, each)) for row, each in outcomes]
 
     async def cancel(self, row: Row) -> Decided:
         """Cancel a running job."""
         async with self._room_for_cancels:
             outcome = await self._ask(self.backend.cancel, _view(row))
+        self._trouble.note(outcome)
         return [(row, self._decide(lifecycle.after_cancel, row, outcome))]
 
     async def cancel_expired(self, row: Row) -> None:
@@ -59,6 +62,7 @@ class Calls:
     async def start(self, row: Row, *, repeated: bool) -> Decided:
         """Start a job whose intent is committed; `repeated`: an earlier try may have arrived."""
         outcome = await self._ask(self.backend.start, _view(row))
+        self._trouble.note(outcome)
         return [(row, self._decide(lifecycle.after_start, row, outcome, repeated=repeated))]
 
     async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:

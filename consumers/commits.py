@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from progrock import clock, dispatch, ledger, lifecycle
+from progrock import clock, dispatch, journal, ledger, lifecycle
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
 from progrock.consumers.calls import Calls
@@ -39,10 +39,17 @@ class Commits:
         self._backends = {options.name: options}
         self._background: set[asyncio.Task[Any]] = set()
 
-    async def finish(self, decided: Sequence[tuple[Row, Decision]]) -> None:
-        """Commit, and send what follows. Raises PublishFailed: then the tasks must come again."""
+    async def finish(
+        self, decided: Sequence[tuple[Row, Decision]], *, starts: bool = False
+    ) -> None:
+        """Commit, tell the log, and send what follows. `starts`: no job was running before.
+
+        Raises PublishFailed: then the tasks must come again.
+        """
         if decided:
-            await self.follow_up(decided, await self.commit(decided))
+            committed = await self.commit(decided)
+            journal.stepped(committed, starts=starts)
+            await self.follow_up(decided, committed)
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]]) -> list[Committed]:
         """Write one step of each job; gives those that won."""

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 
-from progrock import clock, conf, dispatch, installation, ledger, wire
+from progrock import clock, conf, dispatch, installation, journal, ledger, wire
 from progrock.audiences import feed_of
 from progrock.broker.publisher import Publisher
 from progrock.consumers.database import AWAY, database
@@ -114,6 +114,8 @@ class Hub:
 
         Returns at once. What is sent is `dispatch.asked`.
         """
+        if not row.active:
+            journal.ended(row)
         outbound = dispatch.after([dispatch.asked(row)], conf.backends())
         for changes in outbound.feeds.values():
             self.deliver(changes)

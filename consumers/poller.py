@@ -9,7 +9,7 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
-from progrock import clock, conf, installation, ledger
+from progrock import clock, conf, installation, journal, ledger
 from progrock.backends import Options, build
 from progrock.broker.due import Due, DueTasks
 from progrock.broker.errors import BrokerError
@@ -147,6 +147,9 @@ class Poller:
         for row in rows.values():
             by_backend[row.backend].append(row)
         for backend, some in by_backend.items():
+            if backend not in conf.backends():  # a sweep has ended it, and no round will tell
+                for row in some:
+                    journal.ended(row)
             rounds = self.rounds.get(backend) or next(iter(self.rounds.values()))
             rounds.commits.in_background(rounds.commits.tell_ended(some))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 from typing import Any
 
@@ -11,6 +12,8 @@ from progrock import conf
 from progrock.backends import Options
 from progrock.consumers.poller import Poller
 from progrock.management import base
+
+logger = logging.getLogger(__name__)
 
 
 class Command(base.Command):
@@ -31,6 +34,8 @@ class Command(base.Command):
         """Work until the process is told to stop."""
         backends = conf.backends()
         queues = choose(options["queues"], backends)
+        names = " ".join(f"{backend}.{shard}" for backend, shard in queues)
+        logger.info("this worker consumes %d queues: %s", len(queues), names)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(work(queues, backends))
 
