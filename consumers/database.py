@@ -38,6 +38,10 @@ CONFLICT_WAIT = 0.2
 STATEMENT = 64 * 2**20
 
 
+class NoAnswer(OperationalError):
+    """Raised when a call got no answer in time; it may still have its effect."""
+
+
 class WebDatabase:
     """The way of a web process, which gives up: `await database(function, …)`.
 
@@ -50,8 +54,8 @@ class WebDatabase:
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` once, in Django's database thread.
 
-        Raises OperationalError as well when there is no answer in time. The call may then still
-        have its effect.
+        Raises OperationalError when the database is away: then nothing was done. Raises NoAnswer
+        when there is no answer in time.
         """
         try:
             async with asyncio.timeout(ANSWER):
@@ -60,7 +64,7 @@ class WebDatabase:
                 )
         except (*AWAY, TimeoutError) as error:
             silence = isinstance(error, TimeoutError)
-            found = OperationalError(f"no answer within {ANSWER:g} s") if silence else error
+            found = NoAnswer(f"no answer within {ANSWER:g} s") if silence else error
             if not self.away:
                 logger.warning("the database is away: %s", one_line(found))
             self.away = True

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from progrock import api, clock, conf, ledger, wire
 from progrock.audiences import identify
-from progrock.consumers.database import AWAY, database
+from progrock.consumers.database import AWAY, NoAnswer, database
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
@@ -36,6 +36,10 @@ LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
 TRY_AGAIN_LATER = 1013
 DATABASE_AWAY = "The database is away; try again in a moment."
+NO_ANSWER = (
+    "The database did not answer in time, so this may yet be done."
+    " The same request may be asked again: it starts one job."
+)
 MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
 
 
@@ -132,6 +136,8 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     raise Refused("unknown_action", sentence)
         except Refused as refused:
             await self._send_error(refused.code, refused.message, request)
+        except NoAnswer:
+            await self._send_error("outcome_unknown", NO_ANSWER, request)
         except AWAY:
             await self._send_error("unavailable", DATABASE_AWAY, request)
 

@@ -146,6 +146,7 @@ async def test_a_database_that_never_answers_blocks_nobody_for_ever(
                 await expect_refusal(up, other)
             errors = [await visitor.error() for _ in range(2)]
             assert [error["request"] for error in errors] == ["frozen", "and another"]
+            assert {error["code"] for error in errors} == {"outcome_unknown"}, "it may yet start"
             told = [f for f in visitor.frames if f["type"] == "status"]
             assert any(map(told_away, told))
             assert not told[-1]["live"]
@@ -154,6 +155,11 @@ async def test_a_database_that_never_answers_blocks_nobody_for_ever(
             for process in everything:
                 process.resume()
         await visitor.until(lambda f: f["type"] == "status" and f["live"])
+        for _ in range(2):  # Whoever asks again with the same request gets the same job.
+            await visitor.send({"action": "start", "params": {"seconds": 1}, "request": "frozen"})
+            again = await visitor.until(lambda f: f.get("request") == "frozen" and "job" in f)
+            jobs.add(again["job"])
+        assert len(jobs) == 2
         jobs |= await visitor.starts(1, seconds=1)
         assert await visitor.end_states(jobs) == {"succeeded"}
     for name in up.processes:

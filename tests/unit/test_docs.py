@@ -95,7 +95,9 @@ def test_the_wire_page_names_each_error_code() -> None:
     told = set(first_cells(section("wire.md", "### error")))
     files = [file for room in ("consumers", "site") for file in python_of(room)]
     text = "".join(file.read_text() for file in files)
-    used = set(re.findall(r'(?:Refused|error_frame|_refuse)\(\s*(?:\w+, )?"([a-z_]+)"', text))
+    used = set(
+        re.findall(r'(?:Refused|error_frame|_refuse|_send_error)\(\s*(?:\w+, )?"([a-z_]+)"', text)
+    )
     assert told == used
 
 
