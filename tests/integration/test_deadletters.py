@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aio_pika
 import pytest
@@ -166,12 +167,12 @@ async def test_without_the_topology_the_reason_is_told(vhost_url: str) -> None:
         await letters.read(vhost_url, NAMES, every, 1)
 
 
-async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
-    async def command(*args: str) -> tuple[int, str]:
+async def test_the_command(channel: AbstractChannel, vhost_url: str, tmp_path: Path) -> None:
+    async def manage(*args: str) -> tuple[int, str]:
         env = {"DEBUG": "1", "AMQP_URL": vhost_url, "PATH": ""}
+        env["DATABASE_URL"] = f"sqlite:///{tmp_path / 'db.sqlite3'}"
         program = await asyncio.create_subprocess_exec(
             *MANAGE,
-            "deadletters",
             *args,
             env=env,
             cwd=ROOT,
@@ -181,6 +182,13 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str) -> None:
         text, _ = await program.communicate()
         return program.returncode or 0, text.decode()
 
+    async def command(*args: str) -> tuple[int, str]:
+        return await manage("deadletters", *args)
+
+    code, text = await command("replay", "--all")
+    assert code == 1
+    assert "the database does not tell which installation this is" in text
+    assert (await manage("migrate", "--verbosity", "0"))[0] == 0
     await send(channel, "now.render.7", due(JOBS[1]))
     await send(channel, "now.render.9", b"\xffrubbish")
     await waits(channel, NAMES.dead, 2)
