@@ -56,7 +56,8 @@ async def test_asyncio_does_not_report_a_confirm_that_aiormq_forgot(order: str) 
         await asyncio.sleep(0)
     finally:
         loop.set_exception_handler(None)
-    assert not reports
+    forgotten = [each for each in reports if "never retrieved" in each["message"]]
+    assert not forgotten  # what other tests have left is not asked here
 
 
 def test_aiormq_keeps_its_confirms_where_the_publisher_looks() -> None:
