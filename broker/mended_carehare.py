@@ -213,11 +213,11 @@ class Layer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has
 
     async def set_up(self, connection: Connection) -> None:
         """Make in RabbitMQ what the layer needs; called for each new connection."""
-        raise NotImplementedError
+        raise NotImplementedError  # the layer that extends this says what it needs
 
     def is_up(self) -> None:
         """A new connection is ready."""
-        raise NotImplementedError
+        raise NotImplementedError  # as above
 
     @property
     def connected(self) -> bool:

@@ -1,8 +1,10 @@
 """Checks what a project's own code hands in, before anything believes it: audiences and params."""
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, cast
 
 import orjson
@@ -100,7 +102,11 @@ def _has_no_number(value: Any) -> bool:
         each = waiting.pop()
         if isinstance(each, float) and not math.isfinite(each):
             return True
-        if isinstance(each, dict):
+        if isinstance(each, Enum):
+            waiting.append(each.value)
+        elif dataclasses.is_dataclass(each):
+            waiting += [getattr(each, field.name) for field in dataclasses.fields(each)]
+        elif isinstance(each, dict):
             waiting += each.values()
         elif isinstance(each, list | tuple):
             waiting += each

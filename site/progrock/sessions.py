@@ -63,15 +63,15 @@ def session_digest(session_key: str) -> str:
 @receiver(user_logged_out)
 def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
     """Tell all web processes that a session has ended."""
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    if not key:
-        return
-    event = {
-        "type": "session.ended",
-        "session": session_digest(key),
-        INSTALLATION: installation.known(),
-    }
     try:  # Django signs the user out after its receivers, so nothing may come out of this one
+        key = getattr(getattr(request, "session", None), "session_key", None)
+        if not key:
+            return
+        event = {
+            "type": "session.ended",
+            "session": session_digest(str(key)),
+            INSTALLATION: installation.known(),
+        }
         blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
     except Exception as error:
         known = isinstance(error, BrokerError)

@@ -3,6 +3,7 @@
 import socket
 import uuid
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,19 @@ def test_a_logout_signs_out_whatever_rabbitmq_does(settings: Any) -> None:
     client.force_login(User.objects.create_user("ann"))
     assert client.post("/logout/").status_code == 302
     assert "_auth_user_id" not in client.session
+
+
+def test_a_session_store_with_odd_keys_leaves_nobody_signed_in(rf: RequestFactory) -> None:
+    class Odd:
+        @property
+        def session_key(self) -> str:
+            raise RuntimeError("the store is away")
+
+    request = rf.post("/logout/")
+    request.session = Odd()  # type: ignore[assignment]  # all that is used of one
+    sessions.close_sockets(None, request)
+    request.session = SimpleNamespace(session_key=7)  # type: ignore[assignment]
+    sessions.close_sockets(None, request)
 
 
 def test_a_mistake_at_the_insert_returns_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:

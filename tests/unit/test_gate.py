@@ -137,7 +137,11 @@ class Quality(enum.Enum):
 
 @dataclasses.dataclass
 class Size:
-    width: int
+    width: float
+
+
+class Endless(enum.Enum):
+    INFINITE = float("inf")
 
 
 def test_params_become_plain_json() -> None:
@@ -158,6 +162,8 @@ def test_params_become_plain_json() -> None:
     [
         {"a": float("nan")},
         {"a": [{"b": (1, float("inf"))}]},
+        {"a": Size(float("nan"))},
+        {"a": Endless.INFINITE},
         {"a": 2**64},
         {"a": object()},
         {1: 2},
