@@ -153,7 +153,12 @@ class Hub:
         await self._join(SESSIONS)
         handlers = {"job.changed": self.job_changed, "session.ended": self.session_ended}
         while True:
-            message = await self.layer.receive(channel)
+            try:
+                message = await self.layer.receive(channel)
+            except Exception:  # the loop lives on: without it no socket hears anything
+                logger.exception("the channel layer could not be read")
+                await asyncio.sleep(1)
+                continue
             try:
                 if reason := conf.names().others(message):
                     self._ignore(reason)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from progrock import conf
+from progrock import conf, wire
 from progrock.audiences import feed_of
 from progrock.backends import Options
 from progrock.broker.errors import PublishFailed
@@ -28,6 +28,7 @@ class Layer:
         self.binds, self.takes = asyncio.Event(), asyncio.Event()
         self.groups: list[str] = []
         self.pushed: list[tuple[str, Any]] = []
+        self.arrived: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
 
     async def new_channel(self) -> str:
         return "specific.!channel"
@@ -40,8 +41,11 @@ class Layer:
         await self.takes.wait()
         self.pushed.append((group, message))
 
-    async def receive(self, channel: str) -> None:
-        await asyncio.Event().wait()
+    async def receive(self, channel: str) -> dict[str, Any]:
+        arrived = await self.arrived.get()
+        if isinstance(arrived, Exception):
+            raise arrived
+        return arrived
 
 
 class Publisher:
@@ -188,6 +192,14 @@ async def test_a_failure_does_not_end_the_watch(
     layer.stalled = True
     monkeypatch.setattr(hub, "layer", layer)
     assert (await socket.next("status"))["live"] is False
+
+
+async def test_a_failure_of_the_layer_does_not_end_the_reading(hub: Hub, layer: Layer) -> None:
+    layer.binds.set()
+    socket = await Seen(hub).opened()
+    layer.arrived.put_nowait(ValueError("a mistake"))
+    layer.arrived.put_nowait({"type": "job.changed", "changes": [wire.change_of(row())]})
+    assert (await socket.next("job"))["state"] == "queued"
 
 
 async def test_what_follows_a_start_is_published_pushed_and_shown_here(

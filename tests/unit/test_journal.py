@@ -12,6 +12,7 @@ from progrock.consumers.calls import Calls
 from progrock.consumers.trouble import Trouble
 from progrock.ledger import Committed, Row
 from tests.jobs import row
+from tests.logs import own
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def step(visible: bool = True, **changes: Any) -> Committed:
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines since the last look."""
-    lines = [f"{each.levelname} {each.getMessage()}" for each in caplog.records]
+    lines = [f"{each.levelname} {each.getMessage()}" for each in own(caplog)]
     caplog.clear()
     return lines
 

@@ -14,6 +14,7 @@ from progrock.consumers.receivers import THREADS, Receivers
 from progrock.ledger import Row
 from progrock.signals import job_changed, job_finished
 from tests.jobs import row
+from tests.logs import own
 from tests.services import PATIENCE
 
 
@@ -86,16 +87,16 @@ async def test_a_receiver_that_hangs_is_named_and_holds_up_no_job_of_another_thr
         others = [f"00000000-0000-4000-8000-{n:012x}" for n in range(1, THREADS)]
         async with asyncio.timeout(PATIENCE):
             assert await receivers.send([job(each) for each in others]) == others
-            while not caplog.records:
+            while not own(caplog):
                 await asyncio.sleep(0.01)
         assert not hanging.done()
-        said = caplog.records[0].getMessage()
+        said = own(caplog)[0].getMessage()
         assert said.startswith(f"a receiver of job_finished, job={stuck} has run for ")
         assert f": mail, {__file__}:" in said
     finally:
         let_on.set()
     assert await hanging == [stuck]
-    assert len(caplog.records) == 1, "said once"
+    assert len(own(caplog)) == 1, "said once"
 
 
 async def test_a_receiver_that_raises_is_logged_and_counts_as_told(
