@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import pika
 from channels_rabbitmq.util import GroupRecipient, serialize_message
@@ -13,7 +12,8 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPChannelError, AMQPError, NackError, UnroutableError
 
 from progrock.broker import mended_pika
-from progrock.broker.connection import place, tls_of, words
+from progrock.broker.address import read, tls_of
+from progrock.broker.connection import words
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
 from progrock.broker.names import NAMES, Names
 from progrock.broker.tasks import MAX_TASKS, Task, encode, properties
@@ -98,12 +98,16 @@ def _send(channel: BlockingChannel, names: Names, group: str, message: Mapping[s
 
 @contextmanager
 def _channel(url: str, names: Names) -> Iterator[BlockingChannel]:
-    where = f"RabbitMQ at {place(url)}"
-    parts = urlsplit(url)
-    # pika refuses a query that has keys it does not know, such as those of aio-pika.
-    parameters = pika.URLParameters(parts._replace(query="").geturl())
+    address = read(url)
+    where = f"RabbitMQ at {address.place}"
+    parameters = pika.ConnectionParameters(
+        host=address.host,
+        port=address.port,
+        virtual_host=address.vhost,
+        credentials=pika.PlainCredentials(address.user, address.password),
+    )
     if context := tls_of(url):
-        parameters.ssl_options = pika.SSLOptions(context, parts.hostname)
+        parameters.ssl_options = pika.SSLOptions(context, address.host)
     parameters.socket_timeout = parameters.stack_timeout = TIMEOUT
     parameters.blocked_connection_timeout = TIMEOUT
     parameters.connection_attempts = 1

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import urlencode
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
@@ -16,6 +15,7 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from progrock.broker.address import read
 from progrock.broker.errors import BrokerError, BrokerUnavailable
 from progrock.broker.names import NAMES, Names
 
@@ -26,44 +26,6 @@ CLOSE_TIMEOUT = 3.0
 HEARTBEAT = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts, doubling
 STEADY = 10.0  # after a connection that lasted so long, begin with the first pause again
-
-
-def place(url: str) -> str:
-    """`host:port` of an AMQP URL, which may be shown: it has no credentials.
-
-    Raises BrokerUnavailable if it is no AMQP URL.
-    """
-    parts = urlsplit(url)
-    with suppress(ValueError):  # a port that is no number
-        if parts.scheme in ("amqp", "amqps"):
-            default = 5671 if parts.scheme == "amqps" else 5672
-            return f"{parts.hostname or 'localhost'}:{parts.port or default}"
-    raise BrokerUnavailable(
-        "the address of RabbitMQ is wrong: wanted amqp://user:password@host:port/vhost, or amqps://"
-    )
-
-
-def vhost_of(url: str) -> str:
-    """The virtual host that an AMQP URL names; `/` when it names none."""
-    return unquote(urlsplit(url).path[1:]) or "/"
-
-
-def tls_of(url: str) -> ssl.SSLContext | None:
-    """The TLS context of an `amqps://` URL; None for `amqp://`.
-
-    For drivers that do not read the URL's query as aio-pika does. Its keys are those of aiormq:
-    cafile, capath, certfile, keyfile, no_verify_ssl.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "amqps":
-        return None
-    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-    context = ssl.create_default_context(cafile=query.get("cafile"), capath=query.get("capath"))
-    if certificate := query.get("certfile"):
-        context.load_cert_chain(certificate, query.get("keyfile"))
-    if query.get("no_verify_ssl", "0") != "0":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 @asynccontextmanager
@@ -134,12 +96,13 @@ async def connect(url: str, role: str, names: Names = NAMES) -> AbstractConnecti
     It is none of aio-pika's robust connections, because its issues #231, #536 and #632 are open.
     """
     _calm_aiormq()
-    query = f"{'&' if '?' in url else '?'}name={quote(names.label(role))}&heartbeat={HEARTBEAT}"
+    address = read(url)
+    query = urlencode({**address.options, "name": names.label(role), "heartbeat": HEARTBEAT})
     async with (
-        translated(f"cannot connect to RabbitMQ at {place(url)}"),
+        translated(f"cannot connect to RabbitMQ at {address.place}"),
         asyncio.timeout(CONNECT_TIMEOUT),
     ):
-        return await aio_pika.connect(url + query, connection_class=_Connection)
+        return await aio_pika.connect(f"{address.url}?{query}", connection_class=_Connection)
 
 
 @asynccontextmanager
@@ -188,7 +151,7 @@ async def persist(
     def up() -> None:
         nonlocal down, since
         down, since = False, loop.time()
-        logger.info("%s: connected to RabbitMQ at %s", role, place(url))
+        logger.info("%s: connected to RabbitMQ at %s", role, read(url).place)
 
     while True:
         since = loop.time()

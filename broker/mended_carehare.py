@@ -39,7 +39,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import carehare
 import pamqp.commands as spec
@@ -48,15 +47,8 @@ from channels.exceptions import StopConsumer
 from channels_rabbitmq.core import RabbitmqChannelLayer
 from channels_rabbitmq.reader import consume_into_multi_queue_until_connection_close
 
-from progrock.broker.connection import (
-    CONNECT_TIMEOUT,
-    HEARTBEAT,
-    persist,
-    place,
-    tls_of,
-    vhost_of,
-    words,
-)
+from progrock.broker.address import place, read, tls_of
+from progrock.broker.connection import CONNECT_TIMEOUT, HEARTBEAT, persist, words
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.names import NAMES, Names
 
@@ -120,21 +112,18 @@ class Connection(carehare.Connection):  # type: ignore[misc] # carehare has no t
 
     async def connect(self) -> None:
         """Connect and log in. Raises whatever carehare and asyncio raise."""
-        parts = urlsplit(self._url)
+        address = read(self._url)
 
         def protocol() -> Protocol:
-            made = Protocol(
-                unquote(parts.username or "guest"),
-                unquote(parts.password or "guest"),
-                vhost_of(self._url),
-            )
+            made = Protocol(address.user, address.password, address.vhost)
             made.names = self.names
             return made
 
         tls = tls_of(self._url) if self._ssl is None else self._ssl
-        host, port = parts.hostname or "localhost", parts.port or (5671 if tls else 5672)
         loop = asyncio.get_running_loop()
-        _, self._protocol = await loop.create_connection(protocol, host, port, ssl=tls)
+        _, self._protocol = await loop.create_connection(
+            protocol, address.host, address.port, ssl=tls
+        )
         await asyncio.shield(self._protocol.open)
 
     @property

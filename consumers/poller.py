@@ -52,7 +52,7 @@ class Poller:
         served = {backend: backends[backend] for backend, _ in queues}
         self.queues = queues
         self.database = WorkerDatabase()
-        self.layer: Any = get_channel_layer()
+        self.layer: Any = get_channel_layer(conf.channel_layer())
         self.receivers = Receivers()
         self.publisher = Publisher(url, name, names=conf.names(), clock=clock.now)
         self.due = DueTasks(self.publisher, clock=clock.now)
@@ -123,7 +123,8 @@ class Poller:
             await self.subscriber.close()
             consuming.cancel()  # if it waits for the database still
             await asyncio.gather(consuming, return_exceptions=True)
-            await self.layer.close()
+            if close := getattr(self.layer, "close", None):  # not every layer has one
+                await close()
             for rounds in self.rounds.values():
                 await rounds.backend.aclose()
 

@@ -1,5 +1,6 @@
 """Routes of WebSockets: `/prog/`, with sessions, behind a check of the Origin."""
 
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,12 @@ from django.conf import settings
 from django.urls import path
 
 from progrock.consumers.progress import ProgressConsumer
+
+logger = logging.getLogger(__name__)
+
+#: The origins that were refused and logged; no more than so many are told.
+_refused: set[str] = set()
+MOST_TOLD = 100
 
 websocket_urlpatterns = [path("prog/", ProgressConsumer.as_asgi())]
 
@@ -36,7 +43,15 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
     def valid_origin(self, parsed_origin: Any) -> bool:
         """Whether there is no Origin, or its host is in ALLOWED_HOSTS."""
         self.allowed_origins = settings.ALLOWED_HOSTS
-        return parsed_origin is None or bool(self.validate_origin(parsed_origin))
+        if settings.DEBUG and not self.allowed_origins:  # as Django does it
+            self.allowed_origins = [".localhost", "127.0.0.1", "[::1]"]
+        if parsed_origin is None or self.validate_origin(parsed_origin):
+            return True
+        origin = parsed_origin.geturl()[:200]
+        if origin not in _refused and len(_refused) < MOST_TOLD:
+            _refused.add(origin)
+            logger.warning("refused a socket of %r: its host is not in ALLOWED_HOSTS", origin)
+        return False
 
 
 websocket_application = SameSite(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))

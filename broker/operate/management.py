@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
+from progrock.broker.address import read_management
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.names import Names
 from progrock.broker.topology import Binding, Topology
@@ -138,13 +140,13 @@ async def _our_bindings(management_url: str, vhost: str, names: Names) -> set[Bi
 
 
 async def _get(management_url: str, kind: str, vhost: str, columns: str) -> list[dict[str, Any]]:
-    parts = urlsplit(management_url)
-    where = f"RabbitMQ's management API at {parts.hostname}:{parts.port or parts.scheme}"
-    url = f"{management_url.rstrip('/')}/api/{kind}/{quote(vhost, safe='')}?columns={columns}"
+    address, login, where = read_management(management_url)
+    auth = login and aiohttp.BasicAuth(*login, encoding="utf-8")
+    url = f"{address}/api/{kind}/{quote(vhost, safe='')}?columns={columns}"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
-            session.get(url) as answer,
+            session.get(URL(url, encoded=True), auth=auth) as answer,
         ):
             if answer.status == 401:
                 raise BrokerUnavailable(

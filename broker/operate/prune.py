@@ -4,7 +4,8 @@ import asyncio
 
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
-from progrock.broker.connection import connect, shut, translated, vhost_of
+from progrock.broker.address import vhost_of
+from progrock.broker.connection import connect, shut, translated
 from progrock.broker.errors import BrokenMessage
 from progrock.broker.names import INSTALLATION
 from progrock.broker.operate.letters import forward

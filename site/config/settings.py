@@ -8,6 +8,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from progrock import conf
 from progrock.conf import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,16 +26,17 @@ def flag(name: str, default: bool) -> bool:
     return default
 
 
-def number(name: str, *, least: float = 0) -> float:
-    """An environment variable as a number, `least` or more. Raises ImproperlyConfigured."""
-    text = os.environ.get(name, "").strip()
+def number(name: str) -> int | float:
+    """An environment variable as a number within its bounds. Raises ImproperlyConfigured."""
     try:
-        value = float(text or DEFAULTS[name])
-    except ValueError:
-        raise ImproperlyConfigured(f"{name}={text!r}: wanted a number") from None
-    if not value >= least:
-        raise ImproperlyConfigured(f"{name}={text!r}: wanted at least {least:g}")
-    return value
+        return conf.number(name, os.environ.get(name, "").strip() or DEFAULTS[name])
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from None
+
+
+def words(name: str) -> list[str]:
+    """An environment variable as a list; comma or space between."""
+    return os.environ.get(name, "").replace(",", " ").split()
 
 
 DEBUG = flag("DEBUG", False)
@@ -46,9 +48,7 @@ if not SECRET_KEY:
             "or DEBUG=1 while you develop"
         )
     SECRET_KEY = "progrock-development-only-not-a-secret-at-all-000000"
-ALLOWED_HOSTS = [
-    host for host in os.environ.get("ALLOWED_HOSTS", "").replace(",", " ").split() if host
-]
+ALLOWED_HOSTS = words("ALLOWED_HOSTS")
 if DEBUG and not ALLOWED_HOSTS:
     ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -71,12 +71,13 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "progrock.health.HealthFirst",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "progrock.outage.DatabaseAway",
 ]
 ROOT_URLCONF = "config.urls"
@@ -121,13 +122,16 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # Every wait has a limit: for a connection, for a server that vanished, for a lock.
+    # PgBouncer refuses a connection with `options`, and its sessions last a transaction only.
+    pgbouncer = flag("PROGROCK_PGBOUNCER", False)
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = pgbouncer
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
-        "options": "-c statement_timeout=30s",
+        **({} if pgbouncer else {"options": "-c statement_timeout=30s"}),
     } | DATABASES["default"].get("OPTIONS", {})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -142,11 +146,11 @@ CHANNEL_LAYERS = {
 
 PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" / "backends.toml")
 PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
-PROGROCK_MAX_ACTIVE_JOBS = int(number("PROGROCK_MAX_ACTIVE_JOBS", least=1))
-PROGROCK_MAX_SOCKETS = int(number("PROGROCK_MAX_SOCKETS", least=1))
+PROGROCK_MAX_ACTIVE_JOBS = number("PROGROCK_MAX_ACTIVE_JOBS")
+PROGROCK_MAX_SOCKETS = number("PROGROCK_MAX_SOCKETS")
 PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS")
 PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or DEFAULTS["PROGROCK_AUDIENCES"]
-PROGROCK_FEEDS = int(number("PROGROCK_FEEDS", least=1))
+PROGROCK_FEEDS = number("PROGROCK_FEEDS")
 PROGROCK_DECLARE = flag("PROGROCK_DECLARE", DEBUG)
 PROGROCK_MANAGEMENT_URL = os.environ.get("PROGROCK_MANAGEMENT_URL", "")
 
@@ -177,9 +181,15 @@ if not DEBUG:
         ("HTTP_X_FORWARDED_PROTO", "https") if flag("PROGROCK_BEHIND_PROXY", False) else None
     )
     SECURE_HSTS_SECONDS = 365 * 86400 if secure else 0
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = secure
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = secure and flag(
+        "PROGROCK_HSTS_SUBDOMAINS", True
+    )
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
-    CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
+    CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS") or [
+        f"https://{'*' if host.startswith('.') else ''}{host}"
+        for host in ALLOWED_HOSTS
+        if host != "*"
+    ]
 
 LOGGING = {
     "version": 1,

@@ -9,6 +9,8 @@ from django.utils.module_loading import import_string
 
 from progrock import conf
 from progrock.backends import ConfigError
+from progrock.broker import address
+from progrock.broker.errors import BrokerUnavailable
 from progrock.gate import wrong_function
 
 LAYER = "progrock.broker.channel_layer.ChannelLayer"
@@ -43,17 +45,12 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     if wrong:
         hint = "Name a function audiences(scope) that returns a list of strings."
         found.append(Error(f"PROGROCK_AUDIENCES: {wrong}", hint=hint, id="progrock.E002"))
-    if conf.feeds() < 1:
-        found.append(
-            Error(f"PROGROCK_FEEDS is {conf.feeds()}", hint="Write 1 or more.", id="progrock.E003")
-        )
-    layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
-    if layer != LAYER:
-        hint = (
-            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{LAYER}", '
-            '"CONFIG": {"host": AMQP_URL}}}'
-        )
-        found.append(Error(f"the default channel layer is {layer}", hint=hint, id="progrock.E004"))
+    for name in conf.BOUNDS:
+        try:
+            conf.number(name, conf.setting(name))
+        except ValueError as error:
+            found.append(Error(str(error), id="progrock.E003"))
+    found += _check_layer()
     found += _check_prefix()
     ours = [app for app in settings.INSTALLED_APPS if app in ("channels", "progrock")]
     if ours == ["channels", "progrock"]:
@@ -81,7 +78,7 @@ def _check_prefix() -> list[CheckMessage]:
                 id="progrock.E005",
             )
         ]
-    layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {})
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer(), {})
     used = layer.get("CONFIG", {}).get("prefix", conf.DEFAULTS["PROGROCK_PREFIX"])
     if layer.get("BACKEND") != LAYER or used == wanted:
         return []
@@ -93,3 +90,36 @@ def _check_prefix() -> list[CheckMessage]:
             id="progrock.E006",
         )
     ]
+
+
+@register()
+def check_addresses(**kwargs: Any) -> list[CheckMessage]:
+    """The addresses of RabbitMQ can be read, and the files that they name for TLS."""
+    found: list[CheckMessage] = []
+    try:
+        address.tls_of(conf.amqp_url())
+    except (BrokerUnavailable, OSError) as error:
+        found.append(Error(f"AMQP_URL: {error}", id="progrock.E007"))
+    else:
+        try:
+            address.read_management(conf.management_url())
+        except BrokerUnavailable as error:
+            found.append(Error(f"PROGROCK_MANAGEMENT_URL: {error}", id="progrock.E007"))
+    return found
+
+
+def _check_layer() -> list[CheckMessage]:
+    """The layer is configured, and pushes arrive. Tests of a project may take another one."""
+    alias, layers = conf.channel_layer(), getattr(settings, "CHANNEL_LAYERS", {})
+    hint = f'"{alias}": {{"BACKEND": "{LAYER}", "CONFIG": {{"host": AMQP_URL}}}}'
+    if alias not in layers:
+        sentence = f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names"
+        return [Error(sentence, hint=f"CHANNEL_LAYERS = {{{hint}}}", id="progrock.E004")]
+    if (layer := layers[alias].get("BACKEND")) == LAYER:
+        return []
+    sentence = (
+        f"the channel layer {alias!r} is {layer}: changes that a worker or another process makes"
+        " show after some seconds only, as the repair finds them"
+    )
+    more = f"CHANNEL_LAYERS = {{{hint}}}, or name another alias in PROGROCK_CHANNEL_LAYER."
+    return [Warning(sentence, hint=more, id="progrock.W002")]

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from progrock import installation
 from progrock.backends import Options, load
+from progrock.broker import address
 from progrock.broker.names import Names
 
 # None: the setting follows DEBUG. PROGROCK_BACKENDS has no default, because it names your own file.
@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "PROGROCK_ANONYMOUS": None,
     "PROGROCK_AUDIENCES": "progrock.audiences.audiences",
     "PROGROCK_BACKENDS": "",
+    "PROGROCK_CHANNEL_LAYER": "default",
     "PROGROCK_DECLARE": None,
     "PROGROCK_FEEDS": 1,
     "PROGROCK_KEEP_DAYS": 30,
@@ -24,6 +25,13 @@ DEFAULTS: dict[str, Any] = {
     "PROGROCK_MAX_ACTIVE_JOBS": 100,
     "PROGROCK_MAX_SOCKETS": 100,
     "PROGROCK_PREFIX": "progrock",
+}
+#: The settings that are numbers: the least, the most, and whether it must be a whole one.
+BOUNDS: dict[str, tuple[int, int, bool]] = {
+    "PROGROCK_FEEDS": (1, 1_000, True),
+    "PROGROCK_KEEP_DAYS": (0, 36_500, False),
+    "PROGROCK_MAX_ACTIVE_JOBS": (1, 1_000_000, True),
+    "PROGROCK_MAX_SOCKETS": (1, 1_000_000, True),
 }
 _loaded: dict[str, dict[str, Options]] = {}
 _names: dict[str, Names] = {}
@@ -35,6 +43,19 @@ def setting(name: str) -> Any:
     return getattr(settings, name, settings.DEBUG if default is None else default)
 
 
+def number(name: str, value: Any) -> int | float:
+    """The value of a setting in BOUNDS as a number. Raises ValueError with a sentence."""
+    least, most, whole = BOUNDS[name]
+    wanted = f"wanted a {'whole ' if whole else ''}number from {least} to {most}"
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r}: {wanted}") from None
+    if not least <= found <= most or (whole and not found.is_integer()):
+        raise ValueError(f"{name} is {value!r}: {wanted}")
+    return int(found) if whole else found
+
+
 def amqp_url() -> str:
     """Where RabbitMQ is: `AMQP_URL`."""
     return str(setting("AMQP_URL"))
@@ -44,13 +65,11 @@ def management_url() -> str:
     """RabbitMQ's management API with its credentials: `PROGROCK_MANAGEMENT_URL`.
 
     By default it has the host and credentials of `AMQP_URL` and port 15672, or 15671 with TLS.
+    Raises BrokerUnavailable if that is no address.
     """
     if url := setting("PROGROCK_MANAGEMENT_URL"):
         return str(url).rstrip("/")
-    parts = urlsplit(amqp_url())
-    credentials, _, _ = parts.netloc.rpartition("@")
-    scheme, port = ("https", 15671) if parts.scheme == "amqps" else ("http", 15672)
-    return f"{scheme}://{credentials or 'guest:guest'}@{parts.hostname or '127.0.0.1'}:{port}"
+    return address.beside(amqp_url())
 
 
 def backends() -> dict[str, Options]:
@@ -78,6 +97,11 @@ def names() -> Names:
         return _names.get(prefix) or _names.setdefault(prefix, Names(prefix, installation.known))
     except ValueError as error:
         raise ImproperlyConfigured(f"PROGROCK_PREFIX: {error}") from None
+
+
+def channel_layer() -> str:
+    """The alias in CHANNEL_LAYERS of the layer that carries changes: `PROGROCK_CHANNEL_LAYER`."""
+    return str(setting("PROGROCK_CHANNEL_LAYER"))
 
 
 def anonymous() -> bool:

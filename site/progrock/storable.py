@@ -1,5 +1,7 @@
 """Makes of a backend's answer what both databases can hold: text without NUL, results as JSON."""
 
+import json
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -36,8 +38,41 @@ def storable_result(value: object) -> Result:
     """
     if value is None:
         return NO_RESULT
-    dumped = orjson.dumps([[[[value]]]])
+    try:
+        dumped = orjson.dumps([[[[value]]]])
+    except TypeError:  # perhaps only for half a character, or a whole number above 64 bits
+        try:
+            value = read_leniently(json.dumps(value))
+        except (ValueError, RecursionError):
+            raise TypeError("JSON cannot hold it") from None
+        dumped = orjson.dumps([[[[value]]]])
     if rb"\u0000" in dumped:
         value = orjson.loads(_NUL.sub(rb"\1", dumped))[0][0][0][0]
         dumped = orjson.dumps([[[[value]]]])
     return Result(value, len(dumped) - 2 * _DEPTH)
+
+
+def read_leniently(text: str | bytes) -> Any:
+    """JSON as Python's own reader takes it, as values that JSON in the strict sense can hold.
+
+    NaN and Infinity become None. Half of a surrogate pair (`"\\ud83d"`) becomes U+FFFD, because it
+    is no character. A whole number above 64 bits becomes text, digit for digit, because as a number
+    it would lose its last digits.
+    Raises ValueError for what is no JSON, and RecursionError where it is nested too deep.
+    """
+    value = json.loads(text, parse_constant=_nothing, parse_int=_whole, parse_float=_finite)
+    whole = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+    return orjson.loads(whole.decode("utf-16-le", "replace"))
+
+
+def _nothing(name: str) -> None:
+    """What NaN and Infinity become."""
+
+
+def _whole(digits: str) -> int | str:
+    return digits if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64 else int(digits)
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None

@@ -45,14 +45,14 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
     It also says how RabbitMQ is, but the pages work without it.
     """
-    state: dict[str, Any] = {"database": "ok", "rabbitmq": "not connected yet"}
+    state: dict[str, Any] = {"database": "ok", "rabbitmq": "not in use: no socket was opened yet"}
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
         state["database"] = type(error).__name__
-    if (layer := channel_layers.backends.get("default")) is not None:
-        state["rabbitmq"] = "ok" if layer.connected else "unreachable"
+    if (layer := channel_layers.backends.get(conf.channel_layer())) is not None:
+        state["rabbitmq"] = "ok" if getattr(layer, "connected", True) else "unreachable"
     if sentence := clock.trouble():
         state["clock"] = sentence
     return JsonResponse(state, status=200 if state["database"] == "ok" else 503)

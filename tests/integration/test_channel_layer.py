@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from progrock.broker import blocking, channel_layer
+from progrock.broker.address import vhost_of
 from progrock.broker.channel_layer import ChannelLayer
-from progrock.broker.connection import vhost_of
 from tests.amqp import (
     CLOSED,
     QUEUE,

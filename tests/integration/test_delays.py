@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from progrock.broker import blocking
-from progrock.broker.connection import connect, vhost_of
+from progrock.broker.address import vhost_of
+from progrock.broker.connection import connect
 from progrock.broker.due import DueTasks
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
 from progrock.broker.names import NAMES

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from progrock.broker import blocking
-from progrock.broker.connection import vhost_of
+from progrock.broker.address import vhost_of
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
 from progrock.broker.names import NAMES
 from progrock.broker.operate.definitions import definitions

@@ -389,7 +389,9 @@ async def test_in_production_cookies_travel_over_https_only(stack: Callable[...,
                     assert answer.status == 404
                     assert "urlpatterns" not in await answer.text()
                     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-            assert (await get(up, session, "/healthz", Host="evil.example"))[0] == 400
+            assert (await get(up, session, "/login/", Host="evil.example", **by_https))[0] == 400
+            status, _ = await get(up, session, "/healthz", Host="10.1.2.3:8000")
+            assert status == 200, "a probe comes by IP"
         async with client() as session, session.ws_connect(up.ws_url) as socket:
             made = socket._response.headers.getall("set-cookie")[0]
             for word in ("Secure", "HttpOnly", "SameSite=Lax"):

@@ -12,7 +12,7 @@ import pytest
 
 from progrock.broker import consumer as consumer_module
 from progrock.broker import subscriber as subscriber_module
-from progrock.broker.connection import vhost_of
+from progrock.broker.address import vhost_of
 from progrock.broker.consumer import Delivery
 from progrock.broker.errors import PublishFailed
 from progrock.broker.names import NAMES

@@ -67,7 +67,8 @@ def test_the_settings_tables_name_each_setting_and_its_default() -> None:
         elif default != "":
             assert rows[name] == f"`{default}`"
     source = (ROOT / "site/config/settings.py").read_text()
-    read = set(re.findall(r'(?:environ\.get\(|environ\[|flag\(|number\()"([A-Z_]+)"', source))
+    reading = r'(?:environ\.get\(|environ\[|flag\(|number\(|words\()\s*"([A-Z_]+)"'
+    read = set(re.findall(reading, source))
     host = {"INSTALLED_APPS", "CHANNEL_LAYERS", "MIDDLEWARE", "DATABASES"}  # Django's and Channels'
     assert rows.keys() - host == read | conf.DEFAULTS.keys()
 

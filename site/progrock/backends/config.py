@@ -27,10 +27,11 @@ class ClassSpec:
     arguments: Mapping[str, Any]
 
 
+DAY = 86_400
 _COMMON = {
-    "interval": number(0.1, 1.0),
-    "timeout": number(0.1, 5.0),
-    "deadline": number(1.0, 3600.0),
+    "interval": number(0.1, DAY, 1.0),
+    "timeout": number(0.1, DAY, 5.0),
+    "deadline": number(1.0, 3650 * DAY, 3600.0),
     "shards": whole(1, 256, 2),
     "concurrency": whole(1, 1000, 8),
     "missing_for": number(0.0, 30.0),

@@ -1,7 +1,6 @@
 """Reads any TOML table by a list of its keys, and says what is wrong with one that does not fit."""
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,13 +58,13 @@ def _value(where: str, found: object, key: Key) -> Any:
     raise ConfigError(where, found=repr(found), wanted=key.wanted + reason)
 
 
-def number(least: float, default: float) -> Key:
-    """A key for a finite number of at least `least`."""
+def number(least: float, most: float, default: float) -> Key:
+    """A key for a number from `least` to `most`, both finite."""
 
     def right(value: Any) -> bool:
-        return type(value) in (int, float) and math.isfinite(value) and value >= least
+        return type(value) in (int, float) and least <= value <= most
 
-    return Key(f"a number of at least {least:g}", right, default)
+    return Key(f"a number from {least:.10g} to {most:.10g}", right, default)
 
 
 def whole(least: int, most: int, default: int) -> Key:

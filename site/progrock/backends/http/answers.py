@@ -3,7 +3,6 @@
 Everything here raises BackendError for an answer that cannot be used.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,10 @@ from jmespath.exceptions import JMESPathError
 from progrock.backends.base import Handle, JobView, Status, check_handle, percent
 from progrock.backends.errors import BackendError
 from progrock.backends.http.table import Expression, HttpSpec, Many
+from progrock.storable import read_leniently
+
+#: What may be a whole number above 64 bits. orjson would read it as a float without a word.
+_LONG_NUMBER = re.compile(rb"\d{19}\d")
 
 
 def read_handle(spec: HttpSpec, body: bytes, wait: float | None) -> Handle:
@@ -101,16 +104,18 @@ def _date(text: str) -> float | None:
 def parse(body: bytes) -> Any:
     """The body as JSON values.
 
-    NaN and Infinity become None. Many servers write them, but they are not JSON, so Python's own
-    reader gets what orjson refuses.
+    Many servers write what is not JSON in the strict sense: `read_leniently` says what becomes of
+    it.
     """
     try:
-        return orjson.loads(body)
+        if not _LONG_NUMBER.search(body):
+            return orjson.loads(body)
     except ValueError:
-        try:
-            return orjson.loads(orjson.dumps(json.loads(body, parse_constant=lambda name: None)))
-        except (ValueError, TypeError, RecursionError):
-            raise BackendError("the backend answered with something that is not JSON") from None
+        pass
+    try:
+        return read_leniently(body)
+    except (ValueError, TypeError, RecursionError):
+        raise BackendError("the backend answered with something that is not JSON") from None
 
 
 def evaluate(expression: Expression | None, answer: Any) -> Any:

@@ -201,7 +201,7 @@ _KEYS = {
         keys={state: words("a list of the backend's words") for state in get_args(JobState)},
     ),
     "progress": _expression(default=None),
-    "progress_scale": number(1e-6, 100.0),
+    "progress_scale": number(1e-6, 1e15, 100.0),
     "message": _expression(default=None),
     "result": _expression(default=None),
     "error": _expression(default=None),

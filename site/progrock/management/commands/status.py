@@ -9,7 +9,7 @@ from django.db import DatabaseError
 
 from progrock import clock, conf, ledger
 from progrock.backends import Options
-from progrock.broker.connection import vhost_of
+from progrock.broker.address import vhost_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import LANES
 from progrock.broker.operate import management

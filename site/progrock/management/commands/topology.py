@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from progrock import conf
 from progrock.broker import topology
-from progrock.broker.connection import vhost_of
+from progrock.broker.address import vhost_of
 from progrock.broker.operate import management
 from progrock.broker.operate.definitions import definitions
 from progrock.broker.operate.prune import prune
