@@ -42,7 +42,7 @@ class Hub:
         self.publisher = Publisher(conf.amqp_url(), "web", names=conf.names(), clock=clock.now)
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
-        self._sessions: Counter[str] = Counter()  # open sockets by session digest
+        self._sessions: Counter[str] = Counter()  # open sockets by the session's lasting name
         self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._epoch = 0
@@ -69,14 +69,14 @@ class Hub:
 
     # The open sockets
 
-    def sockets(self, session_digest: str) -> int:
-        """How many sockets of a session are open in this process."""
-        return self._sessions[session_digest]
+    def sockets(self, session: str) -> int:
+        """How many sockets of a session, by its lasting name, are open in this process."""
+        return self._sessions[session]
 
     def register(self, member: Member) -> None:
         """From now on, offer this socket the changes of its audiences."""
         self._members.add(member)
-        self._sessions[member.session_digest] += 1
+        self._sessions.update(member.sessions[:1])
         for name in member.audiences:
             self._audiences.setdefault(name, Audience()).members.add(member)
         self._offer_status(member)
@@ -88,9 +88,10 @@ class Hub:
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
         self._members.discard(member)
-        self._sessions[member.session_digest] -= 1
-        if not self._sessions[member.session_digest]:
-            del self._sessions[member.session_digest]
+        for name in member.sessions[:1]:
+            self._sessions[name] -= 1
+            if not self._sessions[name]:
+                del self._sessions[name]
         for name in member.audiences:
             if (audience := self._audiences.get(name)) is not None:
                 audience.members.discard(member)
@@ -193,9 +194,13 @@ class Hub:
             await asyncio.sleep(0)  # its frames leave now, and not after all the others
 
     async def session_ended(self, message: dict[str, Any]) -> None:
-        """Close the sockets of a session that logged out."""
+        """Close the sockets of a session that has ended, whatever its key was when they opened."""
+        ended = set(message["sessions"])
+        lasting = {
+            each.sessions[0] for each in self._members if not ended.isdisjoint(each.sessions)
+        }
         for member in self._members:
-            if member.session_digest == message["session"]:
+            if member.sessions and member.sessions[0] in lasting:
                 self.outgoing.later(member.close())
 
     # The groups of the channel layer

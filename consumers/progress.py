@@ -20,7 +20,6 @@ from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
-from progrock.sessions import session_digest
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +72,14 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(LOGIN_REQUIRED, "login_required", sentence)
             return
         self.hub = hub()
-        # A project's own audiences may need no session; then the key is None.
-        key = self.scope["session"].session_key
-        session = session_digest(key) if key else ""
-        if session and self.hub.sockets(session) >= conf.max_sockets():
+        # A project's own audiences may need no session; then there are no names.
+        sessions = self.scope["progrock.sessions"]
+        if sessions and self.hub.sockets(sessions[0]) >= conf.max_sockets():
             sentence = "Too many pages of yours are open; close some."
             await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", sentence)
             return
         await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
-        self.member = Member(audiences, session, Outbox(self._send_text), self._end_session)
+        self.member = Member(audiences, sessions, Outbox(self._send_text), self._end_session)
         self.hub.register(self.member)
         await self.hub.join(self.member)
         try:

@@ -67,20 +67,21 @@ class Outbox:
 class Member:
     """A socket as the hub sees it: a member of its audiences.
 
-    `close` closes the socket because its session has ended.
+    `sessions` are the names of its session, the lasting one first. `close` closes the socket
+    because the session has ended.
     """
 
-    __slots__ = ("audiences", "close", "outbox", "session_digest")
+    __slots__ = ("audiences", "close", "outbox", "sessions")
 
     def __init__(
         self,
         audiences: Sequence[str],
-        session_digest: str,
+        sessions: Sequence[str],
         outbox: Outbox,
         close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.audiences = audiences
-        self.session_digest = session_digest
+        self.sessions = sessions
         self.outbox = outbox
         self.close = close
 

@@ -1,19 +1,24 @@
 """The Python API: a project's own code, and the WebSocket consumer, start and cancel jobs here."""
 
+import asyncio
 import logging
 import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
-from progrock import clock, conf, dispatch, installation, ledger
+from progrock import clock, conf, dispatch, installation, journal, ledger
 from progrock.audiences import audience_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
+from progrock.dispatch import Outbound
 from progrock.errors import Refused
 from progrock.gate import checked_params
 from progrock.models import ACTIVE, Job
+from progrock.sending import hand_over
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +35,7 @@ def start(
     large, and where too many jobs of the audience are active.
     While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
-    job, created = create(audience_of(audience), backend, params, request)
-    if created:
-        transaction.on_commit(lambda: _send(str(job.pk)))
-    return job
+    return _start(backend, params, audience, request, _send_now)
 
 
 def cancel(job: Job | uuid.UUID | str) -> bool:
@@ -41,26 +43,26 @@ def cancel(job: Job | uuid.UUID | str) -> bool:
 
     Returns False where there is nothing to cancel. Raises ValueError for what is no job's id.
     """
-    job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
-    found = ledger.request_cancel(job_id, clock.measured()) is not None
-    if found:
-        transaction.on_commit(lambda: _send(job_id))
-    return found
+    return _cancel(job, _send_now)
 
 
 async def astart(
     backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None
 ) -> Job:
-    """`start`, from asynchronous code."""
-    job: Job = await database_sync_to_async(start)(
-        backend, params, audience=audience, request=request
+    """`start`, from asynchronous code. Django's database thread does not wait for RabbitMQ."""
+    sending = _Sending()
+    job: Job = await database_sync_to_async(_start)(
+        backend, params, audience, request, sending.begin
     )
+    await sending.over()
     return job
 
 
 async def acancel(job: Job | uuid.UUID | str) -> bool:
-    """`cancel`, from asynchronous code."""
-    asked: bool = await database_sync_to_async(cancel)(job)
+    """`cancel`, from asynchronous code. Django's database thread does not wait for RabbitMQ."""
+    sending = _Sending()
+    asked: bool = await database_sync_to_async(_cancel)(job, sending.begin)
+    await sending.over()
     return asked
 
 
@@ -114,21 +116,71 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     return job, True
 
 
-def _send(job_id: str) -> None:
-    """Send what follows the commit. While RabbitMQ is away it is late, and not lost.
+_Send = Callable[[str, Outbound], None]
+
+
+def _start(backend: str, params: Any, audience: Any, request: str | None, send: _Send) -> Job:
+    job, created = create(audience_of(audience), backend, params, request)
+    if created:
+        transaction.on_commit(lambda: _follow(str(job.pk), send))
+    return job
+
+
+def _cancel(job: Job | uuid.UUID | str, send: _Send) -> bool:
+    job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
+    found = ledger.request_cancel(job_id, clock.measured()) is not None
+    if found:
+        transaction.on_commit(lambda: _follow(job_id, send))
+    return found
+
+
+class _Sending:
+    """What asynchronous code sends, in other threads than that of the database."""
+
+    def __init__(self) -> None:
+        self._under_way: list[Future[None]] = []
+
+    def begin(self, job_id: str, outbound: Outbound) -> None:
+        """Send soon. Inside a transaction this is called when it commits."""
+        if begun := hand_over(lambda: _send_now(job_id, outbound)):
+            self._under_way.append(begun)
+
+    async def over(self) -> None:
+        """Wait for what was begun."""
+        if self._under_way:
+            await asyncio.wait([asyncio.wrap_future(each) for each in self._under_way])
+
+
+def _follow(job_id: str, send: _Send) -> None:
+    """After the commit: send what follows.
 
     Nothing comes out of here: the caller's transaction has committed, and its view must go on.
     """
     try:
         installation.read()  # what is sent bears it
-        committed = dispatch.asked(ledger.load([job_id])[job_id])
-        dispatch.send_now(conf.amqp_url(), dispatch.after([committed], conf.backends()))
-    except Exception as error:  # whatever it is, a sweep and a repair see to the job
-        known = isinstance(error, BrokerError)
-        logger.warning(
-            "job %s is in the ledger, but its task or its push was not sent: %s;"
-            " a worker's sweep or a repair does it later",
-            job_id,
-            error if known else type(error).__name__,
-            exc_info=None if known else error,
-        )
+        row = ledger.load([job_id])[job_id]
+        if not row.active:
+            journal.ended(row)
+        send(job_id, dispatch.after([dispatch.asked(row)], conf.backends()))
+    except Exception as error:
+        _not_sent(job_id, error)
+
+
+def _send_now(job_id: str, outbound: Outbound) -> None:
+    """Send. While RabbitMQ is away it is late, and not lost."""
+    try:
+        dispatch.send_now(conf.amqp_url(), outbound)
+    except Exception as error:
+        _not_sent(job_id, error)
+
+
+def _not_sent(job_id: str, error: Exception) -> None:
+    """Log it. Whatever the error is, a sweep and a repair see to the job."""
+    known = isinstance(error, BrokerError)
+    logger.warning(
+        "job %s is in the ledger, but its task or its push was not sent: %s;"
+        " a worker's sweep or a repair does it later",
+        job_id,
+        error if known else type(error).__name__,
+        exc_info=None if known else error,
+    )

@@ -18,7 +18,7 @@ from progrock.gate import (
     checked_audiences,
     not_an_audience,
 )
-from progrock.sessions import VISITOR, make_visitor, set_cookie
+from progrock.sessions import VISITOR, digests, make_visitor, set_cookie
 
 
 def audiences(scope: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def audience_of(value: Any) -> str:
 def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     """The audiences of a WebSocket handshake, and the cookie to set when its session is new.
 
-    Queries the database.
+    Also puts the names of the session into the scope, as `progrock.sessions`. Queries the database.
     """
     session = scope["session"]
     if "user" not in scope:  # a project's own middleware may have set one
@@ -85,6 +85,7 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     if conf.anonymous() and make_visitor(session):
         session.save()
         cookie = set_cookie(session)
+    scope["progrock.sessions"] = digests(session)
     return audiences_of(scope), cookie
 
 

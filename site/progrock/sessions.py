@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.signals import user_logged_out
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.dispatch import receiver
 from django.http import HttpResponse
@@ -20,6 +20,7 @@ from progrock import conf, installation
 from progrock.broker import blocking
 from progrock.broker.errors import BrokerError
 from progrock.broker.names import INSTALLATION
+from progrock.sending import hand_over
 
 logger = logging.getLogger(__name__)
 
@@ -55,28 +56,74 @@ def set_cookie(session: SessionBase) -> str:
     return response.cookies[settings.SESSION_COOKIE_NAME].OutputString()
 
 
-def session_digest(session_key: str) -> str:
-    """How messages name a session: by a digest, because the key itself is a secret."""
-    return hashlib.sha256(session_key.encode()).hexdigest()
+def digests(session: MutableMapping[str, Any] | SessionBase) -> list[str]:
+    """How messages name a session, the lasting name first. May query the database.
+
+    The visitor's id lasts as long as the session. The key changes with a login, or with a new
+    password; it counts for sessions without a visitor, and where only the cookie is left of a
+    session. Both are secrets, so they travel as digests.
+    """
+    found = []
+    if visitor := session.get(VISITOR):
+        found.append(_digest(f"visitor:{visitor}"))
+    if key := getattr(session, "session_key", None):
+        found.append(_digest(str(key)))  # a store of sessions may have other keys than strings
+    return found
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @receiver(user_logged_out)
-def close_sockets(sender: Any, request: Any, **kwargs: Any) -> None:
-    """Tell all web processes that a session has ended."""
+def session_ended(sender: Any, request: Any, **kwargs: Any) -> None:
+    """Close the sockets of a session that ends, in all web processes."""
+    session = getattr(request, "session", None)
     try:  # Django signs the user out after its receivers, so nothing may come out of this one
-        key = getattr(getattr(request, "session", None), "session_key", None)
-        if not key:
-            return
+        names = [] if session is None else digests(session)
+    except Exception as error:
+        _stay_open(error)
+    else:
+        _close_sockets(names)
+
+
+@receiver(user_logged_in)
+def session_begun(sender: Any, request: Any, **kwargs: Any) -> None:
+    """Give the session its lasting id, and close the sockets of the session whose place it took.
+
+    Django has thrown away the session of another user by now, so only the cookie still names it.
+    The session of a visitor who signs in goes on: it has its visitor's id already.
+    """
+    session = getattr(request, "session", None)
+    if session is None or not make_visitor(session):
+        return
+    key = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
+    if key and key != session.session_key:
+        _close_sockets([_digest(key)])
+
+
+def _close_sockets(names: list[str]) -> None:
+    if names:
         event = {
             "type": "session.ended",
-            "session": session_digest(str(key)),
+            "sessions": names,
             INSTALLATION: installation.known(),
         }
+        hand_over(lambda: _send(event))
+
+
+def _send(event: dict[str, Any]) -> None:
+    """Tell all web processes that a session has ended."""
+    try:
         blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
-    except Exception as error:
-        known = isinstance(error, BrokerError)
-        logger.warning(
-            "sockets of a session that logged out stay open until they reconnect: %s",
-            error if known else type(error).__name__,
-            exc_info=None if known else error,
-        )
+    except Exception as error:  # whatever it is, nobody else would log it
+        _stay_open(error)
+
+
+def _stay_open(error: Exception) -> None:
+    known = isinstance(error, BrokerError)
+    logger.warning(
+        "sockets of a session that logged out stay open until they reconnect: %s",
+        error if known else type(error).__name__,
+        exc_info=None if known else error,
+    )

@@ -82,7 +82,7 @@ class Seen:
 
     def __init__(self, hub: Hub, audience: str) -> None:
         self.frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.member = Member([audience], "", Outbox(self.send), self.close)
+        self.member = Member([audience], [], Outbox(self.send), self.close)
         hub.register(self.member)
 
     async def send(self, text: str) -> None:

@@ -194,6 +194,57 @@ async def test_a_login_changes_the_session_and_a_logout_ends_it_everywhere(runni
                     assert (await visitor.snapshot())["jobs"] == []
 
 
+async def test_a_page_from_before_the_login_closes_at_the_logout(running: Stack) -> None:
+    async with client() as session, browse(running, session) as page:
+        job = (await page.start(seconds=1))["job"]
+        await sign_in(running, session, "alice")
+        await page.send({"action": "cancel", "job": job})  # the same browser may still do that
+        await page.until(lambda frame: frame.get("job") == job and frame["complete"])
+        async with await post(running, session, "/logout/") as answer:
+            assert answer.status == 302
+        assert await closed(page) == 4402
+
+
+async def test_signing_in_over_a_session_closes_the_sockets_of_the_other_user(
+    running: Stack,
+) -> None:
+    async with (
+        person(running, "alice") as session,
+        browse(running, session) as hers,
+        person(running, "alice") as phone,
+        browse(running, phone) as elsewhere,
+    ):
+        await hers.snapshot()
+        await elsewhere.snapshot()
+        await sign_in(running, session, "bob")
+        assert await closed(hers) == 4402
+        async with browse(running, session) as his:
+            await his.snapshot()
+            await sign_in(running, session, "bob")  # once more: his session goes on
+            await his.start(seconds=1)
+        await elsewhere.start(seconds=1)
+
+
+async def test_a_session_whose_key_changed_closes_at_the_logout(running: Stack) -> None:
+    imports = "from django.contrib.auth.models import User"
+    running.shell(f"{imports}; User.objects.create_superuser('changer', password='changer')")
+    async with person(running, "changer") as session, browse(running, session) as page:
+        await page.snapshot()
+        before = cookie(session)
+        await get(running, session, "/admin/password_change/")
+        new = {
+            "old_password": "changer",
+            "new_password1": "ProgRock-1",
+            "new_password2": "ProgRock-1",
+        }
+        async with await post(running, session, "/admin/password_change/", **new) as answer:
+            assert answer.status == 302
+        assert cookie(session) != before
+        async with await post(running, session, "/logout/") as answer:
+            assert answer.status == 302
+        assert await closed(page) == 4402
+
+
 async def test_a_user_who_was_deactivated_sees_nothing_any_more(running: Stack) -> None:
     imports = "from django.contrib.auth.models import User"
     running.shell(f"{imports}; User.objects.create_user('leaver', password='leaver')")

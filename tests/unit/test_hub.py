@@ -94,7 +94,7 @@ class Seen:
 
     def __init__(self, hub: Hub, audience: str = "user:1") -> None:
         self.frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.member = Member([audience], "", Outbox(self.send), self.close)
+        self.member = Member([audience], [], Outbox(self.send), self.close)
         hub.register(self.member)
 
     async def opened(self) -> "Seen":
