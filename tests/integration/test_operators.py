@@ -108,6 +108,31 @@ async def test_the_management_api_says_what_is_wrong(rabbitmq: Broker) -> None:
         await verify("http://guest:guest@127.0.0.1:1", "/", TOPOLOGY)
 
 
+async def test_a_password_may_have_any_letters(rabbitmq: Broker, vhost_url: str) -> None:
+    vhost, name, password = vhost_of(vhost_url), f"é-{vhost_of(vhost_url)}", "пароль:/@#é"
+    rabbitmq.api("PUT", f"users/{quote(name)}", {"password": password, "tags": "management"})
+    rights = {"configure": ".*", "write": ".*", "read": ".*"}
+    rabbitmq.api("PUT", f"permissions/{vhost}/{quote(name)}", rights)
+    try:
+        login = f"{quote(name, safe='')}:{quote(password, safe='')}"
+        place = urlsplit(vhost_url).netloc.rpartition("@")[2]
+        url = f"amqp://{login}@{place}/{vhost}"
+        await declare(url, TOPOLOGY)
+        await asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks())
+        api = rabbitmq.management_url.replace("guest:guest", login)
+        assert await verify(api, vhost, TOPOLOGY) == []
+    finally:
+        rabbitmq.api("DELETE", f"users/{quote(name)}")
+
+
+async def test_a_wrong_virtual_host_is_told_in_a_sentence(rabbitmq: Broker) -> None:
+    url = urlsplit(rabbitmq.url)._replace(path="/nowhere").geturl()
+    with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at .*nowhere"):
+        await declare(url, TOPOLOGY)
+    with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at .*nowhere"):
+        await asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks())
+
+
 async def test_web_and_worker_work_with_the_rights_of_the_definitions(
     rabbitmq: Broker, vhost_url: str, new_layer: NewLayer
 ) -> None:
