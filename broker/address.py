@@ -44,7 +44,7 @@ def read(url: str) -> Address:
     if parts.scheme not in ("amqp", "amqps"):
         raise _wrong("the address of RabbitMQ", f"it begins with {parts.scheme or '?'}:", FORM)
     path = parts.path.removeprefix("/")
-    if "/" in path.rstrip("/") or path.count("/") > 1:
+    if "/" in path and path != "/":
         raise _wrong("the address of RabbitMQ", "in a virtual host's name write %2F for /", FORM)
     tls = parts.scheme == "amqps"
     return Address(

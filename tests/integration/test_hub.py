@@ -53,7 +53,7 @@ async def jobs(postgres_url: Postgres, django_db_blocker: Any) -> AsyncIterator[
 async def hub(jobs: None, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
     """A hub that repairs only when it is told to."""
     layer = ChannelLayer(vhost_url)
-    monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
+    monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
     monkeypatch.setattr(conf, "amqp_url", lambda: vhost_url)
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
     for part, once_a_minute in ((rewind, "FULL"), (clock, "MEASURE")):

@@ -130,7 +130,7 @@ async def publisher() -> Publisher:
 async def hub(
     layer: Layer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Hub]:
-    monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
+    monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
     for user in (module, repair, rewind):
         monkeypatch.setattr(user, "database", Database())

@@ -18,7 +18,7 @@ from progrock.backends.http.table import Expression, HttpSpec, Many
 from progrock.storable import read_leniently
 
 #: What may be a whole number above 64 bits. orjson would read it as a float without a word.
-_LONG_NUMBER = re.compile(rb"\d{19}\d")
+_LONG_NUMBER = re.compile(rb"-\d{19}|\d{20}")
 
 
 def read_handle(spec: HttpSpec, body: bytes, wait: float | None) -> Handle:
