@@ -37,6 +37,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     found = Silent()
     monkeypatch.setattr(dispatch, "send_now", found.send)
     monkeypatch.setattr(blocking, "group_send", found.send)
+    monkeypatch.setattr(api.installation, "read", lambda: "x")
     monkeypatch.setattr(api, "create", lambda *args: (Job(id=row().id), True))
     monkeypatch.setattr(api.ledger, "load", lambda ids, **_: {each: row(id=each) for each in ids})
     monkeypatch.setattr(api.ledger, "request_cancel", lambda *args: row())
@@ -125,7 +126,7 @@ def told(silent: Silent) -> list[str]:
     silent.speaks.set()
     while not silent.sent:
         pass
-    [(_, group, event)] = silent.sent
+    [(_, group, event, _)] = silent.sent
     assert (group, event["type"]) == ("progrock.sessions", "session.ended")
     names: list[str] = event["sessions"]
     return names
