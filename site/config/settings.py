@@ -185,10 +185,12 @@ if not DEBUG:
         "PROGROCK_HSTS_SUBDOMAINS", True
     )
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    # In ALLOWED_HOSTS `.example` means the domain and its subdomains; an origin means one of both.
     CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS") or [
-        f"https://{'*' if host.startswith('.') else ''}{host}"
+        f"https://{each}"
         for host in ALLOWED_HOSTS
         if host != "*"
+        for each in ([host[1:], f"*{host}"] if host.startswith(".") else [host])
     ]
 
 LOGGING = {

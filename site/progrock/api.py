@@ -22,6 +22,10 @@ from progrock.sending import hand_over
 
 logger = logging.getLogger(__name__)
 
+#: Asynchronous code waits so many seconds for RabbitMQ. One sending ends within 8 seconds, but
+#: others may stand before it.
+LONGEST_WAIT = 10.0
+
 
 def start(
     backend: str, params: dict[str, Any] | None = None, *, audience: Any, request: str | None = None
@@ -146,9 +150,9 @@ class _Sending:
             self._under_way.append(begun)
 
     async def over(self) -> None:
-        """Wait for what was begun."""
-        if self._under_way:
-            await asyncio.wait([asyncio.wrap_future(each) for each in self._under_way])
+        """Wait for what was begun, but not for long: it goes on by itself."""
+        if waiting := [asyncio.wrap_future(each) for each in self._under_way]:
+            await asyncio.wait(waiting, timeout=LONGEST_WAIT)
 
 
 def _follow(job_id: str, send: _Send) -> None:

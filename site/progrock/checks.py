@@ -45,7 +45,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     if wrong:
         hint = "Name a function audiences(scope) that returns a list of strings."
         found.append(Error(f"PROGROCK_AUDIENCES: {wrong}", hint=hint, id="progrock.E002"))
-    for name in conf.BOUNDS.keys() & conf.DEFAULTS:
+    for name in conf.BOUNDS:
         try:
             conf.number(name, conf.setting(name))
         except ValueError as error:

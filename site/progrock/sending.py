@@ -1,8 +1,8 @@
 """Sends to RabbitMQ from threads of its own, so that nobody else's thread waits for the network.
 
-Under ASGI, Django runs all that is synchronous in one thread. A RabbitMQ that accepts a connection
-and says nothing would hold that thread for seconds, and everybody would read that the database is
-away.
+The sockets and the asynchronous views of a web process share one thread for the database. A
+RabbitMQ that accepts a connection and says nothing would hold that thread for seconds, and
+everybody would read that the database is away.
 """
 
 import logging

@@ -78,13 +78,11 @@ def _digest(secret: str) -> str:
 @receiver(user_logged_out)
 def session_ended(sender: Any, request: Any, **kwargs: Any) -> None:
     """Close the sockets of a session that ends, in all web processes."""
-    session = getattr(request, "session", None)
     try:  # Django signs the user out after its receivers, so nothing may come out of this one
-        names = [] if session is None else digests(session)
+        if (session := getattr(request, "session", None)) is not None:
+            _close_sockets(digests(session))
     except Exception as error:
         _stay_open(error)
-    else:
-        _close_sockets(names)
 
 
 @receiver(user_logged_in)
@@ -94,12 +92,15 @@ def session_begun(sender: Any, request: Any, **kwargs: Any) -> None:
     Django has thrown away the session of another user by now, so only the cookie still names it.
     The session of a visitor who signs in goes on: it has its visitor's id already.
     """
-    session = getattr(request, "session", None)
-    if session is None or not make_visitor(session):
-        return
-    key = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
-    if key and key != session.session_key:
-        _close_sockets([_digest(key)])
+    try:  # a login, too, must not fail because of us
+        session = getattr(request, "session", None)
+        if session is None or not make_visitor(session):
+            return
+        key = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
+        if key and key != session.session_key:
+            _close_sockets([_digest(key)])
+    except Exception as error:
+        _stay_open(error)
 
 
 def _close_sockets(names: list[str]) -> None:
@@ -113,7 +114,7 @@ def _close_sockets(names: list[str]) -> None:
 
 
 def _send(event: dict[str, Any]) -> None:
-    """Tell all web processes that a session has ended."""
+    """Tell all web processes of sessions that have ended."""
     try:
         blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
     except Exception as error:  # whatever it is, nobody else would log it
@@ -123,7 +124,7 @@ def _send(event: dict[str, Any]) -> None:
 def _stay_open(error: Exception) -> None:
     known = isinstance(error, BrokerError)
     logger.warning(
-        "sockets of a session that logged out stay open until they reconnect: %s",
+        "sockets of a session that has ended stay open until they reconnect: %s",
         error if known else type(error).__name__,
         exc_info=None if known else error,
     )

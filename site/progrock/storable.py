@@ -42,7 +42,7 @@ def storable_result(value: object) -> Result:
         dumped = orjson.dumps([[[[value]]]])
     except TypeError:  # perhaps only for half a character, or a whole number above 64 bits
         try:
-            value = read_leniently(json.dumps(value))
+            value = read_leniently(json.dumps(value, default=_as_orjson))
         except (ValueError, RecursionError):
             raise TypeError("JSON cannot hold it") from None
         dumped = orjson.dumps([[[[value]]]])
@@ -50,6 +50,11 @@ def storable_result(value: object) -> Result:
         value = orjson.loads(_NUL.sub(rb"\1", dumped))[0][0][0][0]
         dumped = orjson.dumps([[[[value]]]])
     return Result(value, len(dumped) - 2 * _DEPTH)
+
+
+def _as_orjson(value: object) -> Any:
+    """A date, a UUID and the like as plain JSON. Raises TypeError."""
+    return orjson.loads(orjson.dumps(value))
 
 
 def read_leniently(text: str | bytes) -> Any:

@@ -3,7 +3,6 @@
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,11 +69,16 @@ def test_a_session_store_with_odd_keys_leaves_nobody_signed_in(rf: RequestFactor
         def session_key(self) -> str:
             raise RuntimeError("the store is away")
 
+    class Numbered(dict[str, Any]):
+        session_key = 7
+
     request = rf.post("/logout/")
     request.session = Odd()  # type: ignore[assignment]  # all that is used of one
-    sessions.close_sockets(None, request)
-    request.session = SimpleNamespace(session_key=7)  # type: ignore[assignment]
-    sessions.close_sockets(None, request)
+    sessions.session_ended(None, request)
+    sessions.session_begun(None, request)
+    request.session = Numbered()  # type: ignore[assignment]
+    sessions.session_ended(None, request)
+    sessions.session_begun(None, request)
 
 
 def test_a_mistake_at_the_insert_returns_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Answers that are not JSON in the strict sense are read, and nothing changes without a word."""
 
 import json
+from datetime import date
 from typing import Any
 
 import orjson
@@ -52,6 +53,7 @@ def test_an_answer_that_is_no_json_is_an_error_of_the_backend(body: bytes) -> No
     [
         (["ok \ud83d"], ["ok \ufffd"]),
         ({"n": LONG}, {"n": str(LONG)}),
+        ({"n": LONG, "day": date(2026, 1, 2)}, {"n": str(LONG), "day": "2026-01-02"}),
         ({"n": LONG, "text": "\ud83d\0"}, {"n": str(LONG), "text": "\ufffd"}),
     ],
 )

@@ -1,6 +1,5 @@
 """What `manage.py check` says of settings, and which origins may open a socket."""
 
-import logging
 from typing import Any
 from urllib.parse import urlparse
 
@@ -12,6 +11,7 @@ from django.test import Client, override_settings
 from progrock import checks, conf, views
 from progrock.consumers import routing
 from progrock.consumers.routing import SameSite
+from tests.logs import own
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 OURS = {"BACKEND": checks.LAYER, "CONFIG": {"host": "amqp://"}}
@@ -85,7 +85,7 @@ def test_a_refused_origin_is_logged_once(
         for n in range(3 * routing.MOST_TOLD):
             origin = urlparse(f"https://evil{n // 2}.example")
             assert not SameSite(None).valid_origin(origin)
-    said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    said = [each.getMessage() for each in own(caplog)]
     assert len(said) == routing.MOST_TOLD
     assert said[0] == (
         "refused a socket of 'https://evil0.example': its host is not in ALLOWED_HOSTS"

@@ -15,6 +15,8 @@ from progrock.broker import blocking
 from progrock.models import Job
 from progrock.sessions import VISITOR, digests
 from tests.jobs import row
+from tests.logs import own
+from tests.services import PATIENCE
 
 
 class Silent:
@@ -24,11 +26,13 @@ class Silent:
         self.speaks = threading.Event()
         self.threads: list[str] = []
         self.sent: list[Any] = []
+        self.done = threading.Event()
 
     def send(self, *what: Any) -> None:
         self.threads.append(threading.current_thread().name)
-        assert self.speaks.wait(20)
+        assert self.speaks.wait(PATIENCE)
         self.sent.append(what)
+        self.done.set()
 
 
 @pytest.fixture
@@ -40,6 +44,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     monkeypatch.setattr(api.installation, "read", lambda: "x")
     monkeypatch.setattr(api, "create", lambda *args: (Job(id=row().id), True))
     monkeypatch.setattr(api.ledger, "load", lambda ids, **_: {each: row(id=each) for each in ids})
+    monkeypatch.setattr(api.clock, "measured", lambda: 0.0)
     monkeypatch.setattr(api.ledger, "request_cancel", lambda *args: row())
     monkeypatch.setattr(api.transaction, "on_commit", lambda function: function())
     yield found
@@ -49,7 +54,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
 async def test_the_database_thread_answers_while_starts_and_cancels_wait(silent: Silent) -> None:
     calls = [api.astart("render", audience="user:1") for _ in range(3)]
     waiting = [asyncio.create_task(each) for each in [*calls, api.acancel(row().id)]]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(silent.threads) < 4:
             await asyncio.sleep(0.01)
         assert await database_sync_to_async(lambda: "an answer")() == "an answer"
@@ -71,7 +76,7 @@ async def test_in_a_transaction_it_is_sent_at_the_commit(
     assert silent.threads == []
     at_commit[0]()  # does not wait
     silent.speaks.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not silent.sent:
             await asyncio.sleep(0.01)
 
@@ -84,7 +89,7 @@ async def test_a_cancelled_caller_cancels_no_sending(silent: Silent) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     silent.speaks.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not silent.sent:
             await asyncio.sleep(0.01)
 
@@ -96,18 +101,27 @@ def test_handing_over_never_raises_and_its_line_is_bounded(
     go = threading.Event()
 
     def fails() -> None:
-        go.wait(20)
+        go.wait(PATIENCE)
         raise ValueError("a driver's own")
 
     first = sending.hand_over(fails)
     assert sending.hand_over(fails) is None
     go.set()
     assert first
-    first.result(20)
-    assert len(caplog.records) == 2
+    first.result(PATIENCE)
+    assert len(own(caplog)) == 2
     again = sending.hand_over(lambda: None)
     assert again
-    again.result(20)
+    again.result(PATIENCE)
+
+
+async def test_a_caller_waits_for_rabbitmq_within_bounds(
+    silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "LONGEST_WAIT", 0.1)
+    async with asyncio.timeout(PATIENCE / 2):
+        await api.astart("render", audience="user:1")
+    assert silent.sent == []
 
 
 # Sessions
@@ -124,8 +138,7 @@ class Session(dict[str, Any]):
 def told(silent: Silent) -> list[str]:
     """The names in the one message that was sent."""
     silent.speaks.set()
-    while not silent.sent:
-        pass
+    assert silent.done.wait(PATIENCE)
     [(_, group, event, _)] = silent.sent
     assert (group, event["type"]) == ("progrock.sessions", "session.ended")
     names: list[str] = event["sessions"]

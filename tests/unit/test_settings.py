@@ -47,7 +47,11 @@ def test_subdomains_and_preload_are_part_of_hsts_unless_told_otherwise() -> None
 
 
 def test_trusted_origins_have_a_variable() -> None:
-    assert settings()["CSRF_TRUSTED_ORIGINS"] == ["https://real.example", "https://*.wide.example"]
+    assert settings()["CSRF_TRUSTED_ORIGINS"] == [
+        "https://real.example",
+        "https://wide.example",
+        "https://*.wide.example",
+    ]
     told = settings(CSRF_TRUSTED_ORIGINS="https://a.example, http://b.example:8080")
     assert told["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "http://b.example:8080"]
 

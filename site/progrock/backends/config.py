@@ -34,7 +34,7 @@ _COMMON = {
     "deadline": number(1.0, 3650 * DAY, 3600.0),
     "shards": whole(1, 256, 2),
     "concurrency": whole(1, 1000, 8),
-    "missing_for": number(0.0, 30.0),
+    "missing_for": number(0.0, DAY, 30.0),
     "max_answer": whole(1024, 1 << 30, 1 << 20),
 }
 _CLASS = _COMMON | {
