@@ -56,6 +56,9 @@ def words(error: BaseException) -> str:
         return "timed out"
     if isinstance(error, AuthenticationError | ProbableAuthenticationError):
         return "the login was refused"
+    for part in error.args:  # aiormq hands on RabbitMQ's frame, such as for a wrong virtual host
+        if text := getattr(part, "reply_text", None):
+            return str(text)
     return str(error) or type(error).__name__
 
 

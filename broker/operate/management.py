@@ -1,5 +1,6 @@
 """Talks to RabbitMQ's management API: what exists, what differs, how much waits."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -141,12 +142,14 @@ async def _our_bindings(management_url: str, vhost: str, names: Names) -> set[Bi
 
 async def _get(management_url: str, kind: str, vhost: str, columns: str) -> list[dict[str, Any]]:
     address, login, where = read_management(management_url)
-    auth = login and aiohttp.BasicAuth(*login, encoding="utf-8")
+    headers = {}
+    if login is not None:
+        headers["Authorization"] = f"Basic {b64encode(':'.join(login).encode()).decode()}"
     url = f"{address}/api/{kind}/{quote(vhost, safe='')}?columns={columns}"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
-            session.get(URL(url, encoded=True), auth=auth) as answer,
+            session.get(URL(url, encoded=True), headers=headers) as answer,
         ):
             if answer.status == 401:
                 raise BrokerUnavailable(
