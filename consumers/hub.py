@@ -21,6 +21,7 @@ from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
 from progrock.consumers.sockets import Audience, Member
+from progrock.consumers.watchdog import Watchdog
 from progrock.ledger import Row
 from progrock.sessions import SESSIONS
 from progrock.wire import Change
@@ -55,6 +56,7 @@ class Hub:
 
     def start(self) -> None:
         """Begin all that this web process does in the background."""
+        Watchdog().start()
         self.publisher.start()
         self._duties = [
             asyncio.create_task(duty)

@@ -87,6 +87,7 @@ class Backend(Protocol):
     """A service that runs long jobs.
 
     A class of your own is called with the options, then with the other keys of its table by name.
+    Its methods must not block: they run in the worker's event loop, with all other backends.
     """
 
     options: Options
