@@ -21,7 +21,7 @@ from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
 from progrock.consumers.sockets import Audience, Member
-from progrock.consumers.watchdog import Watchdog
+from progrock.consumers.watchdog import watch
 from progrock.ledger import Row
 from progrock.sessions import SESSIONS
 from progrock.wire import Change
@@ -56,7 +56,6 @@ class Hub:
 
     def start(self) -> None:
         """Begin all that this web process does in the background."""
-        Watchdog().start()
         self.publisher.start()
         self._duties = [
             asyncio.create_task(duty)
@@ -66,6 +65,7 @@ class Hub:
                 self.outgoing.run(),  # publishes again what could not be published
                 self.repair.run(),  # finds changes whose push was lost
                 self._beat(),  # shows scripts that their socket lives
+                watch(),  # names in the log what holds the event loop
             )
         ]
 

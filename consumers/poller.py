@@ -22,7 +22,7 @@ from progrock.consumers.lateness import Lateness
 from progrock.consumers.receivers import Receivers
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
-from progrock.consumers.watchdog import Watchdog
+from progrock.consumers.watchdog import watch
 from progrock.ledger import Row
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,6 @@ class Poller:
 
         Then finish the rounds under way, and leave what was not begun to other workers.
         """
-        watchdog = Watchdog()
-        watchdog.start()
         self.publisher.start()
         stopping = asyncio.create_task(self._stopping.wait())
         consuming = asyncio.create_task(self._consume())
@@ -103,6 +101,7 @@ class Poller:
             for duty in (
                 self.sweeper.run(),
                 self.lateness.report(),
+                watch(),
                 *(self._serve(backend, shard) for backend, shard in self.queues),
             )
         ]
@@ -130,7 +129,6 @@ class Poller:
                 await close()
             for rounds in self.rounds.values():
                 await rounds.backend.aclose()
-            watchdog.stop()
 
     async def _consume(self) -> None:
         """Consume, as soon as it is known what time it is, and whose messages are ours."""

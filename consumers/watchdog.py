@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from asyncio import events, runners
 
 logger = logging.getLogger(__name__)
 
@@ -17,22 +18,40 @@ logger = logging.getLogger(__name__)
 LIMIT = 1.0
 #: Seconds between two looks.
 EVERY = 0.5
-#: So many calls are named, the innermost first.
-CALLS = 5
+#: At most so many calls are named, the innermost first.
+CALLS = 20
+
+#: The files of asyncio that call what runs in a loop. The calls outside of that tell nothing.
+_LOOP = {events.__file__, runners.__file__}
+
+
+async def watch() -> None:
+    """Watch the running event loop until this is cancelled."""
+    watchdog = Watchdog()
+    watchdog.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        watchdog.stop()
 
 
 class Watchdog:
-    """A thread that asks the running event loop for a sign of life, again and again."""
+    """A thread that asks the running event loop for a sign of life, again and again.
 
-    def __init__(self) -> None:
+    `limit` and `every` are in seconds, as LIMIT and EVERY.
+    """
+
+    def __init__(self, *, limit: float = LIMIT, every: float = EVERY) -> None:
+        self._limit, self._every = limit, every
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._stopped = threading.Event()
         self._alive = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
         """Begin to watch. The thread ends with the loop, or with the process."""
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Watch no more."""
@@ -40,27 +59,27 @@ class Watchdog:
         self._alive.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY):
+        while not self._stopped.wait(self._every):
             self._alive.clear()
             asked = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._alive.set)
             except RuntimeError:  # the loop is closed
                 return
-            if not self._alive.wait(LIMIT):
+            if not self._alive.wait(self._limit) and not self._stopped.is_set():
                 self._tell(asked)
 
     def _tell(self, asked: float) -> None:
         """The loop gave no sign within the limit: tell where it is, and then for how long."""
         # Where this thread stood still as well, the machine was suspended, or the process stopped.
         # The loop then gets its time once more.
-        stood_still = time.monotonic() - asked > LIMIT + EVERY
-        if (stood_still and self._alive.wait(LIMIT)) or not self._loop.is_running():
+        stood_still = time.monotonic() - asked > self._limit + self._every
+        if (stood_still and self._alive.wait(self._limit)) or not self._loop.is_running():
             return
         where = _where(self._loop_thread)
-        logger.warning("the event loop is held for more than %g s: %s", LIMIT, where)
-        while not self._alive.wait(EVERY):
-            if self._loop.is_closed():
+        logger.warning("the event loop is held for more than %g s: %s", self._limit, where)
+        while not self._alive.wait(self._every):
+            if self._stopped.is_set() or self._loop.is_closed():
                 return
         if not self._stopped.is_set():
             seconds = time.monotonic() - asked
@@ -68,8 +87,14 @@ class Watchdog:
 
 
 def _where(thread: int) -> str:
-    """The calls under way in a thread, the innermost first, each as `function, file:line`."""
+    """The calls that an event loop has under way in a thread, each as `function, file:line`.
+
+    The innermost is first.
+    """
     frame = sys._current_frames().get(thread)  # documented for finding out where a thread hangs
-    stack = traceback.extract_stack(frame)[-CALLS:] if frame else []
-    calls = [f"{each.name}, {each.filename}:{each.lineno}" for each in reversed(stack)]
-    return " < ".join(calls) or "its thread has ended"
+    calls: list[str] = []
+    for each, line in traceback.walk_stack(frame) if frame else ():
+        if each.f_code.co_filename in _LOOP or len(calls) == CALLS:
+            break
+        calls.append(f"{each.f_code.co_name}, {each.f_code.co_filename}:{line}")
+    return " < ".join(calls) or "no Python code"

@@ -5,6 +5,7 @@ A job's params say when.
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,9 @@ class Careless:
             self.wrong.add(job.id)
             if name == "hang":
                 await asyncio.sleep(3600)
+            if name == "block":
+                time.sleep(3)  # what no class may do: the whole worker stands still
+                return {job.id: Status(state="succeeded") for job in jobs}
             if name in POLLS:
                 return POLLS[name]
             found[job.id] = STATUSES[name]

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import statistics
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -283,6 +284,16 @@ async def test_a_hung_poll_of_a_class_ends_with_the_timeout(visitor: Visitor) ->
     )
     assert "1 s" in told["message"]
     assert (await visitor.ended(job_id))["state"] == "succeeded"
+
+
+async def test_a_class_that_holds_the_worker_is_named_in_the_log(
+    running: Stack, visitor: Visitor
+) -> None:
+    await visitor.ended((await visitor.start("careless", poll="block"))["job"])
+    async with asyncio.timeout(PATIENCE):
+        while "the event loop goes on" not in (log := running.logs("worker1")):
+            await asyncio.sleep(0.1)
+    assert re.search(r"the event loop is held for more than 1 s: poll, \S+/fragile\.py:\d+", log)
 
 
 @pytest.mark.parametrize("deadly", ["start", "poll"])

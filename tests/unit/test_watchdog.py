@@ -1,75 +1,119 @@
-"""Whoever holds the event loop for more than a second is named."""
+"""Whoever holds the event loop for more than a second is named.
+
+Each test has a watchdog of its own and hears only that, because other tests' hubs have one as well.
+"""
 
 import asyncio
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from progrock.consumers import watchdog
-from progrock.consumers.watchdog import Watchdog
+from progrock.consumers.watchdog import Watchdog, watch
+from tests.logs import own
+from tests.services import PATIENCE
+
+#: What a test's watchdog has told until now.
+Told = Callable[[], list[str]]
 
 
-@pytest.fixture
-async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watchdog]:
-    """A watchdog of this loop that bites after 0.2 s."""
-    monkeypatch.setattr(watchdog, "LIMIT", 0.2)
-    monkeypatch.setattr(watchdog, "EVERY", 0.05)
-    dog = Watchdog()
+@asynccontextmanager
+async def watching(
+    caplog: pytest.LogCaptureFixture, limit: float
+) -> AsyncIterator[tuple[Watchdog, Told]]:
+    """A watchdog of this loop that bites after `limit` seconds."""
+    dog = Watchdog(limit=limit, every=0.05)
+    dog.thread.name = f"watchdog of {id(dog)}"
     dog.start()
-    await asyncio.sleep(0.1)
-    yield dog
-    dog.stop()
+    try:
+        yield (
+            dog,
+            lambda: [
+                each.getMessage() for each in own(caplog) if each.threadName == dog.thread.name
+            ],
+        )
+    finally:
+        dog.stop()
+        await asyncio.to_thread(dog.thread.join, PATIENCE)
+        assert not dog.thread.is_alive()
 
 
-def polls_without_await(seconds: float) -> None:
+def polls_without_await(until: Callable[[], object]) -> None:
     """What a class backend must not do."""
-    time.sleep(seconds)
+    end = time.monotonic() + PATIENCE
+    while not until() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
-async def test_what_holds_the_loop_is_named(
-    watching: Watchdog, caplog: pytest.LogCaptureFixture
-) -> None:
-    polls_without_await(0.8)
-    await asyncio.sleep(0.3)
-    first, second = (each.getMessage() for each in caplog.records)
-    assert first.startswith("the event loop is held for more than 0.2 s: polls_without_await, ")
+async def test_what_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async with watching(caplog, 0.2) as (_, told):
+        polls_without_await(told)
+        async with asyncio.timeout(PATIENCE):
+            while len(told()) < 2:
+                await asyncio.sleep(0.05)
+    first, second = told()[:2]
+    assert first.startswith("the event loop is held for more than 0.2 s: ")
     assert re.search(r"polls_without_await, \S+test_watchdog\.py:\d+ < test_what_holds", first)
+    assert "run_forever" not in first, "the calls outside of the loop tell nothing"
     held = re.fullmatch(r"the event loop goes on; it was held for ([\d.]+) s", second)
     assert held
-    assert 0.6 <= float(held[1]) <= 5
+    assert float(held[1]) >= 0.2
 
 
 async def test_a_loop_that_waits_or_works_in_small_steps_is_not_told(
-    watching: Watchdog, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end = time.monotonic() + 0.6
-    while time.monotonic() < end:
-        time.sleep(0.01)
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.6)
-    assert caplog.records == []
+    """Its limit is so long that a busy machine does not break this."""
+    async with watching(caplog, PATIENCE) as (dog, told):
+        looks: list[None] = []
+        clear = dog._alive.clear
+        monkeypatch.setattr(dog._alive, "clear", lambda: (clear(), looks.append(None)))
+        async with asyncio.timeout(PATIENCE):
+            while len(looks) < 5:  # it looks again only after a sign of life
+                time.sleep(0.01)
+                await asyncio.sleep(0.01)
+    assert told() == []
 
 
 async def test_a_process_that_stood_still_as_a_whole_is_not_told(
-    watching: Watchdog, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The watchdog's own thread was late by as much, so it can blame nobody."""
-    watching._alive.clear()
-    asyncio.get_running_loop().call_later(0.05, watching._alive.set)
-    suspended = time.monotonic() - 100
-    await asyncio.to_thread(watching._tell, suspended)
-    assert caplog.records == []
+    dog = Watchdog(limit=PATIENCE)
+    suspended = time.monotonic() - 10 * PATIENCE
+    thread = threading.Thread(target=dog._tell, args=[suspended], name="suspended")
+    thread.start()
+    await asyncio.sleep(0.05)
+    dog._alive.set()
+    await asyncio.to_thread(thread.join, PATIENCE)
+    assert not [each for each in own(caplog) if each.threadName == "suspended"]
+
+
+def dogs() -> set[threading.Thread]:
+    """The threads of all watchdogs of this process."""
+    return {each for each in threading.enumerate() if each.name == "watchdog"}
+
+
+async def test_it_ends_with_its_task() -> None:
+    before = dogs()
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    (mine,) = dogs() - before
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.to_thread(mine.join, PATIENCE)
+    assert not mine.is_alive()
 
 
 def test_its_thread_ends_with_the_loop() -> None:
-    async def watch() -> None:
-        Watchdog().start()
+    async def begin() -> threading.Thread:
+        dog = Watchdog()
+        dog.start()
+        return dog.thread
 
-    asyncio.run(watch())
-    deadline = time.monotonic() + 10
-    while any(each.name == "watchdog" for each in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    thread = asyncio.run(begin())
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
