@@ -20,6 +20,7 @@ from progrock.broker.topology import Topology
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
 from progrock.consumers.receivers import Receivers
+from progrock.consumers.retention import Retention
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
 from progrock.consumers.watchdog import watch
@@ -69,6 +70,7 @@ class Poller:
             watermark=self.subscriber.watermark,
             tell_ended=self.tell_ended,
         )
+        self.retention = Retention()
         self.lateness = Lateness()
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -100,6 +102,7 @@ class Poller:
             asyncio.create_task(duty)
             for duty in (
                 self.sweeper.run(),
+                self.retention.run(),
                 self.lateness.report(),
                 watch(),
                 *(self._serve(backend, shard) for backend, shard in self.queues),

@@ -1,4 +1,4 @@
-"""Brings back jobs whose poll task was lost, ends jobs that nobody serves, forgets old ones."""
+"""Brings back jobs whose poll task was lost, and ends jobs that nobody serves."""
 
 import asyncio
 import logging
@@ -25,8 +25,6 @@ GRACE = 10.0
 ORPHANED = 60.0
 #: What is owed for a job's end is taken over from its worker after so many seconds.
 OWED = 30.0
-#: Seconds after which old jobs that could not be deleted are tried again.
-TRY_KEPT_AGAIN = 3600.0
 
 
 class Sweeper:
@@ -50,10 +48,6 @@ class Sweeper:
         self._queues, self._backends = queues, backends
         self._database, self._publisher = database, publisher
         self._watermark, self._tell_ended = watermark, tell_ended
-        self._forget_after = 0.0  # monotonic
-        self._forget_beyond: float | None = None
-        self._kept = 0
-        self._told_kept = False
 
     async def run(self) -> None:
         """Sweep again and again."""
@@ -65,7 +59,6 @@ class Sweeper:
                 # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold in the worker's thread as well
                 await self._database(close_old_connections)
                 await self._end_orphans()
-                await self._forget()
             except Exception:  # the next sweep tries again; without this loop nobody would
                 logger.exception("a sweep failed")
 
@@ -110,19 +103,3 @@ class Sweeper:
         if ended := await self._database(ledger.end_orphans, list(conf.backends()), before=before):
             logger.warning("ended %d jobs of backends that are no longer configured", len(ended))
             await self._tell_ended(ended)
-
-    async def _forget(self) -> None:
-        """Delete jobs that ended long ago; those that must be kept are tried again in an hour."""
-        if not conf.keep_days() or clock.elapsed() < self._forget_after:
-            return
-        done = await self._database(ledger.forget, conf.keep_days(), self._forget_beyond or 0.0)
-        self._kept += done.kept
-        self._forget_beyond = done.beyond
-        if done.beyond is None and self._kept:
-            self._forget_after = clock.elapsed() + TRY_KEPT_AGAIN
-            if not self._told_kept:
-                logger.warning(
-                    "%d jobs that ended long ago are kept, because something points at them",
-                    self._kept,
-                )
-            self._told_kept, self._kept = True, 0

@@ -9,9 +9,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, NamedTuple
+from uuid import UUID
 
-from django.db import IntegrityError, transaction
-from django.db.models import ProtectedError, RestrictedError
+from django.db import transaction
+from django.db.models import F
 
 from progrock import clock, lifecycle, sql
 from progrock.lifecycle import Decision
@@ -444,45 +445,44 @@ def settle(job_ids: Iterable[str]) -> None:
     )
 
 
-class Forgotten(NamedTuple):
-    """What one call of `forget` did: how many jobs it deleted, and how many it had to keep.
+class Place(NamedTuple):
+    """A job and its last change (text, in UTC): where it stands in the order of old jobs."""
 
-    `beyond` is where the next call goes on (epoch seconds); None where it reached the end.
-    """
-
-    deleted: int
-    kept: int
-    beyond: float | None
+    changed: str
+    job_id: str
 
 
-def forget(days: float, beyond: float = 0.0, most: int = 500) -> Forgotten:
-    """Delete up to `most` jobs that ended more than `days` ago, and after `beyond`, oldest first.
-
-    Django's `on_delete` decides what becomes of a project's own rows that point at them. A job that
-    may not be deleted, because a row protects it or the database does, is kept.
-    """
-    old = Job.objects.filter(
-        state__in=ENDED,
-        changed_at__lt=clock.as_datetime(clock.measured() - days * 86400),
-        changed_at__gt=clock.as_datetime(beyond),
+def old(days: float, after: Place | None = None, most: int = 500) -> list[Place]:
+    """Up to `most` jobs that ended more than `days` ago and stand behind `after`, oldest first."""
+    cutoff = sql.time_literal(clock.measured() - days * 86400)
+    zone = "+00" if sql.is_postgresql() else ""
+    changed, job_id = after or Place("0001-01-01 00:00:00", str(UUID(int=0)))
+    found = sql.execute(
+        f"""SELECT {sql.utc_text("changed_at")}, CAST(id AS text) FROM {_TABLE}
+        WHERE state IN ({", ".join(repr(state) for state in ENDED)}) AND changed_at < {cutoff}
+        AND (changed_at, id) > (SELECT n_changed, n_id FROM v)
+        ORDER BY changed_at, id LIMIT {most}""",
+        [[changed + zone, *sql.keys([job_id])]],
+        ("n_changed", "n_id"),
     )
-    found = list(old.order_by("changed_at").values_list("pk", "changed_at")[:most])
-    ids = [pk for pk, _ in found]
-    kept = 0
-    if not _delete(ids):  # one of them: find out which
-        kept = sum(not _delete([pk]) for pk in ids)
-    last = found[-1][1].timestamp() if len(found) == most else None
-    return Forgotten(len(ids) - kept, kept, last)
+    return [Place(changed, sql.job_id(key)) for changed, key in found]
 
 
-def _delete(ids: Sequence[Any]) -> bool:
-    """Delete jobs by Django's rules; False where one of them may not be deleted."""
+def delete(job_ids: Sequence[str]) -> Exception | None:
+    """Delete these jobs by Django's rules. Returns why all of them are still there, or None.
+
+    Django's `on_delete` decides what becomes of a project's own rows that point at them, and its
+    receivers are called, so anything can be raised. Raises the database's error where it is the
+    ledger itself that cannot be written.
+    """
     try:
         with transaction.atomic():
-            Job.objects.filter(pk__in=ids).delete()
-    except (ProtectedError, RestrictedError, IntegrityError):
-        return False
-    return True
+            Job.objects.filter(pk__in=job_ids).delete()
+    except Exception as error:  # whatever a receiver of the project's raises
+        # Writing to the ledger alone tells whose failure it is, and whether the jobs are there.
+        there = Job.objects.filter(pk__in=job_ids).update(sweeps=F("sweeps"))
+        return error if there else None
+    return None
 
 
 # Columns

@@ -23,6 +23,7 @@ _TYPES = {
     "n_due": "timestamptz",
     "n_missing": "timestamptz",
     "n_now": "timestamptz",
+    "n_changed": "timestamptz",
     "n_seen": "bool",
 }
 

@@ -1,9 +1,12 @@
-"""Fixtures for tests that talk to RabbitMQ from their own process."""
+"""Fixtures for tests that talk to RabbitMQ, or to a database, from their own process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import dj_database_url
 import pytest
+from django.core.management import call_command
+from django.db import connections
 
 from progrock.broker import blocking, channel_layer
 from progrock.broker import consumer as consumer_module
@@ -49,3 +52,27 @@ async def new_layer(vhost_url: str) -> AsyncIterator[NewLayer]:
     yield make
     for layer in layers:
         await layer.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: Any, django_db_blocker: Any, tmp_path_factory: Any) -> Iterator[str]:
+    """The default connection of this thread, on a database of its own."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'db.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgres_url").new_database()
+    template = connections.settings["default"]
+    connections.settings["ledger"] = {**template, "OPTIONS": {}, **dj_database_url.parse(url)}
+    if request.param == "sqlite":
+        connections.settings["ledger"]["OPTIONS"] = template["OPTIONS"]
+    before, own = connections["default"], connections.create_connection("ledger")
+    with django_db_blocker.unblock():
+        own.alias = "default"
+        connections["default"] = own
+        call_command("migrate", verbosity=0)
+        try:
+            yield request.param
+        finally:
+            own.close()
+            connections["default"] = before
+            del connections.settings["ledger"]

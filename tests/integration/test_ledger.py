@@ -13,14 +13,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
-import dj_database_url
 import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
 from progrock import ledger, wire
 from progrock.backends import Options
-from progrock.broker.tasks import Task, bucket_of, shard_of
+from progrock.broker.tasks import Task, shard_of
 from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
@@ -28,57 +27,14 @@ from progrock.ledger import Row
 from progrock.lifecycle import Decision
 from progrock.models import Job
 from progrock.storable import storable_result
+from tests.ledgers import at, make
 from tests.services import PATIENCE
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(request: Any, django_db_blocker: Any, tmp_path_factory: Any) -> Iterator[str]:
-    """The default connection of this thread, on a database of its own."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'db.sqlite3'}"
-    else:
-        url = request.getfixturevalue("postgres_url").new_database()
-    template = connections.settings["default"]
-    connections.settings["ledger"] = {**template, "OPTIONS": {}, **dj_database_url.parse(url)}
-    if request.param == "sqlite":
-        connections.settings["ledger"]["OPTIONS"] = template["OPTIONS"]
-    before, own = connections["default"], connections.create_connection("ledger")
-    with django_db_blocker.unblock():
-        own.alias = "default"
-        connections["default"] = own
-        call_command("migrate", verbosity=0)
-        try:
-            yield request.param
-        finally:
-            own.close()
-            connections["default"] = before
-            del connections.settings["ledger"]
 
 
 @pytest.fixture(autouse=True)
 def empty(database: str) -> None:
     """No job is left of the test before."""
     Job.objects.all().delete()
-
-
-def make(**changes: Any) -> Row:
-    """A job in the ledger, running unless told otherwise."""
-    key = uuid.uuid4()
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "id": key,
-        "bucket": bucket_of(str(key)),
-        "audience": "user:1",
-        "backend": "render",
-        "params": {"a": [1, "ü"]},
-        "state": "running",
-        "handle": "h1",
-        "turn": 3,
-        "due_at": now,
-        "deadline_at": now + timedelta(hours=1),
-    }
-    Job(**values | changes).save(force_insert=True)
-    return ledger.load([str(key)], results=True)[str(key)]
 
 
 def step(row: Row, *, turn: int | None = None, **changes: Any) -> tuple[Row, Decision]:
@@ -252,11 +208,6 @@ def test_crashes_are_counted_for_one_job_and_a_commit_sets_them_back() -> None:
     assert ledger.load([row.id])[row.id].crashes == 0
 
 
-def at(seconds: float) -> datetime:
-    """So many seconds before now."""
-    return datetime.fromtimestamp(time.time() - seconds, UTC)
-
-
 def test_a_sweep_claims_what_is_overdue_and_overtaken_once() -> None:
     now = time.time()
     lost, recent = make(due_at=at(30)), make(due_at=at(5))
@@ -407,19 +358,6 @@ def test_active_jobs_are_counted_by_backend_with_the_first_that_waits() -> None:
     assert found["report"] == (1, None)
 
 
-def test_old_ended_jobs_are_forgotten() -> None:
-    make(state="succeeded", ended_at=at(3 * 86400), changed_at=at(3 * 86400))
-    young = {"ended_at": at(86400), "changed_at": at(86400)}
-    kept = [
-        make(state="succeeded", **young),
-        make(created_at=at(9 * 86400), changed_at=at(9 * 86400)),
-    ]
-    assert ledger.forget(2) == (1, 0, None)
-    assert {str(key) for key in Job.objects.values_list("pk", flat=True)} == {
-        row.id for row in kept
-    }
-
-
 def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
     from progrock import api
 
@@ -560,56 +498,6 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if (record.name, record.levelname) == (module.__name__, "ERROR")
     ]
-
-
-async def test_an_ended_job_is_kept_where_something_points_at_it_and_others_are_forgotten(
-    database: str, swept: Swept, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A table of the project's own, whose foreign key says nothing of deletions."""
-
-    def execute(sql: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-
-    def point() -> Row:  # in the sweeper's own thread, so no sweep comes between
-        old = make(state="succeeded", ended_at=at(40 * 86400), changed_at=at(40 * 86400))
-        kind = "uuid" if database == "postgresql" else "char(32)"
-        execute(f"CREATE TABLE own (job {kind} NOT NULL REFERENCES progrock_job (id))")
-        execute("INSERT INTO own SELECT id FROM progrock_job")
-        return old
-
-    try:
-        old = await swept.worker._run(point)
-        other = await swept.worker._run(
-            partial(make, state="failed", ended_at=at(50 * 86400), changed_at=at(50 * 86400))
-        )
-        for _ in range(3):
-            await swept.sweeps()
-        rows = await swept.worker._run(partial(ledger.load, [old.id, other.id]))
-        assert rows.keys() == {old.id}, "what nothing points at is forgotten"
-    finally:
-        await swept.worker._run(partial(execute, "DROP TABLE IF EXISTS own"))
-    told = [each.getMessage() for each in caplog.records if each.name == module.__name__]
-    kept = "1 jobs that ended long ago are kept, because something points at them"
-    assert [each for each in told if not each.startswith("swept")] == [kept], "told once"
-
-
-def test_forgetting_goes_on_behind_the_jobs_that_must_be_kept(database: str) -> None:
-    days = [9, 8, 7, 6]
-    rows = [make(state="failed", ended_at=at(n * 86400), changed_at=at(n * 86400)) for n in days]
-    kind = "uuid" if database == "postgresql" else "char(32)"
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE TABLE own (job {kind} NOT NULL REFERENCES progrock_job (id))")
-        cursor.execute("INSERT INTO own SELECT id FROM progrock_job ORDER BY changed_at LIMIT 2")
-    try:
-        first = ledger.forget(2, most=2)
-        assert (first.deleted, first.kept) == (0, 2)
-        assert first.beyond is not None
-        assert ledger.forget(2, first.beyond, most=3) == (2, 0, None)
-        assert set(ledger.load(row.id for row in rows)) == {row.id for row in rows[:2]}
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP TABLE own")
 
 
 async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(

@@ -53,7 +53,7 @@ found = {
     "late": ledger.late(["user:1"], ["once"], 10),
     "repaired": len(ledger.changed_since(["user:1"], 60)) - 1,
     "owed": len(ledger.claim_owed([], 1)),
-    "forgotten": ledger.forget(0.01).deleted,
+    "old": len(ledger.old(0.01)),
 }
 ledger.sweep("once", 0, 1, before=now + 60, grace=10, now=now + 30)
 found["swept due"] = ledger.load([str(job.pk)])[str(job.pk)].due_at - now - 30
@@ -65,6 +65,7 @@ client = Client(headers={"host": "localhost"})
 client.force_login(get_user_model().objects.create_superuser("admin", password="only-for-tests"))
 for page in ("", f"{job.pk}/change/", "?created_at__year=2026"):
     found[f"admin {page}"] = client.get(f"/admin/progrock/job/{page}").status_code - 200
+found["behind the last"] = len(ledger.old(-1, ledger.old(-1)[-1]))
 claimed = ledger.claim_owed([], -1)
 found["owed after the end"] = len(claimed) - 1
 naive = [type(each).__name__ for each in (again.due_at,) if timezone.is_naive(each)]
@@ -101,10 +102,10 @@ async def test_each_time_is_the_moment_that_it_was(
         text = await asyncio.to_thread(up.shell, SCRIPT)
         found, naive = json.loads(text.partition("FOUND ")[2])
         assert {name: off for name, off in found.items() if abs(off) > PATIENCE} == {}
-        exact = ("filtered", "filtered away", "ended", "swept", "late", "repaired", "owed")
-        assert {name: found[name] for name in (*exact, "forgotten", "owed after the end")} == (
-            dict.fromkeys((*exact, "forgotten", "owed after the end"), 0)
-        )
+        exact = ("filtered", "filtered away", "ended", "swept", "late", "repaired", "owed", "old")
+        assert {
+            name: found[name] for name in (*exact, "owed after the end", "behind the last")
+        } == (dict.fromkeys((*exact, "owed after the end", "behind the last"), 0))
         assert naive is ("USE_TZ" in ZONES[zone])
         up.start_worker()
         async with browse(up) as visitor:
