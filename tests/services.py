@@ -226,6 +226,7 @@ class Postgres:
 
     def __init__(self, *, durable: bool = False, synchronous: bool = False) -> None:
         self.port = free_port()
+        self._options = {"durable": durable, "synchronous": synchronous}  # a standby has the same
         self.directory = Path(tempfile.mkdtemp(prefix="progrock-postgres-"))
         users = ("postgres", "nobody") if os.geteuid() == 0 else ()
         #: Who runs it, where that is not the user who runs the tests.
@@ -236,6 +237,7 @@ class Postgres:
             self._as = {"user": self.user, "extra_groups": []}
         command = [self._binary("postgres"), "-D", "data", "-p", str(self.port)]
         command += ["-h", "127.0.0.1", "-k", ""]
+        command += ["-c", "wal_keep_size=256MB"]  # so that a standby may be away for a while
         if not durable:
             command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
             command += ["-c", f"synchronous_commit={'on' if synchronous else 'off'}"]
@@ -267,6 +269,46 @@ class Postgres:
         """Start the server on the data that it has, after it was stopped or killed."""
         self.process.start(self._is_up)
         return self
+
+    def standby(self) -> "Postgres":
+        """Make a hot standby of this server, which follows it by streaming, and start it."""
+        other = type(self)(**self._options)
+        try:
+            return other.follow(self)
+        except BaseException:
+            other.stop()
+            raise
+
+    def follow(self, primary: "Postgres") -> Self:
+        """Throw the data away, and become a hot standby of `primary` on the port as before."""
+        self.process.kill()
+        shutil.rmtree(self.directory / "data", ignore_errors=True)
+        copy = [self._binary("pg_basebackup"), "-D", "data", "-R", "-X", "stream", "--no-sync"]
+        copy += ["--checkpoint=fast", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"]
+        subprocess.run(copy, cwd=self.directory, check=True, capture_output=True, **self._as)
+        return self.restart()
+
+    def promote(self) -> None:
+        """Make this standby a primary; return when it takes writes."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote(true, 60)")
+
+    def read_only(self, on: bool) -> None:
+        """Refuse all writes, in open sessions too; or take them again."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            name = "default_transaction_read_only"
+            change = f"SET {name} = on" if on else f"RESET {name}"
+            # The type wants a literal, against injection; these are ours.
+            connection.execute(f"ALTER SYSTEM {change}")  # type: ignore[arg-type, unused-ignore]
+            connection.execute("SELECT pg_reload_conf()")
+
+    def shut_down(self, timeout: float = 20) -> None:
+        """Stop as `pg_ctl stop -m fast` does: a standby that follows gets all before the end."""
+        if self.process.popen and self.process.alive:
+            os.kill(self.process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.popen.wait(timeout)
+        self.process.kill()
 
     def stop(self) -> None:
         """End the cluster and delete it."""

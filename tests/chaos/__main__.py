@@ -31,15 +31,19 @@ import aiohttp
 
 from tests.chaos.audit import Entry
 from tests.chaos.backend import asked
+from tests.chaos.cards import NAMES, chosen, names_in
 from tests.chaos.clients import Client, Visitor, Wish
 from tests.chaos.faults import Rampage
 from tests.chaos.gate import Gate
+from tests.chaos.receivers import told
 from tests.chaos.verdict import AFTERMATH, ENDED, Verdict, judge
 from tests.chaos.world import KINDS, Cluster, World, away
 from tests.services import Postgres
 
 #: A screen must show what was in the ledger so many seconds ago.
 FRESH = 10.0
+#: What is still owed for an end must be told within so many seconds.
+TOLD = 60.0
 #: Parts of last lines of tracebacks through our code that are not our mistakes. None is known.
 KNOWN: tuple[str, ...] = ()
 
@@ -96,15 +100,22 @@ class Run:
                     self.checked += 1
                     self.look(entries, at)
 
-    def look(self, entries: Sequence[Entry], at: float) -> None:
-        """Compare all screens with what was in the ledger at a time."""
+    def look(self, entries: Sequence[Entry], at: float, *, over: bool = False) -> None:
+        """Compare all screens with what was in the ledger at a time.
+
+        When all is `over`, a screen that shows more is wrong too: the database has forgotten it.
+        """
         by_request = {entry.request: entry for entry in entries}
         for client in self.clients:
             for request in client.visitor.wishes:
                 if (entry := by_request.get(request)) is None:
                     continue
                 shown = client.view.get(entry.id)
-                if shown is None or shown["version"] < entry.version:
+                if (
+                    shown is None
+                    or shown["version"] < entry.version
+                    or (over and shown["version"] > entry.version)
+                ):
                     has = f"{shown['state']} {shown['version']}" if shown else "nothing"
                     link = "connected" if client.connected else "not connected"
                     self.stale.append(
@@ -123,9 +134,26 @@ class Run:
                     for entry in await away(self.world.audit.entries)
                     if entry.state in ENDED
                 }
-                if all(wish.job_id and wish.request in ended for _, _, wish in self.wishes):
+                if not await away(self.world.neighbours_lost) and all(
+                    wish.job_id and wish.request in ended for _, _, wish in self.wishes
+                ):
                     return True
         return False
+
+    async def all_told(self, limit: float) -> None:
+        """Wait until `job_finished` came for all that ended, or until the limit.
+
+        What a dead worker owed is told by another one some time later.
+        """
+        until = time.time() + limit
+        while time.time() < until:
+            with suppress(Exception):  # The database may be busy.
+                entries = await away(self.world.audit.entries)
+                if {(e.id, e.state) for e in entries if e.state in ENDED} <= set(
+                    told(self.world.signals)
+                ):
+                    return
+            await asyncio.sleep(1)
 
 
 def wishes(
@@ -172,6 +200,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
     cluster = Cluster(directory, options.amqp, options.node_command)
     postgres = Postgres(synchronous=True) if options.database == "postgres" else None
     gate = await Gate(cluster.addresses).start()
+    database_gate = await Gate([]).start() if postgres else None
     world = None
     background: list[asyncio.Task[None]] = []
     try:
@@ -185,6 +214,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             cluster,
             gate,
             postgres,
+            database_gate,
             webs=options.webs,
             workers=options.workers,
         )
@@ -199,10 +229,20 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             Visitor(aiohttp.CookieJar(unsafe=True)) for _ in range(max(1, options.clients * 4 // 5))
         ]
         ports = [str(port) for port in world.webs]
-        clients = [Client(n, visitors[n % len(visitors)], ports) for n in range(options.clients)]
+        clients = [
+            Client(n, visitors[n % len(visitors)], ports, world.rewound)
+            for n in range(options.clients)
+        ]
         run = Run(
             world,
-            Rampage(world, draw, say, longest=options.hold),
+            Rampage(
+                world,
+                draw,
+                say,
+                longest=options.hold,
+                more=chosen(options.cards, world, clients),
+                only=options.only,
+            ),
             clients,
             wishes(options, clients, draw),
             options.seconds,
@@ -223,8 +263,10 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         ended = await run.all_ended(max(options.longest, AFTERMATH) + options.limit)
         say("all jobs have ended" if ended else "some jobs have not ended within the limit")
         entries = await away(world.audit.entries)
-        await asyncio.sleep(options.fresh + 1)
-        run.look(entries, time.time())
+        rewound = max((each.shown - time.time() for each in world.rewound), default=0.0)
+        await asyncio.sleep(max(options.fresh + 1, rewound))
+        run.look(entries, time.time(), over=True)
+        await run.all_told(TOLD)
         history = await away(world.audit.history)
         verdict = judge(
             [wish for _, _, wish in run.wishes],
@@ -235,7 +277,11 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             {name: kind[0] for name, kind in KINDS.items()},
             {name for name, kind in KINDS.items() if not kind[2]},
             run.rampage.calm,
+            told=set(told(world.signals)),
+            rewound=world.rewound,
         )
+        verdict.unserved = world.unserved
+        verdict.neighbours = await away(world.neighbours_lost)
         verdict.stale = run.stale + [
             f"client {c.number} went back to an older version of {job_id}"
             for c in clients
@@ -263,8 +309,11 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         if world:
             await away(world.stop)
         await gate.close()
+        if database_gate:
+            await database_gate.close()
         if postgres:
-            await away(postgres.stop)
+            # after a failover, the server of the beginning may be the standby
+            await away(((world and world.postgres) or postgres).stop)
         if cluster.node:
             await away(cluster.node.kill)
 
@@ -303,9 +352,18 @@ def main() -> None:
         help="seconds after the longest job until all jobs must have ended",
     )
     parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
+    parser.add_argument(
+        "--cards",
+        type=names_in,
+        default=set(NAMES),
+        help=f"which of the named cards are in the deck, by commas: {', '.join(NAMES)}",
+    )
+    parser.add_argument("--without", type=names_in, default=set(), help="named cards to leave out")
+    parser.add_argument("--only", action="store_true", help="no other cards than the named ones")
     parser.add_argument("--node-command", default=os.environ.get("PROGROCK_TEST_NODE_COMMAND", ""))
     parser.add_argument("--keep", action="store_true", help="keep the logs of a good run too")
     options = parser.parse_args()
+    options.cards -= options.without
     options.amqp = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
     directory = Path(tempfile.mkdtemp(prefix="progrock-chaos-"))
     verdict = asyncio.run(chaos(options, directory))

@@ -7,6 +7,8 @@ version is newer than what the screen shows.
 import asyncio
 import json
 import random
+import socket as sockets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ Frame = dict[str, Any]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # Between two attempts to connect, as in progrock.js.
 SILENCE = 45.0  # After so long without a frame the connection is dead, as in progrock.js.
+#: Seconds after which screens must have followed a database that went back.
+REWOUND = 90.0
 CONNECT = 5.0  # A load balancer gives up on a process that does not answer.
 
 
@@ -49,15 +53,36 @@ class Visitor:
     cancelled: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """The database lost what was committed between these two times (epoch seconds)."""
+
+    since: float
+    until: float
+
+    @property
+    def shown(self) -> float:
+        """Until then all screens must show what the database holds now (epoch seconds)."""
+        return self.until + REWOUND
+
+
 class Client:
     """One socket and what its screen shows."""
 
-    def __init__(self, number: int, visitor: Visitor, webs: Sequence[str]) -> None:
-        self.number, self.visitor, self.webs = number, visitor, webs
+    def __init__(
+        self,
+        number: int,
+        visitor: Visitor,
+        webs: Sequence[str],
+        rewound: Sequence[Rewound] = (),
+    ) -> None:
+        self.number, self.visitor, self.webs, self.rewound = number, visitor, webs, rewound
+        self.patience = CONNECT
         self.view: dict[str, Frame] = {}
         self.connects = 0
         self.went_back: list[str] = []
         self._turn = number
+        self._open: aiohttp.ClientWebSocketResponse | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._later: set[asyncio.Task[None]] = set()
 
@@ -80,6 +105,12 @@ class Client:
                 attempt += 1
                 await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))
 
+    def cut(self) -> None:
+        """Cut the connection without a word; `run` connects again."""
+        if self._open is not None and (plug := self._open.get_extra_info("socket")):
+            with suppress(OSError):
+                plug.shutdown(sockets.SHUT_RDWR)
+
     async def start(self, wish: Wish) -> None:
         """Ask for a job; each new connection asks again until the job is known."""
         self.visitor.wishes[wish.request] = wish
@@ -87,30 +118,40 @@ class Client:
 
     async def _connect(self, session: aiohttp.ClientSession) -> None:
         self._turn += 1
-        async with asyncio.timeout(CONNECT):
+        async with asyncio.timeout(self.patience):
             socket = await session.ws_connect(
                 f"ws://127.0.0.1:{self.webs[self._turn % len(self.webs)]}/prog/",
                 max_msg_size=0,
                 timeout=_QUICK,
             )
+        self._open = socket
         try:
             while True:
                 async with asyncio.timeout(SILENCE):
                     received = await socket.receive()
                 if received.type != aiohttp.WSMsgType.TEXT:
                     return
-                await self._take(json.loads(received.data), socket)
+                await self.take(json.loads(received.data), socket)
         finally:
+            self._open = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(1):
                     await socket.close()
 
-    async def _take(self, frame: Frame, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def take(
+        self, frame: Frame, socket: aiohttp.ClientWebSocketResponse | None = None
+    ) -> None:
+        """Show a frame that came, and note what it answers."""
         if frame["type"] == "snapshot":
             new = {job["job"]: job for job in frame["jobs"]}
-            for job_id, job in self.view.items():
-                if job_id not in new or new[job_id]["version"] < job["version"]:
-                    self.went_back.append(job_id)
+            if self._rewound():
+                self._forget_lost(new)
+            else:
+                self.went_back += [
+                    job_id
+                    for job_id, job in self.view.items()
+                    if job_id not in new or new[job_id]["version"] < job["version"]
+                ]
             self.view = new
             self.connects += 1
             self._socket = socket
@@ -128,6 +169,18 @@ class Client:
         elif frame["type"] == "error" and frame["request"] in self.visitor.wishes:
             # The database may be away: a person would press the button again.
             self._soon(2.0, self._ask(self.visitor.wishes[frame["request"]]))
+
+    def _rewound(self) -> bool:
+        """Whether the database went back so lately that a screen may do so, too."""
+        now = time.time()
+        return any(each.since <= now <= each.shown for each in self.rewound)
+
+    def _forget_lost(self, new: Frame) -> None:
+        """Let the visitor wish again for the jobs that the database has lost."""
+        for wish in self.visitor.wishes.values():
+            if wish.job_id is not None and wish.job_id not in new:
+                self.visitor.cancels.discard(wish.job_id)
+                wish.job_id = None
 
     def _settle(self, frame: Frame) -> None:
         """Note what a job's frame answers: a start, or a cancel."""
@@ -165,6 +218,27 @@ class Client:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
         task.add_done_callback(lambda _: doing.close())
+
+
+async def storm(webs: Sequence[str], count: int, limit: float) -> int:
+    """Let so many new visitors connect at once, each again and again until it has a snapshot.
+
+    Returns how many have none after `limit` seconds. Then all of them leave.
+    """
+    clients = [Client(n, Visitor(aiohttp.CookieJar(unsafe=True)), webs) for n in range(count)]
+    for client in clients:
+        client.patience = limit  # who gives up sooner would lose its place in the line
+    running = [asyncio.create_task(client.run()) for client in clients]
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while not all(client.connects for client in clients):
+                    await asyncio.sleep(0.1)
+        return sum(not client.connects for client in clients)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 _QUICK = aiohttp.ClientWSTimeout(ws_close=1.0)

@@ -8,7 +8,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -31,7 +31,8 @@ class Fault:
 class Rampage:
     """Deals the deck of a world until the time is over.
 
-    The seed decides which faults come, and the machine how soon one follows another.
+    The seed decides which faults come, and the machine how soon one follows another. `more` are
+    cards besides those of this file; with `only`, there are no others.
     """
 
     def __init__(
@@ -41,8 +42,11 @@ class Rampage:
         say: Callable[[str], None],
         *,
         longest: float = 12.0,
+        more: Sequence[Card] = (),
+        only: bool = False,
     ) -> None:
         self.world, self.draw, self.say, self.longest = world, draw, say, longest
+        self.more, self.only = list(more), only
         self.faults: list[Fault] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -52,7 +56,7 @@ class Rampage:
         until = time.time() + seconds
         while time.time() < until:
             if not deck:
-                deck = _deck(self.world)
+                deck = [*([] if self.only else _deck(self.world)), *self.more]
                 self.draw.shuffle(deck)
             await deck.pop()(self)
             await asyncio.sleep(min(self.draw.uniform(0.3, 4.0), max(0.0, until - time.time())))

@@ -1,4 +1,4 @@
-"""A gate between ProgRock and RabbitMQ, which can cut or stall all connections.
+"""A gate between ProgRock and RabbitMQ or PostgreSQL, which can cut or stall all connections.
 
 It passes bytes on to a node that is up.
 """
@@ -12,7 +12,10 @@ Address = tuple[str, int]
 
 
 class Gate:
-    """One port for all nodes of a cluster, like a load balancer in front of them."""
+    """One port for all nodes of a cluster, like a load balancer in front of them.
+
+    `nodes` may be changed, like a name that moves: open connections stay where they are.
+    """
 
     def __init__(self, nodes: Sequence[Address]) -> None:
         self.nodes = list(nodes)
@@ -38,6 +41,11 @@ class Gate:
     def stall(self) -> None:
         """Pass nothing on and close nothing, like a network that drops packets."""
         self._flows.clear()
+
+    def fall_silent(self) -> None:
+        """Reset every connection, and accept new ones without a word."""
+        self.stall()
+        self.cut()
 
     def flow(self) -> None:
         """Pass everything on again."""

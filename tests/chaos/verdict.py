@@ -3,13 +3,13 @@
 Pure: it compares the backend's journal, the ledger's history, and what the screens showed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tests.chaos.audit import Change, Entry
 from tests.chaos.backend import Asked, Look
-from tests.chaos.clients import Wish
+from tests.chaos.clients import Rewound, Wish
 
 #: Two polls may be so many seconds closer than the interval, because clocks differ and are rounded.
 TOLERANCE = 0.01
@@ -38,7 +38,10 @@ class Verdict:
     broken: list[str] = field(default_factory=list)
     forked: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    unserved: list[str] = field(default_factory=list)
+    neighbours: list[str] = field(default_factory=list)
     fallen: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
     faults: int = 0
@@ -60,7 +63,10 @@ class Verdict:
             or self.broken
             or self.forked
             or self.early
+            or self.untold
             or self.stale
+            or self.unserved
+            or self.neighbours
             or self.fallen
             or self.tracebacks
             or self.unproven
@@ -89,7 +95,10 @@ class Verdict:
             ("history broken", self.broken, "a turn or version jumped, or changed after the end"),
             ("loops forked", self.forked, "polls of a job overlap, or come too often"),
             ("early polls", self.early, "sooner than the ledger or the interval allows"),
+            ("untold", self.untold, "an end for which `job_finished` never came"),
             ("stale screens", self.stale, "a screen showed less than the ledger had, or went back"),
+            ("unserved", self.unserved, "a storm's browsers that got no snapshot in time"),
+            ("neighbour's jobs", self.neighbours, "lost by another installation on the vhost"),
             ("fallen processes", self.fallen, "ended though nobody had ended them"),
             ("tracebacks", self.tracebacks, "through our code, in any log"),
             ("screens compared", self.checked, "times, all of them, while all was calm"),
@@ -115,13 +124,18 @@ def judge(
     intervals: Mapping[str, float],
     once: set[str],
     calm: Calm,
+    *,
+    told: Collection[tuple[str, str]],
+    rewound: Sequence[Rewound] = (),
 ) -> Verdict:
     """Judge all but the screens and the logs.
 
     `wishes`, `entries`, `history`: what visitors wanted, what became of it, and every change;
     `asked`: what the backend was asked; the latter two by the job's id. `cancelled`: the jobs
     that a visitor cancelled. `intervals`: seconds between polls, by backend. `once`: the backends
-    where a start may not be repeated.
+    where a start may not be repeated. `told`: the ids and states for which `job_finished` came.
+    `rewound`: when the database lost its last commits. The history lies in the same database, so
+    it went back with the rows and has no gap; only a start may then have been sent twice.
     """
     verdict = Verdict()
     by_request = {entry.request: entry for entry in entries}
@@ -143,14 +157,24 @@ def judge(
             verdict.wrong.append(f"{entry.id}: {entry.state} ({entry.error})")
     for entry in entries:
         seen, changes = asked.get(entry.id, Asked()), history.get(entry.id, [])
-        if seen.tasks > 1 or (entry.backend in once and seen.posts > 1):
+        again = entry.backend in once and seen.posts > 1
+        if (seen.tasks > 1 or again) and not (entry.backend in once and _lost(changes, rewound)):
             verdict.twice.append(f"{_name(entry)}: {seen.tasks} tasks, {seen.posts} requests")
+        if entry.state in ENDED and (entry.id, entry.state) not in told:
+            verdict.untold.append(f"{_name(entry)}: {entry.state}")
         verdict.broken += [f"{entry.id}: {fault}" for fault in broken(changes)]
         interval, by_visitor = intervals[entry.backend], entry.id in cancelled
         _judge_polls(verdict, entry, seen.looks, interval, by_visitor, calm)
         _judge_dues(verdict, entry, seen.looks, changes, calm)
         _judge_stalls(verdict, entry, changes, calm)
     return verdict
+
+
+def _lost(changes: Sequence[Change], rewound: Sequence[Rewound]) -> bool:
+    """Whether the database may have lost a change of a job with this history."""
+    return any(
+        changes[0].at <= each.until and changes[-1].at >= each.since for each in rewound if changes
+    )
 
 
 def _name(entry: Entry) -> str:

@@ -21,7 +21,9 @@ import psutil
 
 from deploy.demo.rabbitmq_node import Node, free_port
 from tests.chaos.audit import Audit
+from tests.chaos.clients import Rewound
 from tests.chaos.gate import Gate
+from tests.chaos.receivers import FILE, hang_of
 from tests.services import (
     DEMO_ANSWERS,
     MANAGE,
@@ -133,7 +135,7 @@ class Cluster:
     def queues(self) -> list[str]:
         """The names of the poll queues and lanes."""
         found = [queue["name"] for queue in self.any("GET", f"queues/{vhost_of(self.vhost_url)}")]
-        ours = ("progrock.poll.", "progrock.delay.")
+        ours = ("progrock.poll.", "progrock.delay.")  # and not those of another installation
         return sorted(name for name in found if name.startswith(ours))
 
     def delete_queue(self, name: str) -> None:
@@ -159,7 +161,7 @@ class Cluster:
 class World(Stack):
     """All of ProgRock, with several web servers.
 
-    It reaches RabbitMQ through a gate, and its backend keeps a journal.
+    It reaches RabbitMQ and PostgreSQL through gates, and its backend keeps a journal.
     """
 
     def __init__(
@@ -168,11 +170,20 @@ class World(Stack):
         cluster: Cluster,
         gate: Gate,
         postgres: Postgres | None,
+        database_gate: Gate | None,
         *,
         webs: int,
         workers: int,
     ) -> None:
         self.cluster, self.gate, self.postgres = cluster, gate, postgres
+        self.database_gate = database_gate
+        self.standby: Postgres | None = None
+        self.rewound: list[Rewound] = []  # when the database lost its last commits
+        self.unserved: list[str] = []  # the storms that not all browsers outlived
+        self.neighbour: Stack | None = None
+        self.neighbour_jobs: set[str] = set()
+        self.signals = directory / "signals"
+        self.hang = hang_of(self.signals)
         self.journal = directory / "backend.journal"
         self.backend_port = claimed_port()
         self.webs = [claimed_port() for _ in range(webs)]
@@ -191,7 +202,15 @@ class World(Stack):
             "AMQP_URL": gated,
             "PROGROCK_BACKENDS": str(own),
             "PROGROCK_MAX_ACTIVE_JOBS": "1000",
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
+            FILE: str(self.signals),
         }
+        if postgres and database_gate:
+            database_gate.nodes = [("127.0.0.1", postgres.port)]
+            parts = urlsplit(self.database_url)
+            login, _, _ = parts.netloc.rpartition("@")
+            gated = parts._replace(netloc=f"{login}@127.0.0.1:{database_gate.port}")
+            self.env["DATABASE_URL"] = gated.geturl()
         self.audit = Audit(self.database_url)
         command = [sys.executable, "-m", "tests.chaos.backend", "--port", str(self.backend_port)]
         self.add("backend", [*command, "--journal", str(self.journal)])
@@ -209,8 +228,15 @@ class World(Stack):
         for name in self.processes:
             self.up(name)
 
-    def up(self, name: str) -> None:
-        """Start a process; return when it answers requests, or at once if it is a worker."""
+    def up(self, name: str, *, ahead: float = 0.0) -> None:
+        """Start a process; return when it answers requests, or at once if it is a worker.
+
+        With `ahead`, its clock is wrong by so many seconds, also when it is started again later.
+        """
+        if ahead:
+            paths = [str(Path(__file__).parent / "shifted"), self.env.get("PYTHONPATH", "")]
+            path = os.pathsep.join(filter(None, paths))
+            self.processes[name].env = self.env | {"CHAOS_AHEAD": str(ahead), "PYTHONPATH": path}
         port = {f"web{n}": port for n, port in enumerate(self.webs, 1)}
         port["backend"] = self.backend_port
         page = "/tasks?ids=" if name == "backend" else "/healthz"
@@ -249,15 +275,11 @@ class World(Stack):
     def database_down(self, *, kill: bool) -> None:
         """End PostgreSQL: kill it, or stop it as `pg_ctl stop -m fast` does."""
         assert self.postgres
-        process = self.postgres.process
         if kill:
             signal_all(self.database_pids(), signal.SIGKILL)
+            self.postgres.process.kill()
         else:
-            os.kill(process.pid, signal.SIGINT)
-            assert process.popen
-            with suppress(subprocess.TimeoutExpired):
-                process.popen.wait(20)
-        process.kill()
+            self.postgres.shut_down()
 
     def database_up(self) -> None:
         """Start PostgreSQL again on its data.
@@ -276,13 +298,83 @@ class World(Stack):
             else:
                 return
 
+    def fail_over(self, behind: float) -> None:
+        """Make the standby the primary, and the primary its standby; the name stays for now.
+
+        The first time, the standby is made. It has all that was committed; or it lacks the last
+        `behind` seconds, if that is more than 0.
+        """
+        assert self.postgres
+        old = self.postgres
+        new = self.standby or old.standby()
+        self.standby, since = new, time.time()
+        if behind:
+            new.shut_down()
+            time.sleep(behind)
+        old.shut_down()
+        if behind:
+            new.restart()
+        new.promote()
+        if behind:
+            self.rewound.append(Rewound(since, time.time()))
+        self.postgres, self.standby = new, old
+        self.database_url = new.url(urlsplit(self.database_url).path[1:])
+        self.audit = Audit(self.database_url)
+        old.follow(new)
+
+    def move_the_name(self) -> None:
+        """Lead new connections to the new primary; open ones stay where they are."""
+        assert self.postgres
+        assert self.database_gate
+        self.database_gate.nodes = [("127.0.0.1", self.postgres.port)]
+
+    def let_the_neighbour_start(self, count: int) -> None:
+        """Start jobs of another installation on the same vhost, which the first time is made."""
+        if self.neighbour is None:
+            directory = self.directory / "neighbour"
+            env = {
+                "AMQP_URL": self.env["AMQP_URL"],
+                "PROGROCK_PREFIX": "neighbour",
+                "PROGROCK_BACKENDS": self.env["PROGROCK_BACKENDS"],
+            }
+            self.neighbour = Stack(
+                directory, self.broker, backend_url=self.env["DEMO_BACKEND_URL"], env=env
+            )
+            self.neighbour.prepare()
+            self.neighbour.start_worker()
+        code = (
+            "import progrock\n"
+            f"for _ in range({count}):\n"
+            "    print(progrock.start('quick', {'seconds': 5}, audience='all').pk)"
+        )
+        self.neighbour_jobs |= set(self.neighbour.shell(code).split())
+
+    def neighbours_lost(self) -> list[str]:
+        """The jobs of the other installation that have not succeeded, with what they are."""
+        if self.neighbour is None:
+            return []
+        found = {each.id: each.state for each in Audit(self.neighbour.database_url).entries()}
+        states = {job_id: found.get(job_id, "missing") for job_id in sorted(self.neighbour_jobs)}
+        return [f"{job_id}: {state}" for job_id, state in states.items() if state != "succeeded"]
+
+    def stop(self) -> None:
+        """End every process, those of the other installation too, and delete the vhost."""
+        if self.neighbour:
+            self.neighbour.stop()
+        super().stop()
+        if self.standby:
+            self.standby.stop()
+
     def tracebacks(self) -> list[tuple[str, bool]]:
         """The last line of each traceback in the logs, and whether it runs through our code.
 
         The name of the process that logged it stands before the line.
         """
         found = []
-        for name, process in self.processes.items():
+        processes = list(self.processes.items())
+        if self.neighbour:
+            processes += [(f"neighbour's {n}", p) for n, p in self.neighbour.processes.items()]
+        for name, process in processes:
             inside = ours = False
             for line in process.output().splitlines():
                 if line.lstrip(" |+-").startswith("Traceback"):

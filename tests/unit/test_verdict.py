@@ -7,7 +7,7 @@ import pytest
 
 from tests.chaos.audit import Change, Entry
 from tests.chaos.backend import Asked, Look
-from tests.chaos.clients import Wish
+from tests.chaos.clients import Rewound, Wish
 from tests.chaos.verdict import Verdict, broken, forked, judge
 
 JOB = "00000000-0000-4000-8000-000000000001"
@@ -50,6 +50,8 @@ def verdict(
     cancelled: bool = False,
     calm: bool = True,
     known: bool = True,
+    told: bool = True,
+    rewound: Sequence[Rewound] = (),
 ) -> Verdict:
     wish = Wish(
         request="r", backend=backend, seconds=1, outcome="succeed", cancel_after=None, job_id=JOB
@@ -66,6 +68,8 @@ def verdict(
         intervals,
         {"once"},
         lambda *_: calm,
+        told={(JOB, state)} if told else {(JOB, "failed")},
+        rewound=rewound,
     )
     found.checked = 1
     return found
@@ -89,6 +93,7 @@ def test_a_good_run_passes() -> None:
         ("twice", {"seen": saw([], posts=2, tasks=2)}),
         ("twice", {"seen": saw([], posts=2), "backend": "once"}),
         ("broken", {"history": [*GOOD, *changes((104, 4, 5, "running"))]}),
+        ("untold", {"told": False}),
         ("forked", {"seen": saw(OVERLAP)}),
         ("forked", {"seen": saw(TWICE_AS_FAST), "calm": False}),
         ("early", {"seen": saw(looks(101, 101.9))}),
@@ -107,6 +112,14 @@ def test_a_repeated_poll_soon_after_a_fault_is_counted_and_allowed() -> None:
     assert (found.passed, found.repeated) == (True, 1)
 
 
+def test_only_what_the_database_lost_may_be_started_a_second_time() -> None:
+    sent_again = saw([], posts=2, tasks=2)
+    found = verdict(seen=sent_again, backend="once", rewound=[Rewound(101, 102)])
+    assert not found.twice
+    assert verdict(seen=sent_again, backend="once", rewound=[Rewound(104, 105)]).twice
+    assert verdict(seen=sent_again, rewound=[Rewound(101, 102)]).twice, "it knows its keys"
+
+
 def test_a_run_that_saw_nothing_while_all_was_calm_proves_nothing() -> None:
     assert not verdict(calm=False).passed
     found = verdict()
@@ -115,7 +128,7 @@ def test_a_run_that_saw_nothing_while_all_was_calm_proves_nothing() -> None:
     assert "no screens were compared while all was calm" in found.table()
 
 
-@pytest.mark.parametrize("row", ["stale", "fallen", "tracebacks"])
+@pytest.mark.parametrize("row", ["stale", "unserved", "neighbours", "fallen", "tracebacks"])
 def test_what_shows_on_screens_and_in_logs_counts(row: str) -> None:
     found = verdict()
     getattr(found, row).append("something")
