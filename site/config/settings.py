@@ -1,5 +1,6 @@
 """Settings of the stand-alone project, and the only file of it that reads the environment."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -193,11 +194,16 @@ if not DEBUG:
         for each in ([host[1:], f"*{host}"] if host.startswith(".") else [host])
     ]
 
+log_level = (os.environ.get("PROGROCK_LOG_LEVEL") or "INFO").upper()
+if log_level not in logging.getLevelNamesMapping():
+    raise ImproperlyConfigured(
+        f"PROGROCK_LOG_LEVEL={log_level!r}: wanted DEBUG, INFO, WARNING or ERROR"
+    )
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"progrock": {"level": os.environ.get("PROGROCK_LOG_LEVEL", "INFO").upper()}},
+    "loggers": {"progrock": {"level": log_level}},
 }

@@ -1,5 +1,6 @@
 """System checks: a wrong setting stops the start. They say what was found and what to write."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -22,9 +23,10 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
     try:
         conf.backends()
     except (ConfigError, ImproperlyConfigured) as error:
+        where = "PROGROCK_BACKENDS: " if isinstance(error, ConfigError) else ""
         return [
             Error(
-                str(error),
+                f"{where}{error}",
                 hint="The documentation has a page on backends: docs/backends.md.",
                 id="progrock.E001",
             )
@@ -35,21 +37,13 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """The other settings make sense."""
-    found: list[CheckMessage] = []
-    try:
-        function = import_string(conf.audiences_path())
-    except ImportError as error:
-        wrong: str | None = str(error)
-    else:
-        wrong = wrong_function(function)
-    if wrong:
-        hint = "Name a function audiences(scope) that returns a list of strings."
-        found.append(Error(f"PROGROCK_AUDIENCES: {wrong}", hint=hint, id="progrock.E002"))
-    for name in conf.BOUNDS:
-        try:
-            conf.number(name, conf.setting(name))
-        except ValueError as error:
-            found.append(Error(str(error), id="progrock.E003"))
+    found = _check_audiences()
+    for name, default in conf.DEFAULTS.items():
+        if name in conf.BOUNDS or default is None:  # the others have checks of their own
+            try:
+                conf.checked(name)
+            except ImproperlyConfigured as error:
+                found.append(Error(str(error), id="progrock.E003"))
     found += _check_layer()
     found += _check_prefix()
     ours = [app for app in settings.INSTALLED_APPS if app in ("channels", "progrock")]
@@ -65,6 +59,28 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     return found
 
 
+def _check_audiences() -> list[CheckMessage]:
+    """The function of the project's can be imported, and called as we call it."""
+    try:
+        path = conf.audiences_path()
+    except ImproperlyConfigured as error:
+        wrong: str | None = str(error)
+    else:
+        try:
+            wrong = wrong_function(import_string(path))
+        # whatever a module of the project's raises, or a script that ends the process
+        except (Exception, SystemExit) as error:
+            wrong = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
+        wrong = wrong and f"PROGROCK_AUDIENCES: {wrong}"
+    if not wrong:
+        return []
+    hint = (
+        "Name a function audiences(scope) that returns a list of strings, by its dotted path:"
+        ' "shop.jobs.audiences".'
+    )
+    return [Error(wrong, hint=hint, id="progrock.E002")]
+
+
 def _check_prefix() -> list[CheckMessage]:
     """The prefix can be one, and the channel layer has it too."""
     try:
@@ -78,7 +94,10 @@ def _check_prefix() -> list[CheckMessage]:
                 id="progrock.E005",
             )
         ]
-    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer(), {})
+    try:
+        layer = _layer()
+    except ImproperlyConfigured:  # another check tells
+        return []
     used = layer.get("CONFIG", {}).get("prefix", conf.DEFAULTS["PROGROCK_PREFIX"])
     if layer.get("BACKEND") != LAYER or used == wanted:
         return []
@@ -98,24 +117,48 @@ def check_addresses(**kwargs: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     try:
         address.tls_of(conf.amqp_url())
-    except (BrokerUnavailable, OSError) as error:
+    except ImproperlyConfigured as error:
+        found.append(Error(str(error), id="progrock.E007"))
+    except (BrokerUnavailable, OSError, ValueError) as error:  # ValueError: no name of a file
         found.append(Error(f"AMQP_URL: {error}", id="progrock.E007"))
     else:
         try:
             address.read_management(conf.management_url())
+        except ImproperlyConfigured as error:
+            found.append(Error(str(error), id="progrock.E007"))
         except BrokerUnavailable as error:
             found.append(Error(f"PROGROCK_MANAGEMENT_URL: {error}", id="progrock.E007"))
     return found
 
 
+def _layer() -> Mapping[str, Any]:
+    """The layer that PROGROCK_CHANNEL_LAYER names. Raises ImproperlyConfigured if there is none."""
+    alias, layers = conf.channel_layer(), getattr(settings, "CHANNEL_LAYERS", {})
+    if not isinstance(layers, Mapping) or alias not in layers:
+        raise ImproperlyConfigured(
+            f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names"
+        )
+    layer: Any = layers[alias]
+    if not isinstance(layer, Mapping) or not isinstance(layer.get("CONFIG", {}), Mapping):
+        raise ImproperlyConfigured(
+            f"CHANNEL_LAYERS[{alias!r}] is {conf.shown(layer)}: wanted a dictionary with BACKEND"
+            " and, as another dictionary, CONFIG"
+        )
+    return layer
+
+
 def _check_layer() -> list[CheckMessage]:
     """The layer is configured, and pushes arrive. Tests of a project may take another one."""
-    alias, layers = conf.channel_layer(), getattr(settings, "CHANNEL_LAYERS", {})
+    try:
+        alias = conf.channel_layer()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="progrock.E004")]
     hint = f'"{alias}": {{"BACKEND": "{LAYER}", "CONFIG": {{"host": AMQP_URL}}}}'
-    if alias not in layers:
-        sentence = f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names"
-        return [Error(sentence, hint=f"CHANNEL_LAYERS = {{{hint}}}", id="progrock.E004")]
-    if (layer := layers[alias].get("BACKEND")) == LAYER:
+    try:
+        layer = _layer().get("BACKEND")
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint=f"CHANNEL_LAYERS = {{{hint}}}", id="progrock.E004")]
+    if layer == LAYER:
         return []
     sentence = (
         f"the channel layer {alias!r} is {layer}: changes that a worker or another process makes"

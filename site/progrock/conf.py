@@ -43,22 +43,69 @@ def setting(name: str) -> Any:
     return getattr(settings, name, settings.DEBUG if default is None else default)
 
 
+def checked(name: str) -> Any:
+    """The setting of this name, where it can be one: a number, a flag or a text, by its default.
+
+    Raises ImproperlyConfigured with what was found and what was wanted. Processes that serve ASGI
+    run no system checks, so this is asked at each use.
+    """
+    value = setting(name)
+    try:
+        if name in BOUNDS:
+            return number(name, value)
+        return flag(name, value) if DEFAULTS[name] is None else text(name, value)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from None
+
+
 def number(name: str, value: Any) -> int | float:
     """The value of a setting in BOUNDS as a number. Raises ValueError with a sentence."""
     least, most, whole = BOUNDS[name]
     wanted = f"wanted a {'whole ' if whole else ''}number from {least} to {most}"
     try:
-        found = float(value)
+        found = float("nan" if isinstance(value, bool | bytes) else value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} is {value!r}: {wanted}") from None
+        found = float("nan")
     if not least <= found <= most or (whole and not found.is_integer()):
-        raise ValueError(f"{name} is {value!r}: {wanted}")
+        raise ValueError(f"{name} is {shown(value)}: {wanted}")
     return int(found) if whole else found
+
+
+def flag(name: str, value: Any) -> bool:
+    """The value of a setting that is on or off. Raises ValueError with a sentence.
+
+    A text is refused, because "False" would be true.
+    """
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError(f"{name} is {shown(value)}: wanted True or False")
+    return bool(value)
+
+
+def text(name: str, value: Any) -> str:
+    """The value of a setting that is a text. Raises ValueError with a sentence.
+
+    The sentence does not show the value, because that may hold a password.
+    """
+    if isinstance(value, Path) and name == "PROGROCK_BACKENDS":
+        return str(value)
+    if not isinstance(value, str):
+        found = "None" if value is None else f"of type {type(value).__name__}"
+        raise ValueError(f"{name} is {found}: wanted a string")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value in the words of Python, shortened for a sentence."""
+    try:
+        words = repr(value)
+    except Exception:  # a class of the project's, or an integer with too many digits
+        words = f"of type {type(value).__name__}"
+    return words if len(words) <= 80 else f"{words[:79]}…"
 
 
 def amqp_url() -> str:
     """Where RabbitMQ is: `AMQP_URL`."""
-    return str(setting("AMQP_URL"))
+    return str(checked("AMQP_URL"))
 
 
 def management_url() -> str:
@@ -67,7 +114,7 @@ def management_url() -> str:
     By default it has the host and credentials of `AMQP_URL` and port 15672, or 15671 with TLS.
     Raises BrokerUnavailable if that is no address.
     """
-    if url := setting("PROGROCK_MANAGEMENT_URL"):
+    if url := checked("PROGROCK_MANAGEMENT_URL"):
         return str(url).rstrip("/")
     return address.beside(amqp_url())
 
@@ -77,7 +124,7 @@ def backends() -> dict[str, Options]:
 
     Raises ImproperlyConfigured if no file is named, and ConfigError if it is wrong.
     """
-    path = str(setting("PROGROCK_BACKENDS") or "")
+    path = str(checked("PROGROCK_BACKENDS"))
     if not path:
         raise ImproperlyConfigured(
             "PROGROCK_BACKENDS is not set: name the TOML file that describes your backends"
@@ -92,7 +139,7 @@ def names() -> Names:
 
     Raises ImproperlyConfigured for what cannot be a prefix.
     """
-    prefix = str(setting("PROGROCK_PREFIX"))
+    prefix = str(checked("PROGROCK_PREFIX"))
     try:
         return _names.get(prefix) or _names.setdefault(prefix, Names(prefix, installation.known))
     except ValueError as error:
@@ -101,32 +148,32 @@ def names() -> Names:
 
 def channel_layer() -> str:
     """The alias in CHANNEL_LAYERS of the layer that carries changes: `PROGROCK_CHANNEL_LAYER`."""
-    return str(setting("PROGROCK_CHANNEL_LAYER"))
+    return str(checked("PROGROCK_CHANNEL_LAYER"))
 
 
 def anonymous() -> bool:
     """Whether visitors without a login may run jobs: `PROGROCK_ANONYMOUS`."""
-    return bool(setting("PROGROCK_ANONYMOUS"))
+    return bool(checked("PROGROCK_ANONYMOUS"))
 
 
 def max_active_jobs() -> int:
     """How many jobs of one audience may be active at once: `PROGROCK_MAX_ACTIVE_JOBS`."""
-    return int(setting("PROGROCK_MAX_ACTIVE_JOBS"))
+    return int(checked("PROGROCK_MAX_ACTIVE_JOBS"))
 
 
 def max_sockets() -> int:
     """How many sockets of one session a web process keeps open: `PROGROCK_MAX_SOCKETS`."""
-    return int(setting("PROGROCK_MAX_SOCKETS"))
+    return int(checked("PROGROCK_MAX_SOCKETS"))
 
 
 def keep_days() -> float:
     """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps it for ever."""
-    return float(setting("PROGROCK_KEEP_DAYS"))
+    return float(checked("PROGROCK_KEEP_DAYS"))
 
 
 def audiences_path() -> str:
     """Dotted path of the function `audiences(scope) -> list[str]`: `PROGROCK_AUDIENCES`."""
-    return str(setting("PROGROCK_AUDIENCES"))
+    return str(checked("PROGROCK_AUDIENCES"))
 
 
 def feeds() -> int:
@@ -134,9 +181,9 @@ def feeds() -> int:
 
     All processes must have the same value.
     """
-    return int(setting("PROGROCK_FEEDS"))
+    return int(checked("PROGROCK_FEEDS"))
 
 
 def declare() -> bool:
     """Whether `runworker` may declare the topology by itself: `PROGROCK_DECLARE`."""
-    return bool(setting("PROGROCK_DECLARE"))
+    return bool(checked("PROGROCK_DECLARE"))

@@ -115,10 +115,22 @@ def _has_no_number(value: Any) -> bool:
 
 def wrong_function(function: Callable[..., Any] | Any) -> str | None:
     """What `manage.py check` can tell of the function of PROGROCK_AUDIENCES; None: nothing."""
+    if isinstance(function, type):
+        return f"{function.__name__}, a class: a call makes an object in place of a list"
     if not callable(function):
         return f"{type(function).__name__}, which cannot be called"
-    if inspect.iscoroutinefunction(function):
-        return "an `async def`"
+    # of an object that is no function, its `__call__`
+    for each in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            return "an `async def`"
+        if inspect.isgeneratorfunction(each):
+            return "a generator function: its `yield` returns no list"
+    try:
+        inspect.signature(function).bind({})
+    except TypeError as error:
+        return f"a function that cannot be called with the scope alone ({error})"
+    except ValueError:  # one of C, which does not tell what it takes
+        return None
     return None
 
 

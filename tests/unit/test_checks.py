@@ -5,6 +5,7 @@ from urllib.parse import urlparse
 
 import pytest
 from django.core.checks import Error, Warning
+from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 from django.test import Client, override_settings
 
@@ -15,6 +16,11 @@ from tests.logs import own
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 OURS = {"BACKEND": checks.LAYER, "CONFIG": {"host": "amqp://"}}
+INFINITE = float("inf")
+#: Values of all kinds; each setting takes at most one of them.
+VALUES: list[Any] = [
+    "x", "", "a\0b", None, -1, 7, INFINITE, 10**5000, True, b"bytes", ["a", "list"], object(), len,
+]  # fmt: skip
 
 
 def ids(**settings: Any) -> list[str]:
@@ -24,7 +30,11 @@ def ids(**settings: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", conf.BOUNDS)
-@pytest.mark.parametrize("value", [-1, 10**12, 10**400, float("inf"), float("nan"), "x", None])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 10**12, 10**400, 10**5000, INFINITE, float("nan"), "x", None, True, b"1", []],
+    ids=lambda value: conf.shown(value)[:9],
+)
 def test_a_number_out_of_its_bounds_is_an_error(name: str, value: object) -> None:
     assert ids(**{name: value}) == ["progrock.E003"]
     with pytest.raises(ValueError, match=f"{name} is .*: wanted a .*number from"):
@@ -41,6 +51,83 @@ def test_the_bounds_themselves_are_taken(name: str) -> None:
 def test_every_number_among_the_settings_has_bounds() -> None:
     numbers = {name for name, default in conf.DEFAULTS.items() if type(default) in (int, float)}
     assert numbers <= conf.BOUNDS.keys()
+
+
+def everything() -> list[Any]:
+    """What all our checks say."""
+    return [
+        found
+        for check in (checks.check_backends, checks.check_settings, checks.check_addresses)
+        for found in check()
+    ]
+
+
+def fits(name: str, value: object) -> bool:
+    """Whether one of VALUES will do for a setting."""
+    if name in conf.BOUNDS:
+        return type(value) is int and value == 7
+    if conf.DEFAULTS[name] is None:
+        return value is True
+    return (name, value) in [("PROGROCK_PREFIX", "x"), ("PROGROCK_MANAGEMENT_URL", "")]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: conf.shown(value)[:9])
+@pytest.mark.parametrize("name", conf.DEFAULTS)
+def test_the_check_says_what_it_found_and_wanted_whatever_a_setting_is(
+    name: str, value: object
+) -> None:
+    with override_settings(**{name: value}):
+        found = everything()
+    if fits(name, value):
+        # the prefix must stand in CHANNEL_LAYERS as well
+        assert [each.id for each in found] == ["progrock.E006"] * (name == "PROGROCK_PREFIX")
+    else:
+        [error] = found
+        assert type(error) is Error
+        assert name in error.msg
+        assert len(error.msg) < 400
+
+
+@pytest.mark.parametrize("name", conf.DEFAULTS)
+@pytest.mark.parametrize("value", [None, b"x", object()])
+def test_no_value_of_a_wrong_kind_is_believed_where_nobody_checks(name: str, value: object) -> None:
+    """A web process that only serves ASGI runs no system checks."""
+    with (
+        override_settings(**{name: value}),
+        pytest.raises(ImproperlyConfigured, match=f"{name} is .*: wanted "),
+    ):
+        conf.checked(name)
+
+
+@pytest.mark.parametrize("name", ["PROGROCK_ANONYMOUS", "PROGROCK_DECLARE"])
+def test_a_text_is_no_flag(name: str) -> None:
+    assert ids(**{name: "False"}) == ["progrock.E003"]
+    with override_settings(PROGROCK_ANONYMOUS="False"), pytest.raises(ImproperlyConfigured):
+        conf.anonymous()
+
+
+def test_a_number_may_be_written_as_a_text() -> None:
+    with override_settings(PROGROCK_FEEDS="5", PROGROCK_MAX_SOCKETS="1e2"):
+        assert everything() == []
+        assert (conf.feeds(), conf.max_sockets()) == (5, 100)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        None,
+        [],
+        {},
+        {"default": None},
+        {"default": "x"},
+        {"default": {"BACKEND": checks.LAYER, "CONFIG": None}},
+    ],
+)
+def test_channel_layers_of_any_shape_are_told(layers: Any) -> None:
+    with override_settings(CHANNEL_LAYERS=layers):
+        [found] = everything()
+    assert found.id == "progrock.E004"
+    assert "CHANNEL_LAYERS" in found.msg
 
 
 def test_a_project_may_run_its_tests_with_the_layer_in_memory() -> None:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import enum
+import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,14 +73,84 @@ def test_anything_else_of_the_audiences_function_is_told(
     assert message.endswith("wanted a list of strings of 1 to 200 characters")
 
 
+async def asynchronously_generated(scope: Any) -> AsyncIterator[str]:
+    yield "team:red"
+
+
+class Asynchronous:
+    """An object that is called as a function."""
+
+    async def __call__(self, scope: Any) -> list[str]:
+        return ["team:red"]
+
+
+class Generated:
+    """Another one."""
+
+    def __call__(self, scope: Any) -> Iterator[str]:
+        yield "team:red"
+
+
+def of_two(scope: Any, request: Any) -> list[str]:
+    return ["team:red"]
+
+
 @pytest.mark.parametrize(
     ("own", "told"),
-    [(asynchronous, "an `async def`"), ("not a function", "str, which cannot be called")],
+    [
+        (asynchronous, "an `async def`"),
+        (partial(asynchronous), "an `async def`"),
+        (asynchronously_generated, "an `async def`"),
+        (Asynchronous(), "an `async def`"),
+        (generated, "a generator function: its `yield` returns no list"),
+        (Generated(), "a generator function: its `yield` returns no list"),
+        (Generated, "Generated, a class: a call makes an object in place of a list"),
+        ("not a function", "str, which cannot be called"),
+        (
+            of_two,
+            "a function that cannot be called with the scope alone"
+            " (missing a required argument: 'request')",
+        ),
+    ],
 )
 def test_the_check_finds_what_it_can(own: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "import_string", lambda path: own)
     found = [each for each in checks.check_settings() if each.id == "progrock.E002"]
     assert [each.msg for each in found] == [f"PROGROCK_AUDIENCES: {told}"]
+
+
+class Fine:
+    """An object that returns a list."""
+
+    def __call__(self, scope: Any) -> list[str]:
+        return ["team:red"]
+
+
+@pytest.mark.parametrize("own", [function([]), Fine(), partial(of_two, request=None), max])
+def test_the_check_lets_pass_what_may_return_a_list(
+    own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "import_string", lambda path: own)
+    assert checks.check_settings() == []
+
+
+@pytest.mark.parametrize("raises", ["1 / 0", "raise SystemExit(3)", "import nowhere"])
+def test_a_module_that_raises_while_it_is_imported_is_told(
+    raises: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    (tmp_path / "shop_jobs.py").write_text(f"{raises}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "shop_jobs", raising=False)
+    settings.PROGROCK_AUDIENCES = "shop_jobs.audiences"
+    [found] = checks.check_settings()
+    assert found.id == "progrock.E002"
+    assert found.msg.startswith("PROGROCK_AUDIENCES: 'shop_jobs.audiences' cannot be imported (")
+    backends = tmp_path / "backends.toml"
+    backends.write_text('[gpu]\nclass = "shop_jobs.Gpu"\n')
+    settings.PROGROCK_BACKENDS = str(backends)
+    [found] = checks.check_backends()
+    assert found.id == "progrock.E001"
+    assert "found 'shop_jobs.Gpu'; wanted the dotted path of a class (" in found.msg
 
 
 def test_a_name_and_a_user_are_audiences() -> None:

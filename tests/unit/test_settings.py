@@ -70,3 +70,9 @@ def test_a_number_out_of_its_bounds_stops_the_start(value: str) -> None:
     assert done.returncode == 1
     assert "PROGROCK_KEEP_DAYS is" in done.stderr
     assert "wanted a number from 0 to 36500" in done.stderr
+
+
+def test_an_unknown_log_level_stops_the_start() -> None:
+    done = load(PROGROCK_LOG_LEVEL="loud")
+    assert done.returncode == 1
+    assert "PROGROCK_LOG_LEVEL='LOUD': wanted DEBUG, INFO, WARNING or ERROR" in done.stderr

@@ -112,7 +112,7 @@ def _of_a_class(where: str, name: str, table: Mapping[str, Any]) -> Options:
     options = Options(name=name, spec=ClassSpec(path=path, arguments=arguments), **common)
     try:
         inspect.signature(_import(f"{where} class", path)).bind(options, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: it does not tell what it takes
         found = f"the keys {', '.join(arguments) or '(none)'}"
         raise ConfigError(
             where, found=found, wanted=f"the keys that {path} takes ({error})"
@@ -124,8 +124,10 @@ def _import(where: str, path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         cls: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    # whatever a module of the project's raises, or a script that ends the process
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            where, found=repr(path), wanted=f"the dotted path of a class ({error})"
+            where, found=repr(path), wanted=f"the dotted path of a class ({why})"
         ) from error
     return cls
