@@ -4,10 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import orjson
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -20,6 +19,7 @@ from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
+from progrock.storable import read_leniently, read_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,14 @@ logger = logging.getLogger(__name__)
 MAX_FRAME = 65_536
 #: So many messages of one socket are read at once, and then so many each second.
 BURST, RATE = 100, 50
+#: So many starts and cancels of one socket are with the database at once.
+AT_ONCE = 10
 #: Error frames quote so many characters of a request's id.
 MAX_REQUEST = 100
-# Close codes; 1013 is from the IANA registry.
+# Close codes; those below 4000 are from the IANA registry.
 LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
+INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 DATABASE_AWAY = "The database is away; try again in a moment."
 NO_ANSWER = (
@@ -40,6 +43,10 @@ NO_ANSWER = (
     " The same request may be asked again: it starts one job."
 )
 MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
+
+
+#: What a start or a cancel does with its message.
+_Act = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
 
 class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels is untyped
@@ -53,6 +60,10 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     member: Member | None = None  # as the hub knows this socket, once it is accepted
     _read = 0.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = asyncio.Semaphore(AT_ONCE)
+
     async def connect(self) -> None:
         """Register the socket under the visitor's audiences, and then send the snapshot.
 
@@ -65,7 +76,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             return
         except Exception as error:  # the project's own function of PROGROCK_AUDIENCES
             log_mistake(error)
-            await self._refuse(TRY_AGAIN_LATER, "unavailable", MISTAKE)
+            await self._refuse(INTERNAL_ERROR, "misconfigured", MISTAKE)
             return
         if not audiences:
             sentence = "Sign in to run jobs and to see yours."
@@ -115,17 +126,19 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         raise StopConsumer
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Read one message. Whatever it is, the answer is a frame and the socket stays open."""
+        """Read one message. Whatever it is, the answer is a frame and the socket stays open.
+
+        Starts and cancels reach the database in their order, and nothing here waits for it, so that
+        a ping has its answer even while the database hangs.
+        """
         await self._pace()
-        request = None
         try:
             message = _parse(text_data)
-            request = message["request"] if isinstance(message.get("request"), str) else None
             match message.get("action"):
                 case "start":
-                    await self._start(message)
+                    await self._soon(self._start, message)
                 case "cancel":
-                    await self._cancel(message)
+                    await self._soon(self._cancel, message)
                 case "ping":
                     self._beat()
                 case action:
@@ -133,11 +146,28 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     sentence = f"There is no action {str(action)[:40]!r}; there is: {known}."
                     raise Refused("unknown_action", sentence)
         except Refused as refused:
+            await self._send_error(refused.code, refused.message, _request_in(text_data))
+
+    async def _soon(self, act: _Act, message: dict[str, Any]) -> None:
+        """Do it as a background task, as soon as few others of this socket are under way."""
+        await self._room.acquire()
+        self.hub.outgoing.later(self._do(act, message))
+
+    async def _do(self, act: _Act, message: dict[str, Any]) -> None:
+        request = _request_of(message)
+        try:
+            await act(message)
+        except Refused as refused:
             await self._send_error(refused.code, refused.message, request)
         except NoAnswer:
             await self._send_error("outcome_unknown", NO_ANSWER, request)
         except AWAY:
             await self._send_error("unavailable", DATABASE_AWAY, request)
+        except Exception:  # a mistake of ours, which is logged; the client connects again
+            await self.close(INTERNAL_ERROR)
+            raise
+        finally:
+            self._room.release()
 
     async def _pace(self) -> None:
         """Read `RATE` messages a second after a burst.
@@ -207,13 +237,29 @@ def _parse(text: str | None) -> dict[str, Any]:
         sentence = f"A frame may have {MAX_FRAME} bytes; this one had {len(text.encode())}."
         raise Refused("too_large", sentence)
     try:
-        message = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        message = read_strictly(text.encode())
+    except ValueError as error:
         raise Refused("bad_json", f"This is not JSON: {error}.") from None
     if not isinstance(message, dict):
         found = type(message).__name__
         raise Refused("bad_json", f"A message is an object with an action; found {found}.")
     return message
+
+
+def _request_of(message: Any) -> str | None:
+    """The id that a client gave its request, if there is one."""
+    request = message.get("request") if isinstance(message, dict) else None
+    return request if isinstance(request, str) else None
+
+
+def _request_in(text: str | None) -> str | None:
+    """The same of a text that was refused, where it can be found. So its client need not guess."""
+    if text is None or len(text) > MAX_FRAME:
+        return None
+    try:
+        return _request_of(read_leniently(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:

@@ -46,8 +46,9 @@ def audiences_of(scope: Mapping[str, Any]) -> list[str]:
 
 
 def audiences_of_request(request: Any) -> list[str]:
-    """The audiences of an HttpRequest."""
-    return audiences_of({"user": getattr(request, "user", None), "session": request.session})
+    """The audiences of an HttpRequest; where it has no session, those of its user alone."""
+    session = getattr(request, "session", {})
+    return audiences_of({"user": getattr(request, "user", None), "session": session})
 
 
 def audience_of(value: Any) -> str:
@@ -65,7 +66,7 @@ def audience_of(value: Any) -> str:
     if not isinstance(value, HttpRequest):
         raise not_an_audience(value)
     found = audiences_of_request(value)
-    if not found and conf.anonymous() and make_visitor(value.session):
+    if not found and hasattr(value, "session") and conf.anonymous() and make_visitor(value.session):
         found = audiences_of_request(value)
     if not found:
         raise Refused("login_required", "This request has no audience: sign in first.")

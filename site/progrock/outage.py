@@ -1,5 +1,6 @@
 """Middleware for when the database is away: 503 and a sentence instead of 500 and a traceback."""
 
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
@@ -12,11 +13,33 @@ class DatabaseAway(MiddlewareMixin):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer a database that is away or busy with 503; leave other exceptions alone."""
-        if not isinstance(exception, Error) or trouble(exception) is Trouble.MISTAKE:
-            return None
-        if trouble(exception) is Trouble.AWAY and not connection.in_atomic_block:
-            connection.close()  # a read-only server would keep it, and the next request too
-        sentence = "The database is away; try again in a moment.\n"
-        return HttpResponse(
-            sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"}
-        )
+        return _answer(exception) if isinstance(exception, Error) else None
+
+
+class Sessions(SessionMiddleware):
+    """Django's own, but a session that cannot be saved now is answered with 503.
+
+    It saves after the view, where `DatabaseAway` hears nothing of what it raises.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Save the session, and answer with 503 where the database is away or busy."""
+        try:
+            return super().process_response(request, response)
+        except Error as error:
+            if (answer := _answer(error)) is None:
+                raise
+            return answer
+
+
+def _answer(error: Error) -> HttpResponse | None:
+    """503 for a database that is away or busy; None for a mistake."""
+    found = trouble(error)
+    if found is Trouble.MISTAKE:
+        return None
+    if found is Trouble.AWAY and not connection.in_atomic_block:
+        connection.close()  # a read-only server would keep it, and the next request too
+    sentence = "The database is away; try again in a moment.\n"
+    return HttpResponse(
+        sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"}
+    )

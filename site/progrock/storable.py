@@ -11,6 +11,8 @@ LONGEST_MESSAGE = 500
 LONGEST_ERROR = 2000
 
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+#: What may be a whole number above 64 bits.
+_LONG_NUMBER = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 #: A result is dumped so many lists deep: orjson limits the depth, and the ledger adds some.
 _DEPTH = 4
 
@@ -57,6 +59,20 @@ def _as_orjson(value: object) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
+def read_strictly(text: bytes) -> Any:
+    """JSON in the strict sense. Raises ValueError for anything else.
+
+    A whole number above 64 bits is refused as well. orjson would read it as a float without a word.
+    """
+    value = orjson.loads(text)
+    if _LONG_NUMBER.search(text):
+        try:
+            json.loads(text, parse_int=_narrow)
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+    return value
+
+
 def read_leniently(text: str | bytes) -> Any:
     """JSON as Python's own reader takes it, as values that JSON in the strict sense can hold.
 
@@ -74,8 +90,18 @@ def _nothing(name: str) -> None:
     """What NaN and Infinity become."""
 
 
+def _is_narrow(digits: str) -> bool:
+    return len(digits) <= 20 and -(2**63) <= int(digits) < 2**64
+
+
+def _narrow(digits: str) -> int:
+    if not _is_narrow(digits):
+        raise ValueError("a whole number has more than 64 bits; write it as a string")
+    return int(digits)
+
+
 def _whole(digits: str) -> int | str:
-    return digits if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64 else int(digits)
+    return int(digits) if _is_narrow(digits) else digits
 
 
 def _finite(digits: str) -> float | None:

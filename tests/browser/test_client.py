@@ -373,6 +373,17 @@ async def test_a_start_whose_outcome_is_unknown_is_asked_for_again(
     await expect(client).to_have_title(f"started {JOB}")
 
 
+async def test_a_cancel_whose_outcome_is_unknown_rejects_no_start(
+    client: Page, server: Server
+) -> None:
+    await client.evaluate(START, {})
+    first = await server.message()
+    server.send({"type": "error", "code": "outcome_unknown", "message": "Who knows?"})
+    assert [error["code"] for error in await hears(client, "error")] == ["outcome_unknown"]
+    server.send(frame(request=first["request"]))
+    await expect(client).to_have_title(f"started {JOB}")
+
+
 WAKE = """type => (type === "visibilitychange" ? document : window).dispatchEvent(
   new PageTransitionEvent(type, { persisted: type === "pageshow" }))"""
 BACK = pytest.mark.parametrize("event", ["online", "visibilitychange", "pageshow"])

@@ -1,21 +1,26 @@
 """Nothing of ours raises into a host's view, and no mistake of a host gives it another job."""
 
+import asyncio
 import socket
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from channels.db import database_sync_to_async
 from django.contrib.admin.sites import site
 from django.contrib.auth.models import Permission, User
-from django.db import IntegrityError, connections
+from django.contrib.sessions.backends.db import SessionStore
+from django.db import DataError, IntegrityError, InternalError, connections
 from django.test import Client, RequestFactory
 
 import progrock
 from progrock import api, conf, sessions
 from progrock.models import Job
-from tests.services import Stack
+from tests.services import PATIENCE, Stack
 from tests.visitor import browse
+
+AWAY = b"The database is away; try again in a moment.\n"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,6 +86,50 @@ def test_a_session_store_with_odd_keys_leaves_nobody_signed_in(rf: RequestFactor
     sessions.session_begun(None, request)
 
 
+async def test_asynchronous_starts_leave_the_database_thread_to_others(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = next(iter(conf.backends()))
+    monkeypatch.setattr(api.dispatch.blocking, "TIMEOUT", 5.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it accepts and says nothing
+        settings.AMQP_URL = f"amqp://guest:guest@127.0.0.1:{server.getsockname()[1]}/"
+        starts = [
+            asyncio.create_task(progrock.astart(backend, audience="user:1", request=str(n)))
+            for n in range(4)
+        ]
+        async with asyncio.timeout(PATIENCE):
+            while await database_sync_to_async(Job.objects.count)() < len(starts):
+                await asyncio.sleep(0.01)
+        assert not any(start.done() for start in starts), "RabbitMQ is still waited for"
+    assert {job.state for job in await asyncio.gather(*starts)} == {"queued"}
+
+
+@pytest.mark.parametrize("state", ["25006", "53100"])
+def test_a_session_that_cannot_be_saved_now_is_answered_with_503(
+    state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ByTheDriver(Exception):
+        sqlstate = state
+
+    def save(self: SessionStore, must_create: bool = False) -> None:
+        raise InternalError("the disk, or a standby") from ByTheDriver()
+
+    monkeypatch.setattr(SessionStore, "save", save)
+    client = Client(raise_request_exception=False)
+    answer = client.get("/")
+    assert (answer.status_code, answer.content) == (503, AWAY)
+    assert answer.headers["Retry-After"] == "5"
+
+
+def test_a_session_that_can_never_be_saved_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(self: SessionStore, must_create: bool = False) -> None:
+        raise DataError("too long")
+
+    monkeypatch.setattr(SessionStore, "save", save)
+    with pytest.raises(DataError):
+        Client().get("/")
+
+
 def test_a_mistake_at_the_insert_returns_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = next(iter(conf.backends()))
     api.create("user:1", backend, {}, None)
@@ -118,7 +167,7 @@ async def test_a_socket_is_told_that_the_audiences_function_is_wrong(
 ) -> None:
     with stack(workers=0, env={"PROGROCK_AUDIENCES": "builtins.str"}) as up:
         async with browse(up) as browser:
-            assert (await browser.error())["code"] == "unavailable"
+            assert (await browser.error())["code"] == "misconfigured"
             await browser.socket.receive()
-            assert browser.socket.close_code == 1013
+            assert browser.socket.close_code == 1011
         assert "PROGROCK_AUDIENCES: builtins.str returned str" in up.logs()

@@ -420,12 +420,12 @@ async def recorder(body: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 NOT_JSON, UNEXPECTED = sentence("html"), "the backend's answer has an unexpected form"
-NESTED = b"[" * 500 + b"]" * 500
+NESTED, DEEPER = (b"[" * depth + b"]" * depth for depth in (500, 5_000))
 TOO_DEEP = {
     "unended": (b"[" * 100_000, NOT_JSON),
     "ended": (b"[" * 50_000 + b"]" * 50_000, NOT_JSON),
     "for the reader of NaN": (
-        b'{"percent": NaN, "status": "running", "id": %b}' % NESTED,
+        b'{"percent": NaN, "status": "running", "id": %b}' % DEEPER,
         NOT_JSON,
     ),
     "for a text": (b'{"status": "running", "stage": %b}' % NESTED, UNEXPECTED),
@@ -443,6 +443,17 @@ async def test_an_answer_that_is_nested_too_deep_has_its_sentence(demo: Demo, de
         await backend.aclose()
     assert isinstance(error, BackendError)
     assert (error.sentence, error.final) == (told, False)
+
+
+async def test_an_answer_that_is_not_quite_json_ends_the_job_all_the_same(demo: Demo) -> None:
+    body = rb'{"status": "DONE", "output": ["ok \ud83d", 12345678901234567890123, NaN], "id": 7}'
+    async with recorder(body) as (url, _):
+        backend = demo.backend(url=url)
+        status = await poll_one(backend, job("h"))
+        await backend.aclose()
+    assert isinstance(status, Status)
+    assert status.state == "succeeded"
+    assert status.result == ["ok \ufffd", "12345678901234567890123", None]
 
 
 async def test_what_is_sent_is_exactly_what_was_configured(

@@ -5,9 +5,11 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from typing import LiteralString
 
 import aiohttp
 import psutil
+import psycopg
 import pytest
 
 from tests.services import PATIENCE, Postgres, Stack
@@ -124,6 +126,41 @@ async def test_everything_goes_on_when_the_database_comes_back(
     assert away >= 2
 
 
+async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
+    up: Stack, postgres: Postgres
+) -> None:
+    def read_only(state: LiteralString) -> None:
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    before = logged(up)
+    async with browse(up) as visitor:
+        jobs = await visitor.starts(1, seconds=8)
+        await visitor.running()
+        read_only("on")
+        try:
+            async with asyncio.timeout(PATIENCE):  # each server process reads it in its own time
+                while True:
+                    await visitor.send({"action": "start", "params": {"seconds": 1}})
+                    frame = await visitor.until(lambda f: f["type"] in ("job", "error"))
+                    if frame["type"] == "error":
+                        break
+            assert frame["code"] == "unavailable"
+            await visitor.send({"action": "cancel", "job": next(iter(jobs))})
+            assert (await visitor.error())["code"] == "unavailable"
+            async with aiohttp.ClientSession() as new:
+                status, text = await get(new, f"{up.url}/")
+                assert (status, AWAY in text) == (503, True)
+        finally:
+            read_only("off")
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as new:
+            while (await get(new, f"{up.url}/"))[0] != 200:
+                await asyncio.sleep(0.1)
+        assert await visitor.end_states(jobs) == {"succeeded"}
+    assert "Traceback" not in since(up, "web", before), since(up, "web", before)[-6000:]
+
+
 async def test_a_database_that_never_answers_blocks_nobody_for_ever(
     up: Stack, postgres: Postgres
 ) -> None:
@@ -142,14 +179,17 @@ async def test_a_database_that_never_answers_blocks_nobody_for_ever(
             for request in ("frozen", "and another"):
                 start = {"action": "start", "params": {"seconds": 1}, "request": request}
                 await visitor.send(start)
+            await visitor.send({"action": "ping"})
+            await visitor.until(lambda f: f["type"] == "beat")
+            assert not any(f["type"] == "error" for f in visitor.frames), "it waited for the starts"
             async with aiohttp.ClientSession() as other:
                 await expect_refusal(up, other)
             errors = [await visitor.error() for _ in range(2)]
             assert [error["request"] for error in errors] == ["frozen", "and another"]
             assert {error["code"] for error in errors} == {"outcome_unknown"}, "it may yet start"
-            told = [f for f in visitor.frames if f["type"] == "status"]
-            assert any(map(told_away, told))
-            assert not told[-1]["live"]
+            if not any(map(told_away, visitor.frames)):
+                await visitor.until(told_away)
+            assert not [f for f in visitor.frames if f["type"] == "status"][-1]["live"]
             assert (await get(session, f"{up.url}/healthz"))[0] == 503
         finally:
             for process in everything:

@@ -185,6 +185,35 @@ async def test_wrong_input_gets_a_code_and_a_sentence_and_changes_nothing(
         await browser.ended(job["job"])
 
 
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        (r'{"half": "ok \ud83c"}', "not JSON"),
+        ('{"wide": 18446744073709551616}', "more than 64 bits"),
+        ('{"wide": [-9223372036854775809]}', "more than 64 bits"),
+        ('{"no": NaN}', "not JSON"),
+    ],
+)
+async def test_a_start_that_is_not_quite_json_is_refused_by_its_request(
+    running: Stack, params: str, told: str
+) -> None:
+    async with browse(running) as browser:
+        await browser.send(f'{{"action": "start", "params": {params}, "request": "mine"}}')
+        error = await browser.error()
+        assert (error["code"], error["request"]) == ("bad_json", "mine")
+        assert told in error["message"]
+
+
+async def test_the_widest_whole_numbers_reach_the_backend_as_they_are(running: Stack) -> None:
+    wide = {"most": 2**64 - 1, "least": -(2**63), "text": str(2**64)}
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=0.2, **wide)
+        await browser.ended(job["job"])
+    imports = "from progrock.models import Job"
+    show = f"print(Job.objects.get(pk='{job['job']}').params)"
+    assert str({"seconds": 0.2, **wide}) in running.shell(f"{imports}; {show}")
+
+
 async def test_a_binary_frame_is_refused_and_the_socket_stays(running: Stack) -> None:
     async with browse(running) as browser:
         await browser.socket.send_bytes(b'{"action": "start"}')
@@ -233,7 +262,19 @@ async def test_a_visitor_without_a_login_is_told_and_closed_with_4401(
             assert browser.socket.close_code == 4401
 
 
-async def test_health_is_told(running: Stack) -> None:
-    async with aiohttp.ClientSession() as session, session.get(f"{running.url}/healthz") as answer:
-        assert answer.status == 200
-        assert (await answer.json())["database"] == "ok"
+async def test_health_is_told(stack: Callable[..., Stack]) -> None:
+    async def health() -> dict[str, str]:
+        async with session.get(f"{up.url}/healthz") as answer:
+            assert answer.status == 200
+            found: dict[str, str] = await answer.json()
+            return found
+
+    with stack(workers=0) as up:
+        async with aiohttp.ClientSession() as session:
+            unused = "not in use: no socket was opened yet"
+            assert await health() == {"database": "ok", "rabbitmq": unused}
+            async with browse(up) as browser:
+                await browser.snapshot()
+                async with asyncio.timeout(PATIENCE):
+                    while await health() != {"database": "ok", "rabbitmq": "ok"}:
+                        await asyncio.sleep(0.1)

@@ -204,6 +204,19 @@ def test_a_visitor_who_comes_for_the_first_time_gets_an_audience(settings: Any) 
     assert refused.value.code == "login_required"
 
 
+def test_a_request_without_a_session_stands_for_its_user(settings: Any) -> None:
+    settings.PROGROCK_ANONYMOUS = True
+    of_an_api = HttpRequest()
+    with pytest.raises(progrock.Refused) as refused:
+        audience_of(of_an_api)
+    assert refused.value.code == "login_required"
+    of_an_api.user = AnonymousUser()
+    with pytest.raises(progrock.Refused, match="no audience"):
+        audience_of(of_an_api)
+    of_an_api.user = User(pk=7)
+    assert audience_of(of_an_api) == "user:7"
+
+
 class Quality(enum.Enum):
     HIGH = "high"
 

@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 
 from progrock import conf, wire
 from progrock.audiences import feed_of
@@ -137,8 +139,14 @@ async def hub(
     monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
     monkeypatch.setattr(outgoing, "AGAIN", 0.05)
+    async with started(Hub()) as hub:
+        yield hub
+
+
+@asynccontextmanager
+async def started(hub: Hub) -> AsyncIterator[Hub]:
+    """The hub with its duties, which end with it."""
     before = asyncio.all_tasks()
-    hub = Hub()
     hub.start()
     yield hub
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -171,6 +179,23 @@ async def test_the_page_is_told_while_rabbitmq_takes_messages_and_confirms_none(
     assert "RabbitMQ" in told["message"]
     layer.stalled = False
     assert (await socket.next("status"))["live"] is True
+
+
+async def test_a_projects_tests_may_use_the_layer_in_memory(
+    monkeypatch: pytest.MonkeyPatch, publisher: Publisher
+) -> None:
+    layer = InMemoryChannelLayer()
+    monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
+    monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
+    for user in (module, repair, rewind):
+        monkeypatch.setattr(user, "database", Database())
+    async with started(Hub()) as hub:
+        socket = await Seen(hub).opened()
+        await hub.join(socket.member)
+        changed = row()
+        change = wire.change_of(changed)
+        await layer.group_send(feed_of("user:1"), {"type": "job.changed", "changes": [change]})
+        assert (await socket.next("job"))["job"] == changed.id
 
 
 async def test_a_failure_does_not_end_the_watch(

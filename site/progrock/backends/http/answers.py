@@ -15,10 +15,7 @@ from jmespath.exceptions import JMESPathError
 from progrock.backends.base import Handle, JobView, Status, check_handle, percent
 from progrock.backends.errors import BackendError
 from progrock.backends.http.table import Expression, HttpSpec, Many
-from progrock.storable import read_leniently
-
-#: What may be a whole number above 64 bits. orjson would read it as a float without a word.
-_LONG_NUMBER = re.compile(rb"-\d{19}|\d{20}")
+from progrock.storable import read_leniently, read_strictly
 
 
 def read_handle(spec: HttpSpec, body: bytes, wait: float | None) -> Handle:
@@ -108,8 +105,7 @@ def parse(body: bytes) -> Any:
     it.
     """
     try:
-        if not _LONG_NUMBER.search(body):
-            return orjson.loads(body)
+        return read_strictly(body)
     except ValueError:
         pass
     try:

@@ -27,10 +27,10 @@ const MAX_REQUEST = 100; // characters of a request's id
 const LONGEST_WAIT = 8_000; // ms between two attempts: a page must be right 10 s after a recovery
 const QUIET = 5_000; // ms between two spoken messages
 
-// Codes that answer a cancel. Any other without a request answers a start that was not understood.
-const OF_CANCELS = ["unknown_job", "unavailable"];
 const HALF = /\p{Surrogate}/u; // half a character
 const UNKNOWN_OUTCOME = "outcome_unknown"; // the start may or may not have happened
+// Codes that answer a cancel. Any other without a request answers a start that was not understood.
+const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
 
 /** Why a start was refused: `code` is for programs, `message` a sentence for people. */
 class ProgressError extends Error {

@@ -27,7 +27,7 @@ USE_TZ = True
 STATIC_URL = "assets/"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "progrock.outage.Sessions",  # ProgRock: in place of Django's SessionMiddleware
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
