@@ -19,6 +19,7 @@ from progrock.consumers import outgoing, progress, repair, rewind
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Audience, Member, Outbox
 from tests.jobs import row
+from tests.logs import own
 from tests.services import PATIENCE
 
 
@@ -182,13 +183,21 @@ async def test_the_page_is_told_while_rabbitmq_takes_messages_and_confirms_none(
 
 
 async def test_a_projects_tests_may_use_the_layer_in_memory(
-    monkeypatch: pytest.MonkeyPatch, publisher: Publisher
+    monkeypatch: pytest.MonkeyPatch, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     layer = InMemoryChannelLayer()
+    looked = asyncio.Event()
+    rejoin = Hub._rejoin
+
+    async def noted(hub: Hub) -> None:
+        await rejoin(hub)
+        looked.set()
+
     monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
     for user in (module, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
+    monkeypatch.setattr(Hub, "_rejoin", noted)
     async with started(Hub()) as hub:
         socket = await Seen(hub).opened()
         await hub.join(socket.member)
@@ -196,6 +205,9 @@ async def test_a_projects_tests_may_use_the_layer_in_memory(
         change = wire.change_of(changed)
         await layer.group_send(feed_of("user:1"), {"type": "job.changed", "changes": [change]})
         assert (await socket.next("job"))["job"] == changed.id
+        async with asyncio.timeout(PATIENCE):
+            await looked.wait()
+    assert own(caplog) == []
 
 
 async def test_a_failure_does_not_end_the_watch(
