@@ -379,9 +379,9 @@ async def test_a_cancel_whose_outcome_is_unknown_rejects_no_start(
     await client.evaluate(START, {})
     first = await server.message()
     server.send({"type": "error", "code": "outcome_unknown", "message": "Who knows?"})
-    assert [error["code"] for error in await hears(client, "error")] == ["outcome_unknown"]
     server.send(frame(request=first["request"]))
     await expect(client).to_have_title(f"started {JOB}")
+    assert [error["code"] for error in await hears(client, "error")] == ["outcome_unknown"]
 
 
 WAKE = """type => (type === "visibilitychange" ? document : window).dispatchEvent(
