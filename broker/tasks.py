@@ -1,6 +1,7 @@
 """The poll task and its message: how "look at this job now" is written, and how it is read back."""
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -51,7 +52,8 @@ def decode(body: bytes) -> list[Task]:
     if not isinstance(message, dict):
         raise BrokenMessage("not a JSON object")
     if message.get("v") != VERSION:
-        raise BrokenMessage(f"unknown version {message.get('v')!r}: this worker reads {VERSION}")
+        found = reprlib.repr(message.get("v"))  # short, however deeply it is nested
+        raise BrokenMessage(f"unknown version {found}: this worker reads {VERSION}")
     entries = message.get("tasks")
     if not isinstance(entries, list) or not entries:
         raise BrokenMessage("'tasks' is not a list of tasks")
@@ -67,7 +69,7 @@ def decode(body: bytes) -> list[Task]:
                 raise ValueError("turn is not a whole number")
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenMessage(
-                f"broken task {str(entry)[:200]}: {type(error).__name__} {error}"
+                f"broken task {reprlib.repr(entry)}: {type(error).__name__} {error}"
             ) from None
         tasks.append(Task(job_id, turn, due))
     return tasks

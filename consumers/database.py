@@ -45,34 +45,67 @@ class NoAnswer(OperationalError):
 class WebDatabase:
     """The way of a web process, which gives up: `await database(function, …)`.
 
-    `away` says whether the latest call got no answer.
+    `away` says whether the latest call got no answer. The calls run one after the other, in
+    Django's database thread or in a thread of `executor`; `quiet` ones are not logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, executor: ThreadPoolExecutor | None = None, *, quiet: bool = False) -> None:
         self.away = False
+        self._executor = executor
+        self._quiet = quiet
+        self._calls = 0  # that wait or run
+        self._moved = 0.0  # when a call last began or ended
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` once, in Django's database thread.
+        """Call `function` once.
 
         Raises OperationalError when the database is away: then nothing was done. Raises NoAnswer
         when there is no answer in time.
         """
         try:
-            async with asyncio.timeout(ANSWER):
-                answer: T = await database_sync_to_async(_attempt)(
-                    partial(function, *args, **kwargs)
-                )
-        except (*AWAY, TimeoutError) as error:
-            silence = isinstance(error, TimeoutError)
-            found = NoAnswer(f"no answer within {ANSWER:g} s") if silence else error
-            if not self.away:
-                logger.warning("the database is away: %s", one_line(found))
+            answer: T = await self._in_time(partial(function, *args, **kwargs))
+        except AWAY as error:
+            if not self.away and not self._quiet:
+                logger.warning("the database is away: %s", one_line(error))
             self.away = True
-            raise found from None
-        if self.away:
+            raise error from None
+        if self.away and not self._quiet:
             logger.warning("the database is back")
         self.away = False
         return answer
+
+    async def _in_time(self, call: Callable[[], T]) -> T:
+        """The answer. Raises TimeoutError when the call that runs gets none in time.
+
+        The time that a call stands in line does not count, because others are answered then. One
+        that gives up in line never runs.
+        """
+        if not self._calls:
+            self._moved = time.monotonic()
+        self._calls += 1
+        sensitive = self._executor is None
+        run = database_sync_to_async(
+            self._noted, thread_sensitive=sensitive, executor=self._executor
+        )
+        running = asyncio.ensure_future(run(call))
+        try:
+            while not running.done():
+                left = self._moved + ANSWER - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait({running}, timeout=left)
+            answer: T = running.result()
+            return answer
+        finally:
+            self._calls -= 1
+            running.cancel()
+
+    def _noted(self, call: Callable[[], T]) -> T:
+        self._moved = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._moved = time.monotonic()
 
 
 class WorkerDatabase:

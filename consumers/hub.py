@@ -16,6 +16,7 @@ from channels.layers import get_channel_layer
 from progrock import clock, conf, dispatch, installation, journal, ledger, wire
 from progrock.audiences import feed_of
 from progrock.broker.publisher import Publisher
+from progrock.consumers.admission import Admission, Missed
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
@@ -50,6 +51,8 @@ class Hub:
         self._ignores = False  # whether it was said that another installation's pushes arrive
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
+        self.admission = Admission()
+        self.missed = Missed()
         self.outgoing = Outgoing(self.publisher, self.layer)
         self.rewind = Rewind(self._audiences, self.show_anew)
         self.repair = Repair(self._audiences, self.deliver, self.rewind)
@@ -104,7 +107,9 @@ class Hub:
 
     def deliver(self, changes: Iterable[Change]) -> None:
         """Offer each change to the sockets of its audience, where it is news."""
-        for name, job_id, version, ended, frame in changes:
+        for change in changes:
+            self.missed.note(change)
+            name, job_id, version, ended, frame = change
             audience = self._audiences.get(name)
             if audience is not None and audience.is_news(job_id, version, ended):
                 for member in audience.members:
@@ -121,6 +126,20 @@ class Hub:
         for changes in outbound.feeds.values():
             self.deliver(changes)
         self.outgoing.send(outbound)
+
+    def enter(self, member: Member, rows: Iterable[Row], missed: Iterable[Change]) -> None:
+        """Register a socket whose snapshot has these rows; `missed`: what came meanwhile.
+
+        It gets what it missed after its snapshot.
+        """
+        self.register(member)
+        self.snapshot_shown(member, rows)
+        shown = {row.id: row.version for row in rows}
+        for name, job_id, version, ended, frame in missed:
+            if name in member.audiences and version > shown.get(job_id, 0):
+                shown[job_id] = version
+                self._audiences[name].is_news(job_id, version, ended)
+                member.outbox.offer(job_id, frame)
 
     def snapshot_shown(self, member: Member, rows: Iterable[Row]) -> None:
         """Note what a socket's snapshot shows. Its audience's other sockets get what is news."""
@@ -206,6 +225,11 @@ class Hub:
                 self.outgoing.later(member.close())
 
     # The groups of the channel layer
+
+    def joined(self, member: Member) -> bool:
+        """Whether changes for the socket's audiences arrive here."""
+        feeds = (self._groups.get(feed_of(name)) for name in member.audiences)
+        return all(task is not None and task.done() for task in feeds)
 
     async def join(self, member: Member) -> None:
         """Join the groups of the socket's audiences. If RabbitMQ is away, `_watch` does it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import reprlib
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from progrock import api, clock, conf, ledger, wire
 from progrock.audiences import identify
+from progrock.consumers.admission import Crowded, Gone
 from progrock.consumers.database import AWAY, NoAnswer, database
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
@@ -65,47 +67,60 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def connect(self) -> None:
-        """Register the socket under the visitor's audiences, and then send the snapshot.
+        """Register the socket under the visitor's audiences, and send the snapshot.
 
-        In this order, so that no change can be missed in between.
+        What changes while the snapshot is read is sent after it, so nothing is missed.
         """
+        self.hub = hub()
         try:
-            audiences, cookie = await database(identify, self.scope)
+            async with self.hub.admission.place(self._receive):
+                cookie, rows = await self._enter()
+        except Gone:
+            raise StopConsumer from None
+        except Crowded:
+            await self._refuse(TRY_AGAIN_LATER, "busy", "Many come at once; try again in a moment.")
         except AWAY:
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
-            return
+        except _NotAdmitted as no:
+            await self._refuse(no.close_code, no.code, no.message)
         except Exception as error:  # the project's own function of PROGROCK_AUDIENCES
             log_mistake(error)
             await self._refuse(INTERNAL_ERROR, "misconfigured", MISTAKE)
-            return
-        if not audiences:
-            sentence = "Sign in to run jobs and to see yours."
-            await self._refuse(LOGIN_REQUIRED, "login_required", sentence)
-            return
-        self.hub = hub()
-        # A project's own audiences may need no session; then there are no names.
-        sessions = self.scope["progrock.sessions"]
-        if sessions and self.hub.sockets(sessions[0]) >= conf.max_sockets():
-            sentence = "Too many pages of yours are open; close some."
-            await self._refuse(TRY_AGAIN_LATER, "too_many_sockets", sentence)
-            return
-        await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else None)
-        self.member = Member(audiences, sessions, Outbox(self._send_text), self._end_session)
-        self.hub.register(self.member)
-        await self.hub.join(self.member)
-        try:
+        else:
+            assert self.member is not None
+            await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else ())
+            snapshot = wire.snapshot_frame(rows, conf.backends())
+            await self.member.outbox.open(wire.encode(snapshot))
+
+    async def _enter(self) -> tuple[str | None, list[Row]]:
+        """Register the socket. Returns the cookie to set, and the jobs of the snapshot.
+
+        Raises _NotAdmitted.
+        """
+        with self.hub.missed.reading() as reader:
+            audiences, cookie, rows = await database(_identify, self.scope)
+            if not audiences:
+                sentence = "Sign in to run jobs and to see yours."
+                raise _NotAdmitted(LOGIN_REQUIRED, "login_required", sentence)
+            # A project's own audiences may need no session; then there are no names.
+            sessions = self.scope["progrock.sessions"]
+            if sessions and self.hub.sockets(sessions[0]) >= conf.max_sockets():
+                sentence = "Too many pages of yours are open; close some."
+                raise _NotAdmitted(TRY_AGAIN_LATER, "too_many_sockets", sentence)
+            self.member = Member(audiences, sessions, Outbox(self._send_text), self._end_session)
+            self.hub.enter(self.member, rows, self.hub.missed.since(reader))
+        if not self.hub.joined(self.member):  # until now this process heard nothing of them
+            await self.hub.join(self.member)
             rows = await database(ledger.snapshot, audiences)
-        except AWAY:
-            await self.close(TRY_AGAIN_LATER)
-            return
-        self.hub.snapshot_shown(self.member, rows)
-        await self.member.outbox.open(wire.encode(wire.snapshot_frame(rows, conf.backends())))
+            self.hub.snapshot_shown(self.member, rows)
+        return cookie, rows
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Leave the hub at the end, whatever ends this socket.
 
         A send to a browser that has gone raises, and then no disconnect is dispatched.
         """
+        self._receive = receive
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -143,7 +158,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     self._beat()
                 case action:
                     known = "start, cancel, ping"
-                    sentence = f"There is no action {str(action)[:40]!r}; there is: {known}."
+                    sentence = f"There is no action {reprlib.repr(action)}; there is: {known}."
                     raise Refused("unknown_action", sentence)
         except Refused as refused:
             await self._send_error(refused.code, refused.message, _request_in(text_data))
@@ -227,6 +242,20 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def _end_session(self) -> None:
         await self.close(SESSION_ENDED)
+
+
+class _NotAdmitted(Refused):
+    """The socket is closed with `close_code`, after a frame that says why."""
+
+    def __init__(self, close_code: int, code: str, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.close_code = close_code
+
+
+def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
+    """A handshake's audiences, its cookie, and the jobs of these audiences: one call for all."""
+    audiences, cookie = identify(scope)
+    return audiences, cookie, ledger.snapshot(audiences) if audiences else []
 
 
 def _parse(text: str | None) -> dict[str, Any]:

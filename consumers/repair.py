@@ -6,10 +6,11 @@ One query serves all sockets of the process.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from progrock import clock, conf, ledger, wire
-from progrock.consumers.database import AWAY, database
+from progrock import clock, conf, ledger, pulse, wire
+from progrock.consumers.database import AWAY, WebDatabase, database
 from progrock.consumers.rewind import Rewind
 from progrock.consumers.sockets import Audience
 from progrock.wire import Change
@@ -43,6 +44,8 @@ class Repair:
         self.late = False
         #: When the latest complete check began, by `clock.elapsed`.
         self.checked = clock.elapsed()
+        # A thread of its own, so that it does not stand in line behind thousands of handshakes.
+        self.database = WebDatabase(ThreadPoolExecutor(1, "repair"), quiet=True)
         self._audiences = audiences
         self._deliver = deliver
         self._rewind = rewind
@@ -71,10 +74,14 @@ class Repair:
         """Deliver what changed in the ledger since the last check and was not shown here."""
         begun = clock.elapsed()
         names = list(self._audiences)
-        self.late = bool(names) and await database(ledger.late, names, list(conf.backends()), LATE)
+        if names and (database.away or self.database.away):
+            await database(pulse.look)  # perhaps nobody else asks whether it is back
+        self.late = bool(names) and await self.database(
+            ledger.late, names, list(conf.backends()), LATE
+        )
         if names:
             since = begun - self.checked + OVERLAP
-            changed = await database(ledger.changed_since, names, since)
+            changed = await self.database(ledger.changed_since, names, since)
             lost = [
                 job_id
                 for job_id, there in changed.items()
@@ -82,7 +89,7 @@ class Repair:
                 and there.version > audience.shown(job_id)
             ]
             if lost:
-                rows = await database(ledger.load, lost, results=True)
+                rows = await self.database(ledger.load, lost, results=True)
                 self._deliver([wire.change_of(row) for row in rows.values()])
             await self._rewind.check(changed)
             for audience in self._audiences.values():

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from progrock import conf
 from progrock.conf import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Of numbers that are read here alone: the default, and the bounds as in `conf.BOUNDS`.
+OWN_NUMBERS = {"PROGROCK_POOL": (10, (0, 1_000, True))}
 
 
 def flag(name: str, default: bool) -> bool:
@@ -29,8 +32,9 @@ def flag(name: str, default: bool) -> bool:
 
 def number(name: str) -> int | float:
     """An environment variable as a number within its bounds. Raises ImproperlyConfigured."""
+    default, bounds = OWN_NUMBERS.get(name) or (DEFAULTS[name], conf.BOUNDS[name])
     try:
-        return conf.number(name, os.environ.get(name, "").strip() or DEFAULTS[name])
+        return conf.within(name, os.environ.get(name, "").strip() or default, bounds)
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from None
 
@@ -97,14 +101,16 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# Each process does its database work in one thread, which keeps its connection. Django's health
-# check notices a dead one and replaces it.
+# A worker does its database work in one thread, which keeps its connection. Django's health check
+# notices a dead one and replaces it. In a web process each request has a thread of its own, which
+# would keep a connection of its own, so they give their connections back.
+WORKER = "runworker" in sys.argv
 try:
     DATABASES: dict[str, Any] = {
         "default": dict(
             dj_database_url.parse(
                 os.environ.get("DATABASE_URL") or f"sqlite:///{ROOT / '.progrock' / 'db.sqlite3'}",
-                conn_max_age=600,
+                conn_max_age=600 if WORKER else 0,
                 conn_health_checks=True,
             )
         )
@@ -134,6 +140,17 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         "keepalives_count": 3,
         **({} if pgbouncer else {"options": "-c statement_timeout=30s"}),
     } | DATABASES["default"].get("OPTIONS", {})
+    if not WORKER and (connections := number("PROGROCK_POOL")):
+        # Who finds no connection waits for one, but not for ever. After an outage of the database
+        # the pool tries again every second or two.
+        DATABASES["default"]["OPTIONS"]["pool"] = {
+            "min_size": 0,
+            "max_size": connections,
+            "timeout": 5,
+            "reconnect_timeout": 4,
+            "max_idle": 60,
+            "max_lifetime": 300,
+        }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AMQP_URL = os.environ.get("AMQP_URL") or DEFAULTS["AMQP_URL"]
@@ -149,6 +166,7 @@ PROGROCK_BACKENDS = os.environ.get("PROGROCK_BACKENDS") or str(ROOT / "deploy" /
 PROGROCK_ANONYMOUS = flag("PROGROCK_ANONYMOUS", DEBUG)
 PROGROCK_MAX_ACTIVE_JOBS = number("PROGROCK_MAX_ACTIVE_JOBS")
 PROGROCK_MAX_SOCKETS = number("PROGROCK_MAX_SOCKETS")
+PROGROCK_MAX_STARTS_AN_HOUR = number("PROGROCK_MAX_STARTS_AN_HOUR")
 PROGROCK_KEEP_DAYS = number("PROGROCK_KEEP_DAYS")
 PROGROCK_AUDIENCES = os.environ.get("PROGROCK_AUDIENCES") or DEFAULTS["PROGROCK_AUDIENCES"]
 PROGROCK_FEEDS = number("PROGROCK_FEEDS")
@@ -205,5 +223,8 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"progrock": {"level": log_level}},
+    "loggers": {
+        "progrock": {"level": log_level},
+        "psycopg.pool": {"level": "ERROR"},  # it warns at each try; we log an outage once
+    },
 }

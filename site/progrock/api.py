@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import reprlib
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -36,7 +37,8 @@ def start(
     HttpRequest, whose first audience is taken. `request` is a string of the caller's choosing:
     however often an audience starts the same one, there is one job.
     Raises `progrock.Refused` where the backend is unknown, where params are not a dict or are too
-    large, and where too many jobs of the audience are active.
+    large, where too many jobs of the audience are active, and where it has started too many in the
+    last hour.
     While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
     return _start(backend, params, audience, request, _send_now)
@@ -79,7 +81,7 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     if options is None:
         names = ", ".join(conf.backends())
         raise Refused(
-            "unknown_backend", f"There is no backend {str(backend)[:40]!r}; there is: {names}."
+            "unknown_backend", f"There is no backend {reprlib.repr(backend)}; there is: {names}."
         )
     params = checked_params(params)
     if request is not None and not (
@@ -109,6 +111,11 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
                 raise Refused(
                     "too_many_jobs",
                     f"{active} of your jobs are active; wait for one to end, or cancel one.",
+                )
+            most = conf.max_starts_an_hour()
+            if most and ledger.started_since(audience, 3600.0) >= most:
+                raise Refused(
+                    "too_many_starts", f"{most} jobs in an hour are the limit; try again later."
                 )
             job.save(force_insert=True)
     except IntegrityError:  # the same request, at the same time; or else a mistake

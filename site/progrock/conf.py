@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "PROGROCK_MANAGEMENT_URL": "",
     "PROGROCK_MAX_ACTIVE_JOBS": 100,
     "PROGROCK_MAX_SOCKETS": 100,
+    "PROGROCK_MAX_STARTS_AN_HOUR": 1000,
     "PROGROCK_PREFIX": "progrock",
 }
 #: The settings that are numbers: the least, the most, and whether it must be a whole one.
@@ -32,6 +33,7 @@ BOUNDS: dict[str, tuple[int, int, bool]] = {
     "PROGROCK_KEEP_DAYS": (0, 36_500, False),
     "PROGROCK_MAX_ACTIVE_JOBS": (1, 1_000_000, True),
     "PROGROCK_MAX_SOCKETS": (1, 1_000_000, True),
+    "PROGROCK_MAX_STARTS_AN_HOUR": (0, 1_000_000, True),
 }
 _loaded: dict[str, dict[str, Options]] = {}
 _names: dict[str, Names] = {}
@@ -60,7 +62,12 @@ def checked(name: str) -> Any:
 
 def number(name: str, value: Any) -> int | float:
     """The value of a setting in BOUNDS as a number. Raises ValueError with a sentence."""
-    least, most, whole = BOUNDS[name]
+    return within(name, value, BOUNDS[name])
+
+
+def within(name: str, value: Any, bounds: tuple[int, int, bool]) -> int | float:
+    """The value as a number within bounds such as those in BOUNDS. Raises ValueError."""
+    least, most, whole = bounds
     wanted = f"wanted a {'whole ' if whole else ''}number from {least} to {most}"
     try:
         found = float("nan" if isinstance(value, bool | bytes) else value)
@@ -164,6 +171,11 @@ def max_active_jobs() -> int:
 def max_sockets() -> int:
     """How many sockets of one session a web process keeps open: `PROGROCK_MAX_SOCKETS`."""
     return int(checked("PROGROCK_MAX_SOCKETS"))
+
+
+def max_starts_an_hour() -> int:
+    """Starts of one audience in an hour: `PROGROCK_MAX_STARTS_AN_HOUR`; 0: no limit."""
+    return int(setting("PROGROCK_MAX_STARTS_AN_HOUR"))
 
 
 def keep_days() -> float:

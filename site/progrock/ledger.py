@@ -170,6 +170,17 @@ def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> boo
     return bool(found)
 
 
+def started_since(audience: str, seconds: float) -> int:
+    """How many jobs this audience has started in the last `seconds`, by the database's clock."""
+    found = sql.execute(
+        f"SELECT COUNT(*) FROM {_TABLE}, v"
+        f" WHERE audience = n_audience AND created_at >= {sql.ago(seconds)}",
+        [[audience]],
+        ("n_audience",),
+    )
+    return int(found[0][0])
+
+
 class ActiveJobs(NamedTuple):
     """How many jobs of a backend are active, and when the first that waits for a worker is due."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.bench import bench_delay
 from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, measured, memory, polls, span
+from tests.bench.storm import room_for_sockets
 from tests.services import (
     DEMO_ANSWERS,
     ROOT,
@@ -322,6 +323,27 @@ def sockets(stand: Stand) -> list[Line]:
     return [Line(what=what, value=each, unit="KB", goal=40, less=True)]
 
 
+def storm(stand: Stand) -> list[Line]:
+    """(n) Browsers that connect at once to one web process on PostgreSQL, after a restart."""
+    room_for_sockets()
+    [count] = stand.sizes("storm", (1_000 if stand.options.quick else 10_000,))
+    postgres = Postgres().start()
+    try:
+        tables = NOOP.format(interval=1.0, changes="false")
+        with stand.stack(tables, workers=0, database_url=postgres.new_database()) as up:
+            web = up.start_web()
+            command = [sys.executable, "-m", "tests.bench.storm", up.ws_url]
+            said = up.run([*command, "--browsers", str(count)], timeout=600).stdout
+            found = json.loads(said)
+            found["memory"] = memory([web.pid])
+            found["log"] = up.logs("web").count("the database is away")
+    finally:
+        postgres.stop()
+    print(f"  {count} browsers: {found}", flush=True)
+    what = f"{count:,} browsers connect at once, until the last has its snapshot"
+    return [Line(what=what, value=found["within"], unit="s", goal=30, less=True, detail=found)]
+
+
 def waiting(stand: Stand) -> list[Line]:
     """(g) A million jobs that wait: memory of the workers and of RabbitMQ, and how fast they drain.
 
@@ -556,6 +578,7 @@ _ALL: tuple[Callable[[Stand], list[Line]], ...] = (
     delay,
     push,
     sockets,
+    storm,
     waiting,
     growth,
     overload,

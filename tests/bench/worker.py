@@ -26,6 +26,7 @@ def main() -> None:
     This costs one small write a message.
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    sys.argv = ["manage.py", "runworker", *sys.argv[1:]]  # the settings know a worker by it
     django.setup()
     from progrock.broker.due import Due
     from progrock.consumers.poller import Poller
@@ -81,7 +82,7 @@ def main() -> None:
     command.Poller = WatchedPoller
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(["manage.py", "runworker", *sys.argv[1:]])
+    execute_from_command_line(sys.argv)
 
 
 if __name__ == "__main__":

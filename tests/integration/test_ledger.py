@@ -371,6 +371,25 @@ def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
     assert refused.value.code == "too_many_jobs"
 
 
+def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:
+    from progrock import api
+
+    settings.PROGROCK_MAX_STARTS_AN_HOUR = 3
+    make(audience="user:8", state="succeeded", created_at=at(3700))
+    first, _ = api.create("user:8", "render", {}, "r")
+    for _ in range(2):
+        job, _ = api.create("user:8", "render", {}, None)
+        assert ledger.request_cancel(str(job.pk), time.time())
+    with pytest.raises(api.Refused, match="3 jobs in an hour") as refused:
+        api.create("user:8", "render", {}, None)
+    assert refused.value.code == "too_many_starts"
+    again, created = api.create("user:8", "render", {}, "r")
+    assert (again.pk, created) == (first.pk, False)
+    api.create("user:7", "render", {}, None)
+    settings.PROGROCK_MAX_STARTS_AN_HOUR = 0
+    api.create("user:8", "render", {}, None)
+
+
 @pytest.mark.parametrize(
     ("backend", "params", "request_id", "code"),
     [

@@ -278,3 +278,28 @@ async def test_health_is_told(stack: Callable[..., Stack]) -> None:
                 async with asyncio.timeout(PATIENCE):
                     while await health() != {"database": "ok", "rabbitmq": "ok"}:
                         await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ('{"action": DEEP}', "unknown_action"),
+        ('{"action": "start", "backend": DEEP}', "unknown_backend"),
+        ('{"action": "start", "params": {"x": DEEP}}', "bad_params"),
+        ('{"action": "start", "request": DEEP}', "bad_request"),
+        ('{"action": "cancel", "job": DEEP}', "unknown_job"),
+        ("DEEP", "bad_json"),
+    ],
+)
+async def test_a_deeply_nested_frame_is_answered_and_the_socket_lives(
+    running: Stack, frame: str, code: str
+) -> None:
+    async with browse(running) as browser:
+        for depth in (240, 300, 990):
+            await browser.send(frame.replace("DEEP", "[" * depth + "]" * depth))
+            if depth == 240 and code == "bad_params":
+                await browser.until(lambda f: f["type"] == "job")
+            else:
+                assert (await browser.error())["code"] == code
+        await browser.send({"action": "dance"})
+        assert (await browser.error())["code"] == "unknown_action"

@@ -97,7 +97,10 @@ def test_the_wire_page_names_each_error_code() -> None:
     files = [file for room in ("consumers", "site") for file in python_of(room)]
     text = "".join(file.read_text() for file in files)
     used = set(
-        re.findall(r'(?:Refused|error_frame|_refuse|_send_error)\(\s*(?:\w+, )?"([a-z_]+)"', text)
+        re.findall(
+            r'(?:Refused|error_frame|_refuse|_send_error|_NotAdmitted)\(\s*(?:\w+, )?"([a-z_]+)"',
+            text,
+        )
     )
     assert told == used
 

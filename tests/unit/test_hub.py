@@ -137,6 +137,7 @@ async def hub(
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
     for user in (module, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
+    monkeypatch.setattr(repair, "WebDatabase", lambda *_, **__: Database())
     monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
     monkeypatch.setattr(outgoing, "AGAIN", 0.05)
@@ -298,6 +299,34 @@ async def test_publishing_again_delays_no_word_of_an_outage(
     await publisher.tried(2)
     layer.connected = False
     assert (await socket.next("status"))["live"] is False
+
+
+async def test_what_changes_while_a_snapshot_is_read_comes_after_it(hub: Hub) -> None:
+    frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def send(text: str) -> None:
+        frames.put_nowait(json.loads(text))
+
+    async def close() -> None:
+        raise AssertionError("nobody logs out here")
+
+    read, old, strange = row(version=3), row(version=3), row(version=9, audience="user:2")
+    member = Member(["user:1"], "", Outbox(send), close)
+    with hub.missed.reading() as reader:
+        hub.deliver(
+            [
+                ["user:1", read.id, 4, False, '{"type": "job", "version": 4}'],
+                ["user:1", old.id, 2, False, '{"type": "job", "version": 2}'],
+                ["user:2", strange.id, 9, False, '{"type": "job", "version": 9}'],
+            ]
+        )
+        hub.enter(member, [read, old], hub.missed.since(reader))
+    await member.outbox.open('{"type": "snapshot"}')
+    async with asyncio.timeout(PATIENCE):
+        found = [await frames.get() for _ in range(2)]
+    assert [frame.get("version") for frame in found] == [None, 4]
+    await asyncio.sleep(0)
+    assert frames.empty()
 
 
 async def test_what_is_there_already_is_shown_to_the_socket_that_asked_and_sent_to_nobody(

@@ -59,6 +59,10 @@ def broken(**change: Any) -> bytes:
     ).encode()
 
 
+#: JSON that can be read, and that Python cannot write without care.
+DEEP = b"[" * 990 + b"]" * 990
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -84,6 +88,8 @@ def broken(**change: Any) -> bytes:
         (broken(due="2026-01-01T00:00:00"), "no time zone"),
         (broken(due=1767225600), "broken task"),
         (broken(due=[]), "broken task"),
+        (b'{"v": ' + DEEP + b"}", "unknown version"),
+        (b'{"v": 1, "tasks": [' + DEEP + b"]}", "broken task"),
         (b'{"v": 1, "tasks": [{"job": "' + JOB.encode() + b'", "turn": 1}]}', "'due'"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Whether the database answers: one look a second at most, shared by all who ask."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from django.db import DatabaseError, OperationalError, connection
+
+#: A look is used again for so many seconds.
+FRESH = 1.0
+#: Seconds after which a look without an answer means that there is none.
+ANSWER = 8.0
+
+
+def look() -> None:
+    """Ask the database something that costs nothing. Raises DatabaseError."""
+    with connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            cursor.execute("SELECT 1")
+            return
+        cursor.execute("SELECT current_setting('transaction_read_only')")
+        if cursor.fetchone() == ("on",):
+            raise OperationalError("the database is read-only")
+
+
+class Pulse:
+    """Looks from a thread of its own, however many ask, and keeps no connection."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "pulse")
+        self._lock = threading.Lock()
+        self._latest: Future[str] | None = None
+        self._begun = 0.0
+
+    def state(self) -> str:
+        """`ok`, or what is wrong in a word or two."""
+        with self._lock:
+            now = time.monotonic()
+            if self._latest is None or (self._latest.done() and now - self._begun > FRESH):
+                self._begun, self._latest = now, self._thread.submit(_state)
+            latest, left = self._latest, self._begun + ANSWER - now
+        try:
+            return latest.result(max(0.0, left))
+        except TimeoutError:
+            return "no answer"
+
+
+def _state() -> str:
+    try:
+        look()
+    except DatabaseError as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+    return "ok"
+
+
+#: The pulse of this process.
+pulse = Pulse()

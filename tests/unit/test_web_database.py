@@ -1,0 +1,48 @@
+"""How a web process calls its database: in line, and each call with a time limit of its own."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from progrock.consumers import database as module
+from progrock.consumers.database import WebDatabase
+
+
+@pytest.fixture
+async def database(django_db_blocker: Any) -> AsyncIterator[WebDatabase]:
+    with django_db_blocker.unblock(), ThreadPoolExecutor(1) as executor:
+        yield WebDatabase(executor)
+
+
+async def test_the_time_in_line_does_not_count(
+    database: WebDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER", 2.0)
+    begun = time.monotonic()
+    await asyncio.gather(*(database(time.sleep, 0.25) for _ in range(12)))
+    assert time.monotonic() - begun > 2.0
+    assert not database.away
+
+
+async def test_behind_a_call_without_an_answer_all_give_up_and_never_run(
+    database: WebDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER", 0.5)
+    answer, ran = threading.Event(), []
+    hangs = asyncio.create_task(database(answer.wait))
+    await asyncio.sleep(0.1)
+    behind = [asyncio.create_task(database(ran.append, n)) for n in range(3)]
+    for each in (hangs, *behind):
+        with pytest.raises(OperationalError, match="no answer within"):
+            await each
+    assert database.away
+    answer.set()
+    await database(ran.append, "back")
+    assert ran == ["back"]
+    assert not database.away
