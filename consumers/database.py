@@ -6,6 +6,7 @@ Both log one line when the database goes away and one when it is back.
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from channels.db import database_sync_to_async
 from django.db import Error, InterfaceError, OperationalError, connection
 
 from progrock import ledger, lifecycle
-from progrock.database_errors import Trouble, trouble
+from progrock.database_errors import Trouble, drop, trouble
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
 
@@ -75,35 +76,42 @@ class WebDatabase:
         return answer
 
     async def _in_time(self, call: Callable[[], T]) -> T:
-        """The answer. Raises TimeoutError when the call that runs gets none in time.
+        """The answer. Raises NoAnswer when the call that runs gets none in time.
 
         The time that a call stands in line does not count, because others are answered then. One
-        that gives up in line never runs.
+        that gives up in line never runs, and raises OperationalError.
         """
         if not self._calls:
             self._moved = time.monotonic()
         self._calls += 1
+        begun, given_up = threading.Event(), threading.Event()
         sensitive = self._executor is None
         run = database_sync_to_async(
             self._noted, thread_sensitive=sensitive, executor=self._executor
         )
-        running = asyncio.ensure_future(run(call))
+        running = asyncio.ensure_future(run(call, begun, given_up))
         try:
             while not running.done():
                 left = self._moved + ANSWER - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError
+                    given_up.set()
+                    kind = NoAnswer if begun.is_set() else OperationalError
+                    raise kind(f"no answer within {ANSWER:g} s")
                 await asyncio.wait({running}, timeout=left)
             answer: T = running.result()
             return answer
         finally:
             self._calls -= 1
+            given_up.set()
             running.cancel()
 
-    def _noted(self, call: Callable[[], T]) -> T:
+    def _noted(self, call: Callable[[], T], begun: threading.Event, given_up: threading.Event) -> T:
+        begun.set()  # in this order, so that a call which gives up knows whether it runs
+        if given_up.is_set():
+            raise OperationalError("given up")  # nobody hears it
         self._moved = time.monotonic()
         try:
-            return call()
+            return _attempt(call)
         finally:
             self._moved = time.monotonic()
 
@@ -167,7 +175,7 @@ class WorkerDatabase:
                     conflicts += 1
                     await asyncio.sleep(random.uniform(0, CONFLICT_WAIT))
                     continue
-                await self._run(_drop)
+                await self._run(drop)
                 if found is Trouble.MISTAKE:
                     raise
                 repeated = True
@@ -203,16 +211,11 @@ def _attempt(call: Callable[[], T]) -> T:
             if found is Trouble.CONFLICT and not last:
                 time.sleep(random.uniform(0, CONFLICT_WAIT))
                 continue
-            connection.close()
+            drop()
             if found is Trouble.MISTAKE:
                 raise
             raise OperationalError(one_line(error)) from error
     raise AssertionError
-
-
-def _drop() -> None:
-    """Close the connection. `close_old_connections` keeps one to a server that is read-only."""
-    connection.close()
 
 
 def _statements(

@@ -1,6 +1,9 @@
 """Decides what an error of the database means: it is away, calls met, or the call is a mistake."""
 
+from contextlib import suppress
 from enum import Enum
+
+from django.db import Error, connection
 
 
 class Trouble(Enum):
@@ -64,3 +67,14 @@ def trouble(error: BaseException) -> Trouble:
         return _CODES.get(code & 0xFF, Trouble.MISTAKE)
     gone = any(each.__name__ in _GONE for each in type(error).__mro__)
     return Trouble.AWAY if gone else Trouble.MISTAKE
+
+
+def drop() -> None:
+    """Close the connection of this thread, for the server may be the wrong one (read-only).
+
+    `close_old_connections` would keep it, and so would a pool that gets it back.
+    """
+    with suppress(Error):
+        if getattr(connection, "pool", None) is not None and connection.connection is not None:
+            connection.connection.close()
+        connection.close()

@@ -5,7 +5,7 @@ from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
-from progrock.database_errors import Trouble, trouble
+from progrock.database_errors import Trouble, drop, trouble
 
 
 class DatabaseAway(MiddlewareMixin):
@@ -38,7 +38,7 @@ def _answer(error: Error) -> HttpResponse | None:
     if found is Trouble.MISTAKE:
         return None
     if found is Trouble.AWAY and not connection.in_atomic_block:
-        connection.close()  # a read-only server would keep it, and the next request too
+        drop()  # a read-only server would keep it, and the next request too
     sentence = "The database is away; try again in a moment.\n"
     return HttpResponse(
         sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"}

@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from django.db import DatabaseError, OperationalError, connection
 
+from progrock.database_errors import drop
+
 #: A look is used again for so many seconds.
 FRESH = 1.0
 #: Seconds after which a look without an answer means that there is none.
@@ -49,6 +51,7 @@ def _state() -> str:
     try:
         look()
     except DatabaseError as error:
+        drop()
         return type(error).__name__
     finally:
         connection.close()

@@ -126,7 +126,7 @@ async def test_a_repair_asks_the_same_of_the_ledger_for_one_socket_and_for_two_t
         return execute(sql, *more)
 
     everybody = [await Seen(hub, "user:0").opened()]
-    await database_sync_to_async(lambda: connection.execute_wrappers.append(count))()
+    await hub.repair.database(lambda: connection.execute_wrappers.append(count))
     await hub.repair.check()
     everybody += [await Seen(hub, f"user:{n // 2}").opened() for n in range(2, 2_000)]
     await hub.repair.check()
