@@ -202,6 +202,7 @@ class World(Stack):
             "AMQP_URL": gated,
             "PROGROCK_BACKENDS": str(own),
             "PROGROCK_MAX_ACTIVE_JOBS": "1000",
+            "PROGROCK_MAX_STARTS_AN_HOUR": "0",
             "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
             FILE: str(self.signals),
         }

@@ -76,3 +76,11 @@ def test_an_unknown_log_level_stops_the_start() -> None:
     done = load(PROGROCK_LOG_LEVEL="loud")
     assert done.returncode == 1
     assert "PROGROCK_LOG_LEVEL='LOUD': wanted DEBUG, INFO, WARNING or ERROR" in done.stderr
+
+
+def test_requests_share_a_pool_that_has_bounds_and_may_be_left_out() -> None:
+    assert settings()["DATABASES"]["default"]["OPTIONS"]["pool"]["max_size"] == 10
+    assert "pool" not in settings(PROGROCK_POOL="0")["DATABASES"]["default"]["OPTIONS"]
+    done = load(**PRODUCTION, PROGROCK_POOL="1001")
+    assert done.returncode == 1
+    assert "wanted a whole number from 0 to 1000" in done.stderr
