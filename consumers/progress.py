@@ -12,6 +12,7 @@ from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.exceptions import ImproperlyConfigured
+from django.db import Error
 
 from progrock import api, clock, conf, ledger, wire
 from progrock.audiences import identify
@@ -19,6 +20,7 @@ from progrock.consumers.admission import Crowded, Gone
 from progrock.consumers.database import AWAY, NoAnswer, database
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
+from progrock.database_errors import Trouble, trouble
 from progrock.errors import Refused
 from progrock.ledger import Row
 from progrock.storable import read_leniently, read_strictly
@@ -83,8 +85,8 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
         except _NotAdmitted as no:
             await self._refuse(no.close_code, no.code, no.message)
-        except Exception as error:  # the project's own function of PROGROCK_AUDIENCES
-            log_mistake(error)
+        except _Unidentified as failed:
+            log_mistake(failed.cause)
             await self._refuse(INTERNAL_ERROR, "misconfigured", MISTAKE)
         else:
             assert self.member is not None
@@ -252,9 +254,25 @@ class _NotAdmitted(Refused):
         self.close_code = close_code
 
 
+class _Unidentified(Exception):
+    """Raised when nobody can say who a visitor is, because PROGROCK_AUDIENCES failed."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
-    """A handshake's audiences, its cookie, and the jobs of these audiences: one call for all."""
-    audiences, cookie = identify(scope)
+    """A handshake's audiences, its cookie, and the jobs of these audiences: one call for all.
+
+    Raises _Unidentified.
+    """
+    try:
+        audiences, cookie = identify(scope)
+    except Exception as error:
+        if isinstance(error, Error) and trouble(error) is not Trouble.MISTAKE:
+            raise
+        raise _Unidentified(error) from error
     return audiences, cookie, ledger.snapshot(audiences) if audiences else []
 
 
