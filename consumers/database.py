@@ -8,15 +8,15 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db import Error, InterfaceError, OperationalError, connection
 
-from progrock import ledger, lifecycle
+from progrock import ledger, lifecycle, pulse
 from progrock.database_errors import Trouble, drop, trouble
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
@@ -35,6 +35,8 @@ CONFLICTS = 20
 CONFLICTS_FOR = 5.0
 #: The longest random wait before such a try, in seconds.
 CONFLICT_WAIT = 0.2
+#: While the database is away, a web process tries a write once in so many seconds.
+TOUCH = 1.0
 #: Results of so many bytes together go into one statement. PostgreSQL takes less than 256 MB.
 STATEMENT = 64 * 2**20
 
@@ -43,19 +45,60 @@ class NoAnswer(OperationalError):
     """Raised when a call got no answer in time; it may still have its effect."""
 
 
+class _Outage:
+    """Whether the database is away. The log has a line when it goes and one when it is back.
+
+    It is back when `pulse.touch` works. That is tried after an answer, unless it was tried in the
+    last `pause` seconds.
+    """
+
+    def __init__(self, gone: str, back: str, *, pause: float = 0.0, quiet: bool = False) -> None:
+        self.away = False
+        self._gone, self._back, self._quiet = gone, back, quiet
+        self._pause = pause
+        self._tried = -pause
+
+    def begun(self, error: Exception) -> None:
+        """A call found the database away."""
+        if not self.away and not self._quiet:
+            logger.warning("%s: %s", self._gone, one_line(error))
+        self.away = True
+
+    async def answered(self, run: Callable[[Callable[[], None]], Awaitable[Any]]) -> None:
+        """A call was answered. `run` calls the database. Raises nothing of the database's."""
+        now = time.monotonic()
+        if not self.away or now - self._tried < self._pause:
+            return
+        self._tried = now
+        try:
+            await run(pulse.touch)
+        except Error as error:
+            if trouble(error) is not Trouble.MISTAKE:
+                return
+        if self.away and not self._quiet:
+            logger.warning(self._back)
+        self.away = False
+
+
 class WebDatabase:
     """The way of a web process, which gives up: `await database(function, …)`.
 
-    `away` says whether the latest call got no answer. The calls run one after the other, in
+    `away` says whether it is away for some calls at least. The calls run one after the other, in
     Django's database thread or in a thread of `executor`; `quiet` ones are not logged.
     """
 
     def __init__(self, executor: ThreadPoolExecutor | None = None, *, quiet: bool = False) -> None:
-        self.away = False
+        self._outage = _Outage(
+            "the database is away", "the database is back", pause=TOUCH, quiet=quiet
+        )
         self._executor = executor
-        self._quiet = quiet
         self._calls = 0  # that wait or run
         self._moved = 0.0  # when a call last began or ended
+
+    @property
+    def away(self) -> bool:
+        """Whether calls found it away, and no write has worked since."""
+        return self._outage.away
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` once.
@@ -66,13 +109,9 @@ class WebDatabase:
         try:
             answer: T = await self._in_time(partial(function, *args, **kwargs))
         except AWAY as error:
-            if not self.away and not self._quiet:
-                logger.warning("the database is away: %s", one_line(error))
-            self.away = True
+            self._outage.begun(error)
             raise error from None
-        if self.away and not self._quiet:
-            logger.warning("the database is back")
-        self.away = False
+        await self._outage.answered(self._in_time)
         return answer
 
     async def _in_time(self, call: Callable[[], T]) -> T:
@@ -123,8 +162,13 @@ class WorkerDatabase:
     """
 
     def __init__(self) -> None:
-        self.away = False
+        self._outage = _Outage("the ledger is away, rounds wait for it", "the ledger is back")
         self._thread = ThreadPoolExecutor(1, "database")
+
+    @property
+    def away(self) -> bool:
+        """Whether calls found it away, and no write has worked since."""
+        return self._outage.away
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `progrock.ledger`, again and again until the database answers.
@@ -179,15 +223,11 @@ class WorkerDatabase:
                 if found is Trouble.MISTAKE:
                     raise
                 repeated = True
-                if not self.away:
-                    logger.warning("the ledger is away, rounds wait for it: %s", one_line(error))
-                self.away = True
+                self._outage.begun(error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 5.0)
             else:
-                if self.away:
-                    logger.warning("the ledger is back")
-                self.away = False
+                await self._outage.answered(self._run)
                 return answer, repeated
 
     async def _run(self, function: Callable[[], T]) -> T:

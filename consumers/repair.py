@@ -75,7 +75,7 @@ class Repair:
         begun = clock.elapsed()
         names = list(self._audiences)
         if names and (database.away or self.database.away):
-            await database(pulse.look)  # perhaps nobody else asks whether it is back
+            await database(pulse.touch)  # perhaps nobody else asks whether it is back
         self.late = bool(names) and await self.database(
             ledger.late, names, list(conf.backends()), LATE
         )

@@ -2,11 +2,14 @@
 
 import threading
 import time
+import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from django.db import DatabaseError, OperationalError, connection
+from django.db.models import F
 
 from progrock.database_errors import drop
+from progrock.models import Installation, Job
 
 #: A look is used again for so many seconds.
 FRESH = 1.0
@@ -23,6 +26,19 @@ def look() -> None:
         cursor.execute("SELECT current_setting('transaction_read_only')")
         if cursor.fetchone() == ("on",):
             raise OperationalError("the database is read-only")
+
+
+def touch() -> None:
+    """Read a job and write what changes nothing. Raises DatabaseError where either does not work.
+
+    A read alone proves little: a server that takes no writes, or whose disk is full, answers those.
+    """
+    try:
+        list(Job.objects.filter(pk=uuid.UUID(int=0)))
+        Installation.objects.filter(pk=1).update(key=F("key"))
+    except DatabaseError:
+        drop()
+        raise
 
 
 class Pulse:

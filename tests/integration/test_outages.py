@@ -140,7 +140,11 @@ async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
             connection.execute("SELECT pg_reload_conf()")
 
     before = logged(up)
-    async with browse(up) as visitor:
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+        browse(up, session) as visitor,
+    ):
+        await get(session, f"{up.url}/")  # It sets the session's cookie.
         jobs = await visitor.starts(1, seconds=8)
         await visitor.running()
         read_only("on")
@@ -157,13 +161,29 @@ async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
             async with aiohttp.ClientSession() as new:
                 status, text = await get(new, f"{up.url}/")
                 assert (status, AWAY in text) == (503, True)
+            for _ in range(3):  # Reads work, and end no outage.
+                async with browse(up, session) as reader:
+                    await reader.snapshot()
+                await asyncio.sleep(0.5)
+                await visitor.send({"action": "start", "params": {"seconds": 1}})
+                assert (await visitor.error())["code"] == "unavailable"
         finally:
             read_only("off")
         async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as new:
             while (await get(new, f"{up.url}/"))[0] != 200:
                 await asyncio.sleep(0.1)
         assert await visitor.end_states(jobs) == {"succeeded"}
-    assert "Traceback" not in since(up, "web", before), since(up, "web", before)[-6000:]
+        async with asyncio.timeout(PATIENCE):
+            while "the database is back" not in since(up, "web", before):
+                await asyncio.sleep(0.1)
+        told = [frame["live"] for frame in visitor.frames if frame["type"] == "status"]
+    log = since(up, "web", before)
+    assert "Traceback" not in log, log[-6000:]
+    assert (log.count("the database is away"), log.count("the database is back")) == (1, 1), log
+    assert told in ([False], [False, True]), "it may have come after the last frame"
+    for name in up.processes:
+        log = since(up, name, before)
+        assert log.count("the ledger is away") <= 1, log
 
 
 async def test_a_database_that_never_answers_blocks_nobody_for_ever(

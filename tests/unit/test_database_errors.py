@@ -1,6 +1,8 @@
 """What an error of the database means, and what a worker does about it."""
 
+import asyncio
 import sqlite3
+import time
 from functools import partial
 from typing import Any
 
@@ -11,11 +13,12 @@ from django.db import DataError, Error, InterfaceError, InternalError, Operation
 from progrock import ledger
 from progrock.consumers import database as database_module
 from progrock.consumers.database import WorkerDatabase
-from progrock.database_errors import Trouble, trouble
+from progrock.database_errors import Trouble, drop, trouble
 from progrock.lifecycle import Decision
 from progrock.outage import DatabaseAway
 from progrock.storable import Result
 from tests.jobs import row
+from tests.logs import own
 
 
 def of_postgresql(state: str, kind: type[Error] = OperationalError) -> Error:
@@ -76,7 +79,7 @@ class Worker(WorkerDatabase):
 
     async def _run(self, function: Any) -> Any:
         if not isinstance(function, partial):
-            self.drops += 1
+            self.drops += function is drop
             return None
         self.tries += 1
         return self.answer(self.tries, function)
@@ -99,6 +102,33 @@ async def test_a_worker_drops_its_connection_to_a_read_only_server() -> None:
     worker = Worker(answer)
     assert await worker(len, []) == "written"
     assert (worker.tries, worker.drops) == (4, 3)
+
+
+async def test_a_read_that_works_does_not_end_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two rounds one reads and one writes, while the server takes no writes."""
+    writable = False
+
+    def write() -> None:
+        if not writable:
+            raise of_postgresql("25006", InternalError)
+
+    monkeypatch.setattr("progrock.pulse.touch", write, raising=False)
+    monkeypatch.setattr(database_module, "drop", lambda: None)
+    worker = WorkerDatabase()
+    writing = asyncio.create_task(worker(write))
+    while not worker.away:
+        await asyncio.to_thread(time.sleep, 0.01)
+    for _ in range(5):
+        await worker(len, [])
+        assert worker.away
+        await asyncio.to_thread(time.sleep, 0.01)
+    writable = True
+    await writing
+    assert not worker.away
+    told = [each.getMessage().partition(":")[0] for each in own(caplog)]
+    assert told == ["the ledger is away, rounds wait for it", "the ledger is back"]
 
 
 async def test_a_conflict_is_tried_again_and_is_no_outage() -> None:

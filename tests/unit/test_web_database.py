@@ -12,10 +12,16 @@ from django.db import OperationalError
 
 from progrock.consumers import database as module
 from progrock.consumers.database import WebDatabase
+from tests.logs import own
 
 
 @pytest.fixture
-async def database(django_db_blocker: Any) -> AsyncIterator[WebDatabase]:
+async def database(
+    django_db_blocker: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WebDatabase]:
+    # There are no tables.
+    monkeypatch.setattr("progrock.pulse.touch", lambda: None, raising=False)
+    monkeypatch.setattr(module, "TOUCH", 0.0, raising=False)
     with django_db_blocker.unblock(), ThreadPoolExecutor(1) as executor:
         yield WebDatabase(executor)
 
@@ -46,3 +52,28 @@ async def test_behind_a_call_without_an_answer_all_give_up_and_never_run(
     await database(ran.append, "back")
     assert ran == ["back"]
     assert not database.away
+
+
+async def test_only_a_write_that_works_ends_an_outage(
+    database: WebDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is read-only answers reads."""
+    writable = False
+
+    def write() -> None:
+        if not writable:
+            raise OperationalError("read-only")
+
+    monkeypatch.setattr("progrock.pulse.touch", write, raising=False)
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            await database(write)
+        assert await database(len, "read") == 4
+        assert database.away
+    writable = True
+    assert await database(len, "read") == 4
+    assert not database.away
+    assert [each.getMessage() for each in own(caplog)] == [
+        "the database is away: read-only",
+        "the database is back",
+    ]
