@@ -162,12 +162,17 @@ def test_the_admin_deletes_no_active_job(rf: RequestFactory) -> None:
     assert connections["default"].in_atomic_block is False
 
 
+def a_text(scope: Any) -> Any:
+    """What a careless project names in PROGROCK_AUDIENCES."""
+    return "user:1"
+
+
 async def test_a_socket_is_told_that_the_audiences_function_is_wrong(
     stack: Callable[..., Stack],
 ) -> None:
-    with stack(workers=0, env={"PROGROCK_AUDIENCES": "builtins.str"}) as up:
+    with stack(workers=0, env={"PROGROCK_AUDIENCES": f"{__name__}.a_text"}) as up:
         async with browse(up) as browser:
             assert (await browser.error())["code"] == "misconfigured"
             await browser.socket.receive()
             assert browser.socket.close_code == 1011
-        assert "PROGROCK_AUDIENCES: builtins.str returned str" in up.logs()
+        assert f"PROGROCK_AUDIENCES: {__name__}.a_text returned str" in up.logs()

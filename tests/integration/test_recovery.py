@@ -138,7 +138,7 @@ async def test_a_job_whose_pushes_are_lost_is_shown_by_the_repair(
     stack: Callable[..., Stack],
 ) -> None:
     with stack(workers=0) as up:
-        up.start_worker(env={"PROGROCK_FEEDS": "99991"})  # It pushes where nobody listens.
+        up.start_worker(env={"PROGROCK_FEEDS": "997"})  # It pushes where nobody listens.
         async with browse(up) as visitor:
             await visitor.snapshot()
             job = (await visitor.start(seconds=2))["job"]
