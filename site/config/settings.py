@@ -101,16 +101,17 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# A worker does its database work in one thread, which keeps its connection. Django's health check
-# notices a dead one and replaces it. In a web process each request has a thread of its own, which
-# would keep a connection of its own, so they give their connections back.
-WORKER = "runworker" in sys.argv
+# A command of manage.py, such as the worker, does its database work in one thread, which keeps its
+# connection. Django's health check notices a dead one and replaces it. In a web process each
+# request has a thread of its own, which would keep a connection of its own. They give theirs back.
+COMMAND = Path(sys.argv[0]).name in ("manage.py", "django-admin")
+WEB = not COMMAND or sys.argv[1:2] == ["runserver"]
 try:
     DATABASES: dict[str, Any] = {
         "default": dict(
             dj_database_url.parse(
                 os.environ.get("DATABASE_URL") or f"sqlite:///{ROOT / '.progrock' / 'db.sqlite3'}",
-                conn_max_age=600 if WORKER else 0,
+                conn_max_age=0 if WEB else 600,
                 conn_health_checks=True,
             )
         )
@@ -140,7 +141,7 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         "keepalives_count": 3,
         **({} if pgbouncer else {"options": "-c statement_timeout=30s"}),
     } | DATABASES["default"].get("OPTIONS", {})
-    if not WORKER and (connections := number("PROGROCK_POOL")):
+    if WEB and (connections := number("PROGROCK_POOL")):
         # Who finds no connection waits for one, but not for ever. After an outage of the database
         # the pool tries again every second or two.
         DATABASES["default"]["OPTIONS"]["pool"] = {
