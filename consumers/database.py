@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.db import Error, InterfaceError, OperationalError
 
 from progrock import ledger, lifecycle, pulse
+from progrock.attempts import CONFLICT_WAIT, CONFLICTS, NoAnswer, attempt, one_line
 from progrock.database_errors import Trouble, drop, trouble
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
@@ -30,19 +31,10 @@ T = TypeVar("T")
 ANSWER = 8.0
 #: What a call of a web process raises when the database is away, whatever the driver raised.
 AWAY = (OperationalError, InterfaceError)
-#: A conflict is tried again so many times, and in a web process for no longer than so many seconds.
-CONFLICTS = 20
-CONFLICTS_FOR = 5.0
-#: The longest random wait before such a try, in seconds.
-CONFLICT_WAIT = 0.2
 #: While the database is away, a web process tries a write once in so many seconds.
 TOUCH = 1.0
 #: Results of so many bytes together go into one statement. PostgreSQL takes less than 256 MB.
 STATEMENT = 64 * 2**20
-
-
-class NoAnswer(OperationalError):
-    """Raised when a call got no answer in time; it may still have its effect."""
 
 
 class _Outage:
@@ -104,7 +96,7 @@ class WebDatabase:
         """Call `function` once.
 
         Raises OperationalError when the database is away: then nothing was done. Raises NoAnswer
-        when there is no answer in time.
+        when there is no answer in time, and where `function` says that its own was lost.
         """
         try:
             answer: T = await self._in_time(partial(function, *args, **kwargs))
@@ -150,7 +142,7 @@ class WebDatabase:
             raise OperationalError("given up")  # nobody hears it
         self._moved = time.monotonic()
         try:
-            return _attempt(call)
+            return attempt(call)
         finally:
             self._moved = time.monotonic()
 
@@ -234,30 +226,6 @@ class WorkerDatabase:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
-def _attempt(call: Callable[[], T]) -> T:
-    """Call in the database thread of a web process: a conflict is tried again, within bounds.
-
-    Raises OperationalError where the database is away, and mistakes as they are.
-    """
-    begun = time.monotonic()
-    for n in range(CONFLICTS + 1):
-        try:
-            return call()
-        except Error as error:
-            found = trouble(error)
-            if connection.in_atomic_block:
-                raise  # the caller's transaction is lost as a whole
-            last = n == CONFLICTS or time.monotonic() - begun > CONFLICTS_FOR
-            if found is Trouble.CONFLICT and not last:
-                time.sleep(random.uniform(0, CONFLICT_WAIT))
-                continue
-            drop()
-            if found is Trouble.MISTAKE:
-                raise
-            raise OperationalError(one_line(error)) from error
-    raise AssertionError
-
-
 def _statements(
     decided: Sequence[tuple[Row, Decision]],
 ) -> list[Sequence[tuple[Row, Decision]]]:
@@ -275,11 +243,6 @@ def _statements(
         part.append(step)
         room -= size
     return [*parts, part]
-
-
-def one_line(error: Exception) -> str:
-    """The text of an error on one line, because psycopg writes several."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 #: The database of this web process, for all its sockets.

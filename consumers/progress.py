@@ -15,9 +15,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
 from progrock import api, clock, conf, ledger, wire
+from progrock.attempts import NoAnswer, all_or_nothing
 from progrock.audiences import identify
 from progrock.consumers.admission import Crowded, Gone
-from progrock.consumers.database import AWAY, NoAnswer, database
+from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.database_errors import Trouble, trouble
@@ -311,9 +312,10 @@ def _request_in(text: str | None) -> str | None:
 
 def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:
     """Create a job: the job, and whether it is new. Raises Refused."""
-    job, created = api.create(audience, backend, params, request)
-    job_id = str(job.pk)
-    return ledger.load([job_id], results=True)[job_id], created
+    with all_or_nothing():
+        job, created = api.create(audience, backend, params, request)
+        job_id = str(job.pk)
+        return ledger.load([job_id], results=True)[job_id], created
 
 
 def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:

@@ -15,7 +15,7 @@ from django.db import Error, IntegrityError, connection
 from django.db.models import ProtectedError, RestrictedError
 
 from progrock import clock, conf, ledger
-from progrock.consumers.database import one_line
+from progrock.attempts import one_line
 from progrock.database_errors import Trouble, trouble
 
 logger = logging.getLogger(__name__)

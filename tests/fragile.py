@@ -1,4 +1,4 @@
-"""Custom backend classes for tests: one kills its own process, the other answers nonsense.
+"""Custom backend classes for tests: one kills its process, one answers nonsense, one too much.
 
 A job's params say when.
 """
@@ -111,6 +111,30 @@ class Careless:
     async def cancel(self, job: JobView) -> Any:
         """Always nonsense; so only the next poll can tell that the job was cancelled."""
         return "cancelled"
+
+    async def aclose(self) -> None:
+        """Nothing was opened."""
+
+
+class Bulky:
+    """Every job succeeds at its first poll, with a text of `mib` MiB (of params) as its result."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    async def start(self, job: JobView) -> str:
+        """Start at once."""
+        return job.id
+
+    async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status]:
+        """All of them have succeeded."""
+        return {
+            job.id: Status(state="succeeded", result="x" * (job.params["mib"] << 20))
+            for job in jobs
+        }
+
+    async def cancel(self, job: JobView) -> None:
+        """Cancel at once."""
 
     async def aclose(self) -> None:
         """Nothing was opened."""

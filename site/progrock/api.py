@@ -12,6 +12,7 @@ from channels.db import database_sync_to_async
 from django.db import IntegrityError, transaction
 
 from progrock import clock, conf, dispatch, installation, journal, ledger
+from progrock.attempts import all_or_nothing, attempt
 from progrock.audiences import audience_of
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
@@ -101,7 +102,7 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         deadline_at=clock.as_datetime(now + options.deadline),
     )
     try:
-        with transaction.atomic():
+        with all_or_nothing():
             if request is not None and (
                 known := Job.objects.filter(audience=audience, request=request).first()
             ):
@@ -131,7 +132,8 @@ _Send = Callable[[str, Outbound], None]
 
 
 def _start(backend: str, params: Any, audience: Any, request: str | None, send: _Send) -> Job:
-    job, created = create(audience_of(audience), backend, params, request)
+    name = audience_of(audience)
+    job, created = attempt(lambda: create(name, backend, params, request))
     if created:
         transaction.on_commit(lambda: _follow(str(job.pk), send))
     return job
@@ -139,7 +141,7 @@ def _start(backend: str, params: Any, audience: Any, request: str | None, send: 
 
 def _cancel(job: Job | uuid.UUID | str, send: _Send) -> bool:
     job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
-    found = ledger.request_cancel(job_id, clock.measured()) is not None
+    found = attempt(lambda: ledger.request_cancel(job_id, clock.measured())) is not None
     if found:
         transaction.on_commit(lambda: _follow(job_id, send))
     return found

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import F
 
 from progrock import clock, lifecycle, sql
+from progrock.attempts import all_or_nothing
 from progrock.lifecycle import Decision
 from progrock.models import ACTIVE, ENDED, Job
 
@@ -341,20 +342,21 @@ def request_cancel(job_id: str, now: float) -> Row | None:
     A queued job ends now. A running one is made due now, and its next step cancels it. A starting
     one is only flagged.
     """
-    found = sql.execute(
-        f"""UPDATE {_TABLE} SET cancel_requested = TRUE, version = version + 1,
-        changed_at = {sql.now()},
-        state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
-        turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
-        ended_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
-        owed_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
-        due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
-        due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
-        FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
-        [[*sql.keys([job_id]), sql.time_text(now), _slot(now)]],
-        ("n_id", "n_now", "n_slot"),
-    )
-    return load([job_id])[job_id] if found else None
+    with all_or_nothing():
+        found = sql.execute(
+            f"""UPDATE {_TABLE} SET cancel_requested = TRUE, version = version + 1,
+            changed_at = {sql.now()},
+            state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
+            turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
+            ended_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
+            owed_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
+            due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
+            due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
+            FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
+            [[*sql.keys([job_id]), sql.time_text(now), _slot(now)]],
+            ("n_id", "n_now", "n_slot"),
+        )
+        return load([job_id])[job_id] if found else None
 
 
 # What the sweeper does

@@ -5,6 +5,7 @@ And a worker's patience with it.
 
 import asyncio
 import json
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,11 +16,13 @@ from typing import Any, cast
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from progrock import ledger, wire
+from progrock.attempts import NoAnswer, attempt
 from progrock.backends import Options
 from progrock.broker.tasks import Task, shard_of
+from progrock.consumers import progress
 from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
@@ -388,6 +391,57 @@ def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:
     api.create("user:7", "render", {}, None)
     settings.PROGROCK_MAX_STARTS_AN_HOUR = 0
     api.create("user:8", "render", {}, None)
+
+
+def conflict() -> OperationalError:
+    """As both databases tell that calls met each other."""
+    error = OperationalError("database is locked")
+    error.__cause__ = sqlite3.OperationalError("database is locked")
+    error.__cause__.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+def test_a_start_that_met_others_at_its_last_step_is_tried_again_and_makes_one_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What reads the new row belongs to the same transaction."""
+    errors, load = [conflict()], ledger.load
+
+    def meets_others(*args: Any, **kwargs: Any) -> dict[str, Row]:
+        if errors:
+            raise errors.pop()
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(ledger, "load", meets_others)
+    row, created = attempt(lambda: progress._create("user:1", "render", {}, None))
+    assert (created, errors) == (True, [])
+    assert [str(job.pk) for job in Job.objects.all()] == [row.id]
+
+
+@pytest.mark.parametrize("act", ["start", "cancel"])
+def test_a_commit_without_an_answer_may_have_been_done_and_is_told_so(
+    act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, commit = make(), connection.commit
+
+    def lost() -> None:
+        commit()
+        raise OperationalError("the connection is lost")
+
+    def call() -> object:
+        if act == "cancel":
+            return ledger.request_cancel(row.id, time.time())
+        return progress._create("user:1", "render", {}, "once")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "commit", lost)
+        with pytest.raises(NoAnswer, match="the connection is lost"):
+            attempt(call)
+    if act == "cancel":
+        assert ledger.load([row.id])[row.id].cancel_requested
+    else:
+        again, created = progress._create("user:1", "render", {}, "once")
+        assert (again.request, created) == ("once", False)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from typing import LiteralString
 
 import aiohttp
 import psutil
-import psycopg
 import pytest
 
 from tests.services import PATIENCE, Postgres, Stack
@@ -134,11 +132,6 @@ async def test_everything_goes_on_when_the_database_comes_back(
 async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
     up: Stack, postgres: Postgres
 ) -> None:
-    def read_only(state: LiteralString) -> None:
-        with psycopg.connect(postgres.url(), autocommit=True) as connection:
-            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
-            connection.execute("SELECT pg_reload_conf()")
-
     before = logged(up)
     async with (
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
@@ -147,7 +140,7 @@ async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
         await get(session, f"{up.url}/")  # It sets the session's cookie.
         jobs = await visitor.starts(1, seconds=8)
         await visitor.running()
-        read_only("on")
+        postgres.read_only(True)
         try:
             async with asyncio.timeout(PATIENCE):  # each server process reads it in its own time
                 while True:
@@ -161,6 +154,9 @@ async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
             async with aiohttp.ClientSession() as new:
                 status, text = await get(new, f"{up.url}/")
                 assert (status, AWAY in text) == (503, True)
+                async with asyncio.timeout(PATIENCE):  # what it says may be a second old
+                    while (await get(new, f"{up.url}/healthz"))[0] != 503:
+                        await asyncio.sleep(0.1)
             for _ in range(3):  # Reads work, and end no outage.
                 async with browse(up, session) as reader:
                     await reader.snapshot()
@@ -168,7 +164,7 @@ async def test_while_the_database_is_read_only_nobody_sees_an_error_page(
                 await visitor.send({"action": "start", "params": {"seconds": 1}})
                 assert (await visitor.error())["code"] == "unavailable"
         finally:
-            read_only("off")
+            postgres.read_only(False)
         async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as new:
             while (await get(new, f"{up.url}/"))[0] != 200:
                 await asyncio.sleep(0.1)

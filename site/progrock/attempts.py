@@ -1,0 +1,74 @@
+"""Tries a call of the database again where it only met others, and tells what its failure means.
+
+For threads that may wait. A worker's event loop has the same rule in `consumers/database.py`.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from django.db import Error, OperationalError, connection, transaction
+
+from progrock.database_errors import Trouble, drop, trouble
+
+T = TypeVar("T")
+
+#: A conflict is tried again so many times, and here for no longer than so many seconds.
+CONFLICTS = 20
+CONFLICTS_FOR = 5.0
+#: The longest random wait before such a try, in seconds.
+CONFLICT_WAIT = 0.2
+
+
+class NoAnswer(OperationalError):
+    """Raised when the answer of a call did not come; the call may still have its effect."""
+
+
+def attempt(call: Callable[[], T]) -> T:
+    """The answer of `call`. A conflict is tried again, within bounds.
+
+    Inside a transaction of the caller's it is called once, because only the whole can be repeated.
+    Raises OperationalError where the database is away or too busy, NoAnswer as it is, and mistakes
+    as they are.
+    """
+    begun = time.monotonic()
+    for n in range(CONFLICTS + 1):
+        try:
+            return call()
+        except Error as error:
+            if connection.in_atomic_block:
+                raise  # the caller's transaction is lost as a whole
+            found = trouble(error)
+            last = n == CONFLICTS or time.monotonic() - begun > CONFLICTS_FOR
+            if found is Trouble.CONFLICT and not last:
+                time.sleep(random.uniform(0, CONFLICT_WAIT))
+                continue
+            drop()
+            if found is Trouble.MISTAKE or isinstance(error, NoAnswer):
+                raise
+            raise OperationalError(one_line(error)) from error
+    raise AssertionError
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """A transaction, or a part of the caller's. An error means that nothing was done.
+
+    But for NoAnswer, which is raised where the answer to the commit was lost.
+    """
+    commits, complete = not connection.in_atomic_block, False
+    try:
+        with transaction.atomic():
+            yield
+            complete = True
+    except Error as error:
+        if commits and complete and trouble(error) is Trouble.AWAY:
+            raise NoAnswer(one_line(error)) from error
+        raise
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error on one line, because psycopg writes several."""
+    return " ".join(str(error).split()) or type(error).__name__
