@@ -69,7 +69,7 @@ class Calls:
         """What the backend says, or the BackendError that says why it said nothing."""
         try:
             # The HTTP backend keeps its timeout by itself; this is for the others.
-            async with asyncio.timeout(2 * self.options.timeout + 1.0):
+            async with asyncio.timeout(2 * self.options.longest_call + 1.0):
                 return await call(about)
         except BackendError as error:
             return error
@@ -96,4 +96,4 @@ class Calls:
 
 
 def _view(row: Row) -> JobView:
-    return JobView(row.id, row.handle, row.params)
+    return JobView(row.id, row.handle, row.params, again=row.attempts > 0)

@@ -198,7 +198,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def _start(self, message: dict[str, Any]) -> None:
         assert self.member is not None
-        backend = message.get("backend") or next(iter(conf.backends()))
+        backend = _startable(message.get("backend"))
         params, request = message.get("params"), message.get("request")
         audience = self.member.audiences[0]
         row, created = await database(_create, audience, backend, params, request)
@@ -308,6 +308,22 @@ def _request_in(text: str | None) -> str | None:
         return _request_of(read_leniently(text))
     except (ValueError, RecursionError):
         return None
+
+
+def _startable(backend: Any) -> Any:
+    """The backend that a browser asks for, by default the first one that it may use.
+
+    Raises Refused for one that only code may start.
+    """
+    backends = conf.backends()
+    if not backend:
+        backend = next((name for name, options in backends.items() if options.browser), None)
+        if backend is None:
+            raise Refused("forbidden", "Browsers may not start jobs here.")
+    options = backends.get(backend) if isinstance(backend, str) else None
+    if options is not None and not options.browser:
+        raise Refused("forbidden", f"Browsers may not start jobs of the backend {backend}.")
+    return backend
 
 
 def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:

@@ -21,6 +21,8 @@ class Trouble:
 
     def note(self, outcome: object) -> None:
         """Take account of what a call gave: an answer, or the BackendError that stands for one."""
+        if isinstance(outcome, BackendError) and not outcome.asked:
+            return
         if not isinstance(outcome, BackendError) or outcome.final or outcome.forgotten:
             if self._failed is not None and time.monotonic() - self._failed > CALM:
                 self._failed = None

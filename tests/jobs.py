@@ -27,6 +27,7 @@ def row(**changes: Any) -> Row:
         "turn": 3,
         "due_at": now,
         "cancel_requested": False,
+        "cancel_taken": False,
         "attempts": 0,
         "crashes": 0,
         "sweeps": 0,

@@ -3,15 +3,15 @@
 The modes are those of `deploy/demo_backend/hooks.py`. `max_answer` is 100,000 bytes everywhere.
 """
 
-RETRYING = "backend unreachable, retrying ("
+RETRYING = "asking again: "
 SENTENCES = {
     "400": "the backend answered 400: told to answer 400",
-    "403": "the backend answered 403",
+    "403": "the backend answered 403: told to answer 403",
     "404": "the backend answered 404: told to answer 404",
     "409": "the backend answered 409: told to answer 409",
-    "429": "the backend answered 429",
-    "500": "the backend answered 500",
-    "503": "the backend answered 503",
+    "429": "the backend answered 429: told to answer 429",
+    "500": "the backend answered 500: told to answer 500",
+    "503": "the backend answered 503: told to answer 503",
     "close": "the backend closed the connection half-way",
     "dots": "the backend answered without a usable handle for the job",
     "empty": "the backend answered with something that is not JSON",
@@ -40,4 +40,4 @@ def sentence(mode: str, *, timeout: float = 1.0) -> str:
 
 def retrying(mode: str) -> str:
     """What the browser reads while the job is tried again; the backend's timeout is 1 s."""
-    return f"{RETRYING}{sentence(mode)})"
+    return f"{RETRYING}{sentence(mode)}"

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from progrock import clock, conf, dispatch, installation, journal, ledger
 from progrock.attempts import all_or_nothing, attempt
 from progrock.audiences import audience_of
+from progrock.backends import schemas
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
 from progrock.dispatch import Outbound
@@ -37,9 +38,9 @@ def start(
     `audience` says who may see the job: a string such as "user:7" or "team:blue", a user, or an
     HttpRequest, whose first audience is taken. `request` is a string of the caller's choosing:
     however often an audience starts the same one, there is one job.
-    Raises `progrock.Refused` where the backend is unknown, where params are not a dict or are too
-    large, where too many jobs of the audience are active, and where it has started too many in the
-    last hour.
+    Raises `progrock.Refused` where the backend is unknown, where params are not a dict, are too
+    large or do not fit the backend's schema, where too many jobs of the audience are active, and
+    where it has started too many in the last hour.
     While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
     return _start(backend, params, audience, request, _send_now)
@@ -85,6 +86,8 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
             "unknown_backend", f"There is no backend {reprlib.repr(backend)}; there is: {names}."
         )
     params = checked_params(params)
+    if wrong := schemas.complaint(options.params_schema, params):
+        raise Refused("bad_params", f"{wrong}.")
     if request is not None and not (
         isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
     ):

@@ -57,6 +57,7 @@ class Row:
     turn: int
     due_at: float
     cancel_requested: bool
+    cancel_taken: bool
     attempts: int
     crashes: int
     sweeps: int
@@ -241,10 +242,10 @@ def _write(
     news = ""
     if visible:
         names += ["n_state", "n_handle", "n_progress", "n_message", "n_error"]
-        names += ["n_result", "n_result_size", "n_missing"]
+        names += ["n_result", "n_result_size", "n_missing", "n_taken"]
         news = f""", state = n_state, handle = n_handle, progress = n_progress,
         message = n_message, error = n_error, result = n_result, result_size = n_result_size,
-        missing_at = n_missing,
+        missing_at = n_missing, cancel_taken = n_taken,
         version = version + 1, changed_at = {sql.now()},
         ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END,
         owed_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
@@ -264,6 +265,7 @@ def _write(
             value += [decision.state, decision.handle, decision.progress, decision.message]
             missing = decision.missing_at
             value += [decision.error, *decision.result, missing and sql.time_text(missing)]
+            value.append(decision.cancel_taken)
         values.append(value)
     found = sql.execute(
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes,
@@ -298,7 +300,7 @@ def _advance(
         row.state, row.handle, row.progress = decision.state, decision.handle, decision.progress
         row.message, row.error = decision.message, decision.error
         row.result, row.result_size = decision.result
-        row.missing_at = decision.missing_at
+        row.missing_at, row.cancel_taken = decision.missing_at, decision.cancel_taken
     return Committed(row, None if decision.opens_intent else delay, visible)
 
 
@@ -543,6 +545,7 @@ def _select(
         row = Row(*values)
         row.id = sql.job_id(row.id)
         row.result = sql.loads(row.result)
-        row.cancel_requested, row.owed = bool(row.cancel_requested), bool(row.owed)
+        row.cancel_requested, row.cancel_taken = bool(row.cancel_requested), bool(row.cancel_taken)
+        row.owed = bool(row.owed)
         jobs[row.id] = row
     return jobs

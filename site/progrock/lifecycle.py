@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from progrock.backends.base import Handle, Options, Status, check_handle, percent
-from progrock.backends.errors import BackendError
+from progrock.backends.errors import BackendError, shortened
 from progrock.broker.lanes import round_delay
 from progrock.models import State
 from progrock.storable import (
@@ -45,6 +45,7 @@ class Job(Protocol):
     missing_at: float | None
     deadline_at: float
     cancel_requested: bool
+    cancel_taken: bool
     owed: bool
 
     @property
@@ -85,6 +86,7 @@ class Decision(NamedTuple):
 
     `delay` is in seconds until the next step, None where the job has ended. `opens_intent`: a start
     is about to be sent. Then no task follows, so only a sweep, after `delay`, can bring one.
+    `cancel_taken`: the backend has taken a cancel, and the job has not ended there.
     `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
     since the epoch); None where it does not say so.
     """
@@ -100,6 +102,7 @@ class Decision(NamedTuple):
     crashes: int = 0
     opens_intent: bool = False
     missing_at: float | None = None
+    cancel_taken: bool = False
 
 
 # What a task means
@@ -146,7 +149,7 @@ def next_step(job: Job, *, now: float, options: Options) -> Step | Decision:
             f"given up: {crashes} workers crashed while they handled this job",
         )
     if job.state == State.RUNNING:
-        if not job.cancel_requested:
+        if not job.cancel_requested or (job.cancel_taken and options.cancels):
             return Step.POLL
         return Step.CANCEL if options.cancels else _ended(job, State.CANCELLED)
     if job.state == State.QUEUED and job.cancel_requested:  # a start that failed was under way
@@ -165,8 +168,8 @@ def next_step(job: Job, *, now: float, options: Options) -> Step | Decision:
 def intent(job: Job, *, options: Options) -> Decision:
     """What is written before a start is sent.
 
-    A call may take longer than its timeout, so the intent is due after twice that. The sweep's
-    grace, which comes on top, is at least as long again.
+    A start is sent within `timeout` of its intent and takes `start_timeout`, so the intent is due
+    after both. The sweep's grace, which comes on top, is at least as long again.
     """
     return Decision(
         state=State.STARTING,
@@ -176,7 +179,7 @@ def intent(job: Job, *, options: Options) -> Decision:
         error=job.error,
         attempts=job.attempts,
         crashes=_crashes(job),
-        delay=2 * options.timeout,
+        delay=options.start_timeout + options.timeout,
         opens_intent=True,
         missing_at=job.missing_at,
     )
@@ -206,24 +209,34 @@ def put_back(job: Job, *, repeated: bool) -> Decision:
 
 def after_start(
     job: Job,
-    outcome: str | BackendError,
+    outcome: str | Status | BackendError,
     at: Moment,
     *,
     repeated: bool = False,
 ) -> Decision:
-    """After a start: the handle, or what went wrong. `repeated`: an earlier try may have arrived.
+    """After a start: the handle, the job's end, or what went wrong.
 
+    `repeated`: an earlier try may have arrived.
     A start that surely never arrived goes back to the queue. One that may have arrived is repeated
     with the same key: the intent stays open, and a cancel waits for the handle. Where the backend
     takes no repeat, the outcome is unknown. A refusal of `NOT_YET` is final only when the backend
     has refused for `missing_for` seconds.
     """
+    if isinstance(outcome, Status):
+        if outcome.state == "running":
+            raise ValueError(
+                "a backend's class answered a start with a job that runs, but no handle"
+            )
+        return after_poll(job, outcome, at)
     if not isinstance(outcome, BackendError):
         try:
             handle = check_handle(str(outcome) if isinstance(outcome, str) else outcome)
         except BackendError as error:
             outcome = error
     if isinstance(outcome, BackendError):
+        if not outcome.asked:
+            put = put_back(job, repeated=repeated)
+            return put._replace(delay=_until(job, outcome.retry_after or 0.0, at.now))
         if outcome.final and outcome.status in NOT_YET:
             state = State.STARTING if repeated else State.QUEUED
             message = f"the start was refused, trying again ({outcome.sentence})"
@@ -249,6 +262,8 @@ def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision
     The backend's word counts even when it comes after the deadline.
     """
     if isinstance(outcome, BackendError):
+        if not outcome.asked:
+            return _as_it_was(job, outcome, at)
         if outcome.final:
             return _ended(job, State.FAILED, outcome.sentence)
         if outcome.forgotten:
@@ -260,13 +275,16 @@ def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision
     if outcome.state == "running":
         if at.now >= job.deadline_at:
             return _expired(job, at.options)
-        delay = _until(job, max(at.options.interval, outcome.retry_after or 0.0), at.now)
+        moved = outcome.handle is not None and outcome.handle != job.handle
+        interval = min(at.options.interval, 1.0) if moved else at.options.interval
+        delay = _until(job, max(interval, outcome.retry_after or 0.0), at.now)
         return Decision(
             state=State.RUNNING,
-            handle=job.handle,
+            handle=_handle(job, outcome),
             progress=progress,
             message=message,
             delay=delay,
+            cancel_taken=job.cancel_taken,
         )
     if outcome.state == "succeeded":
         try:
@@ -296,6 +314,8 @@ def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) ->
     if outcome is None:
         return _ended(job, State.CANCELLED)
     if isinstance(outcome, BackendError):
+        if not outcome.asked:
+            return _as_it_was(job, outcome, at)
         return _again(
             job,
             outcome,
@@ -305,13 +325,30 @@ def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) ->
         )
     if outcome.state != "running":
         return after_poll(job, outcome, at)
-    refused = BackendError("the backend refused to cancel the job", retry_after=outcome.retry_after)
+    if outcome.cancelling:
+        if at.now >= job.deadline_at:
+            return _expired(job, at.options)
+        wait = max(min(at.options.interval, 1.0), outcome.retry_after or 0.0)
+        message = storable_text(outcome.message, LONGEST_MESSAGE) or job.message
+        return _as_it_was(job, None, at)._replace(
+            handle=_handle(job, outcome),
+            message=message,
+            delay=_until(job, wait, at.now),
+            attempts=0,
+            cancel_taken=True,
+        )
+    reason = f": {outcome.error}" if outcome.error else ""
+    refused = BackendError(
+        f"the backend refused to cancel the job{reason}", retry_after=outcome.retry_after
+    )
     again = _again(job, refused, State.RUNNING, at)
     if again.delay is None:
         return again
-    message = f"{refused.sentence}, trying again"
+    message = storable_text(f"trying again, because {refused.sentence}", LONGEST_MESSAGE)
     progress = percent(outcome.progress)
-    return again._replace(progress=progress, message=message, missing_at=None)
+    return again._replace(
+        handle=_handle(job, outcome), progress=progress, message=message, missing_at=None
+    )
 
 
 def unwritable(job: Job, sentence: str) -> Decision:
@@ -330,6 +367,7 @@ def is_visible(job: Job, decision: Decision) -> bool:
         or decision.message != job.message
         or decision.handle != job.handle
         or decision.missing_at != job.missing_at
+        or decision.cancel_taken != job.cancel_taken
     )
 
 
@@ -390,7 +428,7 @@ def _again(
     delay = round_delay(max(0.1, at.options.interval / 10, at.draw * ceiling))
     if error.retry_after is not None and error.retry_after > delay:
         delay = error.retry_after
-    message = f"{doing}backend unreachable, retrying ({error.sentence})"
+    message = shortened(f"{doing}asking again: {error.sentence}", LONGEST_MESSAGE)
     return Decision(
         state=state,
         handle=job.handle,
@@ -399,6 +437,26 @@ def _again(
         attempts=attempts,
         delay=_until(job, delay, at.now),
         missing_at=job.missing_at if error.status is None else None,
+        cancel_taken=job.cancel_taken,
+    )
+
+
+def _handle(job: Job, status: Status) -> str:
+    """The job's handle from now on. Raises BackendError for one that cannot be used."""
+    return job.handle if status.handle is None else check_handle(status.handle)
+
+
+def _as_it_was(job: Job, error: BackendError | None, at: Moment) -> Decision:
+    """The job as it was; with an error that was no call, its next step is when that says."""
+    return Decision(
+        state=job.state,
+        handle=job.handle,
+        progress=job.progress,
+        message=job.message,
+        attempts=job.attempts,
+        delay=_until(job, (error.retry_after or 0.0) if error else 0.0, at.now),
+        missing_at=job.missing_at,
+        cancel_taken=job.cancel_taken,
     )
 
 

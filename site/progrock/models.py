@@ -41,7 +41,7 @@ class Job(models.Model):
         max_length=100, null=True, blank=True, help_text="The client's own id for its start"
     )
     handle = models.CharField(
-        max_length=500, default="", blank=True, help_text="The backend's id for the job"
+        max_length=4096, default="", blank=True, help_text="The backend's id for the job"
     )
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     progress = models.FloatField(
@@ -62,6 +62,12 @@ class Job(models.Model):
         null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
     )
     cancel_requested = models.BooleanField(default=False)
+    cancel_taken = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="The backend has taken the cancel, and the job has not ended there",
+    )
     attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
     crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")
     sweeps = models.PositiveIntegerField(default=0, help_text="Sweeps in vain, in a row")

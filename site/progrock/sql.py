@@ -25,6 +25,7 @@ _TYPES = {
     "n_now": "timestamptz",
     "n_changed": "timestamptz",
     "n_seen": "bool",
+    "n_taken": "bool",
 }
 
 

@@ -60,7 +60,13 @@ def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],
         "backends": [
-            {"name": name, "progress": options.has_progress, "cancel": options.cancels}
+            {
+                "name": name,
+                "title": options.title or name,
+                "start": options.browser,
+                "progress": options.has_progress,
+                "cancel": options.cancels,
+            }
             for name, options in backends.items()
         ],
     }

@@ -31,6 +31,7 @@ from tests.services import (
 
 NOOP = """[noop]
 class = "tests.bench.noop.Noop"
+browser = true
 interval = {interval}
 shards = 2
 deadline = 100000
@@ -38,7 +39,8 @@ changes = {changes}
 """
 HTTP = """[demo]
 url = "{url}"
-start = {{ path = "/tasks" }}
+start = {{ path = "/tasks", headers = {{ Idempotency-Key = "{{job}}" }} }}
+browser = true
 poll = {{ path = "/tasks/{{handle}}" }}
 {many}
 {answers}interval = 1.0

@@ -40,7 +40,8 @@ from tests.services import (
 BACKENDS = """
 [{name}]
 url = "{url}"
-start = {{ path = "/tasks", repeat = {repeat} }}
+start = {{ path = "/tasks", headers = {{ Idempotency-Key = "{{job}}" }}, repeat = {repeat} }}
+browser = true
 poll = {{ path = "/tasks/{{handle}}" }}
 {many}cancel = {{ path = "/tasks/{{handle}}" }}
 {answers}progress = "percent"

@@ -23,7 +23,8 @@ time.time = lambda: right() + ahead
 TABLES = """
 [once]
 url = "${DEMO_BACKEND_URL}"
-start = { path = "/tasks", repeat = false }
+start = { path = "/tasks", headers = { Idempotency-Key = "{job}" }, repeat = false }
+browser = true
 poll = { path = "/tasks/{handle}" }
 handle = "id"
 state = "status"

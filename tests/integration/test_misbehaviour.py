@@ -22,7 +22,8 @@ from tests.visitor import Frame, Visitor, browse
 TABLE = """
 [{name}]
 url = "${{DEMO_BACKEND_URL}}"
-start = {{ path = "/tasks" }}
+start = {{ path = "/tasks", headers = {{ Idempotency-Key = "{{job}}" }} }}
+browser = true
 poll = {{ path = "/tasks/{{handle}}" }}
 cancel = {{ path = "/tasks/{{handle}}" }}
 handle = "id"
@@ -43,6 +44,7 @@ max_answer = 100000
 FRAGILE = """
 [fragile]
 class = "tests.fragile.Fragile"
+browser = true
 interval = 0.3
 timeout = 1.0
 shards = 1
@@ -51,6 +53,7 @@ deadline = {deadline}
 CARELESS = """
 [careless]
 class = "tests.fragile.Careless"
+browser = true
 interval = 0.3
 timeout = 1.0
 shards = 1
@@ -196,7 +199,7 @@ async def test_a_forgotten_handle_ends_the_job(
     assert any(f["message"] == TOLD["404"] for f in visitor.frames if f.get("job") == job_id)
 
 
-@pytest.mark.parametrize("mode", ["503", "429", "hang", "handleless", "dots"])
+@pytest.mark.parametrize("mode", ["503", "429", "hang"])
 async def test_a_start_that_goes_wrong_is_told_and_tried_again(
     visitor: Visitor, demo_backend: DemoBackend, mode: str
 ) -> None:
@@ -205,6 +208,22 @@ async def test_a_start_that_goes_wrong_is_told_and_tried_again(
     await visitor.until(lambda f: f.get("job") == job_id and f["message"] == retrying(mode))
     http("DELETE", f"{demo_backend.url}/_test/behave")
     assert (await visitor.ended(job_id, 2 * PATIENCE))["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("handleless", "the backend answered 200, but `handle` found nothing"),
+        ("dots", "the backend answered without a usable handle for the job"),
+    ],
+)
+async def test_a_start_that_was_answered_without_a_handle_is_not_sent_again(
+    visitor: Visitor, demo_backend: DemoBackend, mode: str, told: str
+) -> None:
+    misbehave(demo_backend, mode, on="start")
+    last = await visitor.ended((await visitor.start("bad", seconds=0.3))["job"])
+    http("DELETE", f"{demo_backend.url}/_test/behave")
+    assert (last["state"], last["error"]) == ("failed", told)
 
 
 async def test_a_start_that_is_refused_ends_the_job_with_the_backends_words(

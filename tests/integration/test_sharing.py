@@ -26,6 +26,7 @@ HELD = 32
 BACKENDS = """
 [slow]
 class = "tests.integration.test_sharing.Slow"
+browser = true
 interval = {interval}
 timeout = 30
 shards = 1

@@ -74,7 +74,8 @@ print("FOUND", json.dumps([found, bool(naive)]))
 TABLE = """
 [once]
 url = "${DEMO_BACKEND_URL}"
-start = { path = "/tasks" }
+start = { path = "/tasks", headers = { Idempotency-Key = "{job}" } }
+browser = true
 poll = { path = "/tasks/{handle}" }
 cancel = { path = "/tasks/{handle}" }
 handle = "id"

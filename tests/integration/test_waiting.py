@@ -35,7 +35,7 @@ def test_ten_thousand_waiting_jobs_are_a_hundred_messages_and_no_memory(
 ) -> None:
     backends = tmp_path / "backends.toml"
     backends.write_text(
-        '[patient]\nclass = "tests.patient.Patient"\nshards = 2\ndeadline = 86400\n'
+        '[patient]\nclass = "tests.patient.Patient"\nbrowser = true\nshards = 2\ndeadline = 86400\n'
     )
     with stack(workers=1, web=False, backends=backends) as up:
         process = up.workers()[0]

@@ -27,7 +27,13 @@ async def test_the_first_frame_is_a_snapshot_with_the_backends(running: Stack) -
         first = await browser.until(lambda _: True)
     assert first["type"] == "snapshot"
     assert first["jobs"] == []
-    assert {"name": "render", "progress": True, "cancel": True} in first["backends"]
+    assert first["backends"][0] == {
+        "name": "render",
+        "title": "render",
+        "start": True,
+        "progress": True,
+        "cancel": True,
+    }
 
 
 async def test_a_job_is_watched_from_start_to_result(running: Stack) -> None:

@@ -1,6 +1,7 @@
 """The documentation says what the code does: its tables, its blocks of code, its links."""
 
 import ast
+import hmac
 import json
 import re
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from django.core.management import get_commands
 
 import progrock
 from progrock import conf
-from progrock.backends import ConfigError, JobView, Options, Status, load
+from progrock.backends import ConfigError, JobView, Options, Status, build, load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -199,26 +201,28 @@ def test_toml_can_be_read(code: str) -> None:
 @pytest.mark.parametrize(
     "code", [each for each in blocks("toml") if re.search(r"^\[\w+\]\n(url|class)", each.values[0])]
 )
-def test_backends_can_be_loaded(code: str, tmp_path: Path, gpu: types.ModuleType) -> None:
+def test_backends_can_be_loaded(code: str, tmp_path: Path, mysite: types.ModuleType) -> None:
     file = tmp_path / "backends.toml"
     file.write_text(code)
-    assert load(file, {})
+    assert load(file)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The backend class of the page, as the module that it says it is."""
-    code = re.search(r'title="mysite/gpu.py"\n(.*?)^```$', text_of("backends.md"), re.M | re.S)
-    assert code
-    module = types.ModuleType("mysite.gpu")
-    exec(code[1], module.__dict__)
-    monkeypatch.setitem(sys.modules, "mysite", types.ModuleType("mysite"))
-    monkeypatch.setitem(sys.modules, "mysite.gpu", module)
-    return module
+def mysite(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The package of the backends page, with the modules that it says it has."""
+    package = types.ModuleType("mysite")
+    monkeypatch.setitem(sys.modules, "mysite", package)
+    page = text_of("backends.md")
+    for name, code in re.findall(r'title="mysite/(\w+)\.py"\n(.*?)^```$', page, re.M | re.S):
+        module = types.ModuleType(f"mysite.{name}")
+        exec(code, module.__dict__)
+        monkeypatch.setitem(sys.modules, f"mysite.{name}", module)
+        setattr(package, name, module)
+    return package
 
 
-async def test_the_backend_class_of_the_page_works(gpu: types.ModuleType) -> None:
-    backend = gpu.Gpu(Options(name="gpu"), zone="eu-1")
+async def test_the_backend_class_of_the_page_works(mysite: types.ModuleType) -> None:
+    backend = mysite.gpu.Gpu(Options(name="gpu"), zone="eu-1")
     job = JobView("one", "", {"seconds": 60})
     running = JobView("one", await backend.start(job), {})
     assert await backend.start(job) == running.handle
@@ -227,6 +231,45 @@ async def test_the_backend_class_of_the_page_works(gpu: types.ModuleType) -> Non
     with pytest.raises(BaseException):  # noqa: B017, PT011  (CancelledError: it has stopped)
         await backend.tasks["one"]
     assert await backend.poll([running]) == {"one": Status(state="cancelled")}
+
+
+async def test_the_class_of_the_page_that_signs_requests_works(
+    mysite: types.ModuleType, tmp_path: Path
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        said = f"{request.method}\n{request.url}\n{request.headers['X-Time']}\n".encode()
+        right = hmac.new(b"s3cret", said + await request.read(), "sha256").hexdigest()
+        asked.append(await request.read())
+        return web.json_response(
+            {"id": "t1", "status": "running"},
+            status=200 if request.headers["X-Signature"] == right else 403,
+        )
+
+    page = text_of("backends.md")
+    table = next(each.values[0] for each in blocks("toml") if "mysite.signed" in each.values[0])
+    assert table in page
+    key = tmp_path / "key"
+    key.write_text("s3cret\n")
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    file = tmp_path / "backends.toml"
+    table = table.replace("/run/secrets/signing-key", str(key))
+    file.write_text(table.replace("https://render.internal", f"http://{host}:{port}"))
+    backend = build(load(file)["signed"])
+    try:
+        handle = await backend.start(JobView("one", "", {"pages": 3}))
+        found = await backend.poll([JobView("one", str(handle), {})])
+    finally:
+        await backend.aclose()
+        await runner.cleanup()
+    assert (handle, found) == ("t1", {"one": Status(state="running")})
+    assert asked == [b'{"pages":3}', b""]
 
 
 def test_the_embed_page_installs_what_the_package_is_called() -> None:

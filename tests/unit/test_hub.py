@@ -138,7 +138,9 @@ async def hub(
     for user in (module, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
     monkeypatch.setattr(repair, "WebDatabase", lambda *_, **__: Database())
-    monkeypatch.setattr(conf, "backends", lambda: {"render": Options(name="render", shards=1)})
+    monkeypatch.setattr(
+        conf, "backends", lambda: {"render": Options(name="render", shards=1, browser=True)}
+    )
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
     monkeypatch.setattr(outgoing, "AGAIN", 0.05)
     async with started(Hub()) as hub:

@@ -214,8 +214,5 @@ async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
         told = [each for each in caplog.records if each.name == calls.__name__]
         assert [bool(record.exc_info) for record in told] == [True] * tracebacks
         made.calls._said -= 3601.0
-    assert (
-        polled.message
-        == "backend unreachable, retrying (the backend's class failed: NotImplementedError)"
-    )
+    assert polled.message == "asking again: the backend's class failed: NotImplementedError"
     assert book.steps == [[(polled.id, "running")]] * 10

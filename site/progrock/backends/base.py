@@ -10,13 +10,16 @@ import orjson
 from progrock.backends.errors import BackendError
 
 JobState = Literal["running", "succeeded", "failed", "cancelled"]
-LONGEST_HANDLE = 500
+LONGEST_HANDLE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """One backend's table in the backends' file. Times are in seconds, `max_answer` is in bytes.
 
+    `start_timeout` is how long a start may take. `longest_call` is how long any call may take.
+    Both are `timeout` where nothing else is said. `title` and `label` are for people.
+    `params_schema` is the JSON Schema of params. `browser` says whether browsers may start jobs.
     `spec` is what only this kind of backend understands. `config` makes it and reads it again
     when it builds the backend; nobody else looks inside.
     """
@@ -32,20 +35,34 @@ class Options:
     concurrency: int = 8
     missing_for: float = 30.0
     max_answer: int = 1 << 20
+    title: str = ""
+    label: Any = None
+    params_schema: Mapping[str, Any] | None = None
+    browser: bool = False
+    start_timeout: float = 0.0
+    longest_call: float = 0.0
     spec: object = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("start_timeout", "longest_call"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, self.timeout)
 
 
 class JobView:
-    """What a backend sees of a job: `id`, `handle` and `params`.
+    """What a backend sees of a job: `id`, `handle`, `params` and `again`.
 
     `handle` is empty until the backend has given one. `params` may come as JSON text, which is
-    read when somebody asks for it, because most polls do not.
+    read when somebody asks for it, because most polls do not. `again`: the last call for this job
+    failed.
     """
 
-    __slots__ = ("_params", "handle", "id")
+    __slots__ = ("_params", "again", "handle", "id")
 
-    def __init__(self, id: str, handle: str, params: dict[str, Any] | str) -> None:
-        self.id, self.handle, self._params = id, handle, params
+    def __init__(
+        self, id: str, handle: str, params: dict[str, Any] | str, *, again: bool = False
+    ) -> None:
+        self.id, self.handle, self._params, self.again = id, handle, params, again
 
     @property
     def params(self) -> dict[str, Any]:
@@ -60,7 +77,9 @@ class Status:
     """What a backend says about a job.
 
     `progress` goes from 0 to 100 and is None where the backend cannot tell. `result` is any JSON.
-    `retry_after` is the wait in seconds that the backend asks for before the next poll.
+    `retry_after` is the wait in seconds that the backend asks for before the next poll. `handle` is
+    the job's handle from now on, None where it stays. `cancelling`: the backend has taken a cancel,
+    and the job has not ended yet. In the answer to a cancel, `error` is why it was refused.
     """
 
     state: JobState
@@ -69,6 +88,8 @@ class Status:
     result: object = None
     error: str | None = None
     retry_after: float | None = None
+    handle: str | None = None
+    cancelling: bool = False
 
 
 class Handle(str):
@@ -92,11 +113,11 @@ class Backend(Protocol):
 
     options: Options
 
-    async def start(self, job: JobView) -> str:
-        """Start the job and return the backend's handle for it. Raises BackendError.
+    async def start(self, job: JobView) -> "str | Status":
+        """Start the job. Returns the backend's handle, or a Status where it is over already.
 
-        The same `job.id` may come twice and must then start one job only, unless the table says
-        `repeat = false`.
+        Raises BackendError. The same `job.id` may come twice and must then start one job only,
+        unless the table says `repeat = false`.
         """
 
     async def poll(self, jobs: Sequence[JobView]) -> Mapping[str, Status | BackendError]:
@@ -109,6 +130,8 @@ class Backend(Protocol):
         """Cancel the job. None means that it is cancelled or gone. Raises BackendError.
 
         Where the backend refuses, perhaps because the job has ended, return its status instead.
+        Where it has taken the cancel and needs time, return a status that is `cancelling`: the job
+        is then polled until it ends.
         """
 
     async def aclose(self) -> None:

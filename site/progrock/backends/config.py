@@ -6,28 +6,45 @@ Each key is checked and each expression compiled when the file is read, before a
 import inspect
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from progrock.backends import schemas
 from progrock.backends.base import Backend, Options
 from progrock.backends.errors import ConfigError
-from progrock.backends.http.table import HttpSpec, fill_headers, http_keys, http_spec
-from progrock.backends.keys import Key, flag, number, read, whole
+from progrock.backends.http.table import HttpSpec, http_keys, http_spec
+from progrock.backends.keys import Key, flag, number, read, string, whole
+from progrock.backends.templates import text
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSpec:
-    """A backend's class by its dotted path, and the arguments that its table has for it."""
+    """A backend's class by its dotted path, and the arguments that its table has for it.
+
+    `http` is the rest of the table, where the class extends HttpBackend.
+    """
 
     path: str
     arguments: Mapping[str, Any]
+    http: HttpSpec | None = None
 
 
 DAY = 86_400
+_PEOPLE = {
+    "title": string("a name of the backend for people", ""),
+    "label": string("a text with holes such as {params.name}", ""),
+    "params": Key(
+        "a JSON Schema, as a table or as the path of a JSON file",
+        lambda value: isinstance(value, dict | str) and bool(value),
+        None,
+    ),
+    "browser": flag(False),
+}
 _COMMON = {
     "interval": number(0.1, DAY, 1.0),
     "timeout": number(0.1, DAY, 5.0),
@@ -36,6 +53,7 @@ _COMMON = {
     "concurrency": whole(1, 1000, 8),
     "missing_for": number(0.0, DAY, 30.0),
     "max_answer": whole(1024, 1 << 30, 1 << 20),
+    **_PEOPLE,
 }
 _CLASS = _COMMON | {
     "repeat": flag(True),
@@ -47,8 +65,11 @@ _CLASS = _COMMON | {
 }
 
 
-def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> dict[str, Options]:
-    """The backends of the file at `path`, by name, in the order of the file. Raises ConfigError."""
+def load(path: Path | str) -> dict[str, Options]:
+    """The backends of the file at `path`, by name, in the order of the file. Raises ConfigError.
+
+    Variables of the environment stay as they are: only `build` fills them in.
+    """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # not TOML and not UTF-8 are both a ValueError
@@ -59,8 +80,9 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> dict[str,
         raise ConfigError(
             str(path), found="nothing", wanted="a table per backend, such as [render]"
         )
+    folder = Path(path).parent
     return {
-        name: _options(f"{path}: [{name}]", name, table, environ) for name, table in tables.items()
+        name: _options(f"{path}: [{name}]", name, table, folder) for name, table in tables.items()
     }
 
 
@@ -70,18 +92,24 @@ def build(options: Options, environ: Mapping[str, str] = os.environ) -> Backend:
     Raises ConfigError, for instance where a variable of a header is missing.
     """
     where, spec = f"[{options.name}]", options.spec
+    cls: Callable[..., Any] | None = None
+    arguments: Mapping[str, Any] = {}
+    if isinstance(spec, ClassSpec):
+        cls, arguments, spec = _import(f"{where} class", spec.path), spec.arguments, spec.http
     if isinstance(spec, HttpSpec):
+        options = replace(options, spec=spec.bound(where, environ))
+    elif cls is None:
+        raise TypeError(f"{where}: the options were not made by load()")
+    if cls is None:
         # Imported here, so that processes which build no backend need not load aiohttp.
         from progrock.backends.http.client import HttpBackend
 
-        return HttpBackend(options, spec, fill_headers(where, spec.headers, environ))
-    if isinstance(spec, ClassSpec):
-        backend: Backend = _import(f"{where} class", spec.path)(options, **spec.arguments)
-        return backend
-    raise TypeError(f"{where}: the options were not made by load()")
+        cls = HttpBackend
+    backend: Backend = cls(options, **arguments)
+    return backend
 
 
-def _options(where: str, name: str, table: object, environ: Mapping[str, str]) -> Options:
+def _options(where: str, name: str, table: object, folder: Path) -> Options:
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
         raise ConfigError(
             where,
@@ -89,35 +117,79 @@ def _options(where: str, name: str, table: object, environ: Mapping[str, str]) -
             wanted="a name of 1 to 40 characters from a-z, 0-9, _ and -, a letter first",
         )
     if isinstance(table, dict) and "class" in table:
-        return _of_a_class(where, name, table)
-    values = read(where, table, _COMMON | http_keys(where, environ))
-    common = {key: values.pop(key) for key in _COMMON}
+        return _of_a_class(where, name, table, folder)
+    values = read(where, table, _COMMON | http_keys(where))
+    return _over_http(where, name, values, folder)
+
+
+def _over_http(
+    where: str, name: str, values: dict[str, Any], folder: Path, wrap: Any = None
+) -> Options:
+    common = _common(where, values, folder)
     spec = http_spec(where, values)
+    timeout = common["timeout"]
+    polls = [each.timeout or timeout for each in (spec.poll, spec.poll_many) if each]
+    fetch = spec.fetch.timeout or timeout if spec.fetch else 0.0
+    start = spec.start.timeout or timeout
+    cancel = spec.cancel.timeout or timeout if spec.cancel else 0.0
     return Options(
         name=name,
-        spec=spec,
+        spec=wrap(spec) if wrap else spec,
         repeat=spec.start.repeat,
         cancels=spec.cancel is not None,
         has_progress=spec.progress is not None,
+        start_timeout=start,
+        longest_call=max(start, max(polls) + fetch, cancel),
         **common,
     )
 
 
-def _of_a_class(where: str, name: str, table: Mapping[str, Any]) -> Options:
-    """The options of a table with `class`: keys that are not ours are arguments of the class."""
-    ours = {key: value for key, value in table.items() if key in _CLASS}
-    arguments = {key: value for key, value in table.items() if key not in _CLASS}
-    common = read(where, ours, _CLASS)
-    path = common.pop("class")
-    options = Options(name=name, spec=ClassSpec(path=path, arguments=arguments), **common)
+def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The options that every kind of backend has; takes their keys out of `values`."""
+    common = {key: values.pop(key) for key in _COMMON}
+    if common["label"]:
+        common["label"] = text(f"{where} label", common["label"], ("params",), variables=False)
+    common["params_schema"] = schemas.read(f"{where} params", common.pop("params"), folder)
+    return common
+
+
+def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -> Options:
+    """The options of a table with `class`: keys that are not ours are arguments of the class.
+
+    A class that extends HttpBackend has the keys of a table over HTTP as well.
+    """
+    path = read(where, {"class": table["class"]}, {"class": _CLASS["class"]})["class"]
+    cls = _import(f"{where} class", path)
+    over_http = _extends_http_backend(cls)
+    keys = _COMMON | http_keys(where) | {"class": _CLASS["class"]} if over_http else _CLASS
+    ours = {key: value for key, value in table.items() if key in keys}
+    arguments = {key: value for key, value in table.items() if key not in keys}
+    values = read(where, ours, keys)
+    del values["class"]
+    if over_http:
+
+        def wrap(spec: HttpSpec) -> ClassSpec:
+            return ClassSpec(path=path, arguments=arguments, http=spec)
+
+        options = _over_http(where, name, values, folder, wrap)
+    else:
+        more = _common(where, values, folder)
+        spec = ClassSpec(path=path, arguments=arguments)
+        options = Options(name=name, spec=spec, **values, **more)
     try:
-        inspect.signature(_import(f"{where} class", path)).bind(options, **arguments)
+        inspect.signature(cls).bind(options, **arguments)
     except (TypeError, ValueError) as error:  # ValueError: it does not tell what it takes
         found = f"the keys {', '.join(arguments) or '(none)'}"
         raise ConfigError(
             where, found=found, wanted=f"the keys that {path} takes ({error})"
         ) from error
     return options
+
+
+def _extends_http_backend(cls: object) -> bool:
+    """Whether a class extends HttpBackend; whoever has not loaded that cannot extend it."""
+    client = sys.modules.get("progrock.backends.http.client")
+    return client is not None and isinstance(cls, type) and issubclass(cls, client.HttpBackend)
 
 
 def _import(where: str, path: str) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ class BackendError(Exception):
     `retry_after` is the wait in seconds that the backend asked for.
     `final` means that the backend has said no and will not say anything else.
     `sent` is false only where the request surely did not reach the backend.
+    `asked` is false where nothing was sent on purpose: the job stays as it is until `retry_after`.
     `forgotten` means that the backend does not know the handle.
     `status` is the HTTP status, where there was one.
     """
@@ -29,6 +30,7 @@ class BackendError(Exception):
         retry_after: float | None = None,
         final: bool = False,
         sent: bool = True,
+        asked: bool = True,
         forgotten: bool = False,
         status: int | None = None,
     ) -> None:
@@ -36,6 +38,15 @@ class BackendError(Exception):
         self.sentence = sentence
         self.retry_after = retry_after
         self.final = final
-        self.sent = sent
+        self.sent = sent and asked
+        self.asked = asked
         self.forgotten = forgotten
         self.status = status
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text; of a long one the beginning and the end."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"

@@ -58,7 +58,7 @@ def _value(where: str, found: object, key: Key) -> Any:
     raise ConfigError(where, found=repr(found), wanted=key.wanted + reason)
 
 
-def number(least: float, most: float, default: float) -> Key:
+def number(least: float, most: float, default: float | None) -> Key:
     """A key for a number from `least` to `most`, both finite."""
 
     def right(value: Any) -> bool:
@@ -78,18 +78,6 @@ def flag(default: bool) -> Key:
     return Key("true or false", lambda value: isinstance(value, bool), default)
 
 
-def choice(*words: str, default: str) -> Key:
-    """A key for one of at least two words."""
-    wanted = f"{', '.join(words[:-1])} or {words[-1]}"
-    return Key(wanted, lambda value: value in words, default)
-
-
-def words(wanted: str) -> Key:
-    """A key for a list of texts, at least one; without the key the list is empty."""
-
-    def right(value: Any) -> bool:
-        return (
-            isinstance(value, list) and bool(value) and all(isinstance(word, str) for word in value)
-        )
-
-    return Key(wanted, right, ())
+def string(wanted: str, default: Any = None) -> Key:
+    """A key for a text that is not empty."""
+    return Key(wanted, lambda value: isinstance(value, str) and bool(value), default)

@@ -7,14 +7,14 @@ poll nothing, such as the web server, then need not load aiohttp.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from progrock.backends.http.client import HttpBackend
+    from progrock.backends.http.client import HttpBackend, Outgoing
 
-__all__ = ["HttpBackend"]
+__all__ = ["HttpBackend", "Outgoing"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "HttpBackend":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from progrock.backends.http.client import HttpBackend
+    from progrock.backends.http import client
 
-    return HttpBackend
+    return getattr(client, name)

@@ -1,118 +1,208 @@
-"""Talks over HTTP, by aiohttp, to any service that runs long jobs, as its table says."""
+"""Talks over HTTP, by aiohttp, to any service that runs long jobs, as its table says.
+
+A class of your own may extend `HttpBackend` and override `headers` or `look`.
+"""
 
 import asyncio
+import logging
+import math
+import random
+import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from time import time
-from typing import Any, TypeVar
-from urllib.parse import quote
+from contextvars import ContextVar
+from functools import cached_property
+from time import monotonic, time
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
-import orjson
 from yarl import URL
 
-from progrock.backends.base import JobView, Options, Status, check_handle
-from progrock.backends.errors import BackendError
-from progrock.backends.http.answers import (
-    is_html,
-    read_handle,
-    read_reason,
-    read_status,
-    read_statuses,
-    retry_after,
-)
+from progrock.backends import bodies
+from progrock.backends.base import JobView, Options, Status
+from progrock.backends.errors import BackendError, ConfigError
+from progrock.backends.http.addresses import Servers
+from progrock.backends.http.answers import OF_ANY_JOB, Answer, Reader
 from progrock.backends.http.failures import translate
+from progrock.backends.http.manners import Gate, retry_after
+from progrock.backends.http.requests import Request, fits_header
 from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.tokens import Tokens
+from progrock.backends.templates import Scope, Text, Unfillable, as_text
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-#: Statuses of a start that mean "not now" and not "no". 409: a request with the same key runs.
-NOT_NOW = (408, 409, 423, 425, 429)
-#: Statuses between 400 and 499 that do not depend on the job: any other job would get them too.
-OF_ANY_JOB = (401, 403, 408, 425, 429)
-UNKNOWN_JOB = (404, 410)
+#: The part of a time limit that a request may wait for its turn, where the table has a `rate`.
+_PATIENCE = 0.5
+#: When the present look at many jobs is over (monotonic seconds).
+_over_at: ContextVar[float] = ContextVar("over_at", default=math.inf)
+
+
+class Outgoing:
+    """A request that is about to be sent. `headers` may be changed; `body` is what goes out."""
+
+    __slots__ = ("body", "headers", "method", "name", "token", "url")
+
+    def __init__(
+        self, name: str, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> None:
+        self.name, self.method, self.url = name, method, url
+        self.headers, self.body = headers, body
+        self.token = ""  # the access token that it goes out with
+
+
+#: Called with each request that was sent and its answer (`manage.py backend try`).
+Observe = Callable[[Outgoing, Answer], None]
 
 
 class HttpBackend:
-    """The generic backend. It opens its session at the first call, in the running loop."""
+    """The generic backend. It opens its session at the first call, in the running loop.
 
-    def __init__(self, options: Options, spec: HttpSpec, headers: Mapping[str, str]) -> None:
+    `options` are those that `build` makes, so their variables are filled in.
+    """
+
+    def __init__(self, options: Options) -> None:
+        if not isinstance(options.spec, HttpSpec):
+            raise TypeError("the options were not made by build()")
         self.options = options
-        self._spec = spec
-        self._base = str(URL(spec.url)).rstrip("/")
-        self._headers = {"Accept": "application/json", **headers}
+        self.spec = options.spec
+        self.reader = Reader(self.spec, self._note)
+        self.observe: Observe | None = None
+        self._heard: Callable[[str, str, Any], None] | None = None
+        self._servers = Servers(self.spec.url.filled(Scope()), self.spec.origins)
+        self._needed = self.spec.needed_params
+        self._tls = _tls(options.name, self.spec.tls)
         self._slots = asyncio.Semaphore(options.concurrency)
+        self._gate = Gate(self.spec.rate, monotonic, random.random)
+        self._tokens = Tokens(self.spec.auth, monotonic) if self.spec.auth else None
         self._session: aiohttp.ClientSession | None = None
-        self._read_status = partial(read_status, spec)
+        self._once: aiohttp.ClientSession | None = None  # for what must not be sent twice
+        self._missing: set[str] = set()  # keys that found nothing, which was said
+        self._constant: dict[int, dict[str, str]] = {}  # headers by request
 
-    async def start(self, job: JobView) -> str:
-        """See Backend. A 4xx is the backend's final no, except for those that mean "not now"."""
-        start = self._spec.start
-        headers = {"Content-Type": "application/json", "Idempotency-Key": job.id}
+    # What a class of your own may override
+
+    async def headers(self, request: Outgoing) -> Mapping[str, str]:
+        """Headers to add to a request to the backend's own server, for instance its signature."""
+        return {}
+
+    async def look(self, job: JobView) -> Status:
+        """Where one job stands. Raises BackendError."""
+        if (request := self.spec.poll) is None:
+            raise TypeError("the table has no `poll`")
+        scope = Scope(job)
+        answer = await self.ask("poll", request, scope)
+        return await self._finished(self.reader.look(answer, scope), answer, job)
+
+    # The protocol
+
+    async def start(self, job: JobView) -> str | Status:
+        """See Backend. A start is never sent again after an answer."""
+        request, scope, sent = self.spec.start, Scope(job), False
+        timeout = request.timeout or self.options.timeout
+
+        def sending() -> None:
+            nonlocal sent
+            sent = True
+
         # Connecting gets a little less time than the whole request. When it takes too long, we
         # then know that the request was not sent.
-        connecting = aiohttp.ClientTimeout(connect=0.9 * self.options.timeout, ceil_threshold=1e9)
-        arguments = {"headers": headers, "data": orjson.dumps(job.params), "timeout": connecting}
-        read, sent = partial(read_handle, self._spec), False
+        connecting = aiohttp.ClientTimeout(connect=0.9 * timeout, ceil_threshold=1e9)
         try:
-            async with asyncio.timeout(self.options.timeout), self._slots:
-                sent = True
-                return await self._ask(start.method, start.path, read, **arguments)
+            for hole in self._needed:
+                as_text(hole, scope.find(hole))
+            async with asyncio.timeout(timeout), self._slots:
+                answer = await self.ask("start", request, scope, connecting, sending)
         except TimeoutError:
-            raise self._late(sent) from None
-        except BackendError as error:
-            error.final = 400 <= (error.status or 0) < 500 and error.status not in NOT_NOW
-            error.sent = error.sent and error.status != 429
+            raise self._late(timeout, sent) from None
+        except Unfillable as error:
+            error.final = True
             raise
+        return self.reader.start(answer, scope)
 
     async def poll(self, jobs: Sequence[JobView]) -> dict[str, Status | BackendError]:
         """See Backend. A job without an answer at the timeout has a BackendError that says so."""
         found: dict[str, Status | BackendError] = {}
+        limit = self._look_limit
+        before = _over_at.set(monotonic() + limit)
         try:
-            async with asyncio.timeout(self.options.timeout):
+            async with asyncio.timeout(limit):
                 await self._poll_all(self._grouped(jobs), found)
         except TimeoutError:
-            late = self._late()
+            late = self._late(limit)
             found |= {job.id: late for job in jobs if job.id not in found}
+        finally:
+            _over_at.reset(before)
         return found
 
     async def cancel(self, job: JobView) -> Status | None:
-        """See Backend. Does nothing where the table has no `cancel`."""
-        if (cancel := self._spec.cancel) is None:
+        """See Backend. Does nothing where the table has no `cancel`.
+
+        After a cancel that failed, the job is looked at before another one is sent.
+        """
+        if (request := self.spec.cancel) is None:
             return None
-        try:
-            async with asyncio.timeout(self.options.timeout), self._slots:
-                await self._ask(cancel.method, _fill(cancel.path, [job]), lambda body, wait: None)
-        except TimeoutError:
-            raise self._late() from None
-        except BackendError as error:
-            if not 400 <= (error.status or 0) < 500 or error.status in OF_ANY_JOB:
-                raise
+        moved: str | None = None
+        if job.again:
             status = (await self.poll([job]))[job.id]
-            if not isinstance(status, BackendError):
+            if isinstance(status, Status) and status.state != "running":
                 return status
-            if not (error.forgotten and status.forgotten):
-                raise error from status
-        return None
+            if isinstance(status, Status) and (moved := status.handle):
+                job = JobView(job.id, moved, job.params)
+        timeout = request.timeout or self.options.timeout
+        try:
+            async with asyncio.timeout(timeout), self._slots:
+                answer = await self.ask("cancel", request, Scope(job))
+        except TimeoutError:
+            raise self._late(timeout) from None
+        if answer.status < 300:
+            taken = Status(state="running", cancelling=True, handle=moved, retry_after=answer.wait)
+            return taken if request.wait else None
+        refused = self.reader.refusal(answer, Scope(job))
+        status = (await self.poll([job]))[job.id]
+        if isinstance(status, BackendError):
+            if refused.forgotten and status.forgotten:
+                return None
+            raise refused from status
+        if status.state != "running":
+            return status
+        return Status(
+            state="running",
+            progress=status.progress,
+            error=refused.sentence,
+            handle=status.handle or moved,
+            retry_after=max(filter(None, (answer.wait, status.retry_after)), default=None),
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._once):
+            if session is not None:
+                await session.close()
+        self._session = self._once = None
+
+    # Looks at many jobs
+
+    @cached_property
+    def _look_limit(self) -> float:
+        """Seconds for all requests of one look: the longest poll, and the second request."""
+        polls = [each.timeout for each in (self.spec.poll, self.spec.poll_many) if each]
+        limit = max(each or self.options.timeout for each in polls)
+        fetch = self.spec.fetch
+        return limit + (fetch.timeout or self.options.timeout if fetch else 0.0)
 
     def _grouped(self, jobs: Sequence[JobView]) -> list[list[JobView]]:
         """The jobs by request: one each, or up to `max` where the table has `poll_many`.
 
-        `poll_many` joins handles with commas, so a handle that has a comma goes by itself.
+        Where `poll_many` joins handles with commas, a handle that has a comma goes by itself.
         """
-        if (many := self._spec.poll_many) is None:
+        if (many := self.spec.poll_many) is None:
             return [[job] for job in jobs]
-        joint = [job for job in jobs if "," not in job.handle]
+        alone = [job for job in jobs if many.joins_handles and "," in job.handle]
+        joint = [job for job in jobs if job not in alone] if alone else list(jobs)
         groups = [joint[i : i + many.max] for i in range(0, len(joint), many.max)]
-        return groups + [[job] for job in jobs if "," in job.handle]
+        return groups + [[job] for job in alone]
 
     async def _poll_all(
         self, groups: Collection[list[JobView]], found: dict[str, Status | BackendError]
@@ -133,17 +223,15 @@ class HttpBackend:
         self, queue: deque[list[JobView]], found: dict[str, Status | BackendError]
     ) -> None:
         """Poll one group of the queue after the other until it is empty."""
-        single, many = self._spec.poll, self._spec.poll_many
+        single, many = self.spec.poll, self.spec.poll_many
         while queue:
             jobs = queue.popleft()
             try:
                 async with self._slots:
                     if many and (len(jobs) > 1 or single is None):
-                        read = partial(read_statuses, self._spec, many, jobs)
-                        found |= await self._ask("GET", _fill(many.path, jobs), read)
-                    elif single:
-                        path = _fill(single.path, jobs)
-                        found[jobs[0].id] = await self._ask("GET", path, self._read_status)
+                        found |= await self._look_at_many(many, jobs)
+                    else:
+                        found[jobs[0].id] = await self.look(jobs[0])
             except BackendError as error:
                 if single and len(jobs) > 1 and _may_be_one_jobs(error):
                     await self._poll_all([[job] for job in jobs], found)
@@ -152,75 +240,269 @@ class HttpBackend:
                     error.forgotten = error.forgotten and asked_alone
                     found |= {job.id: error for job in jobs}
 
-    async def _ask(
-        self, method: str, path: str, read: Callable[[bytes, float | None], T], **arguments: Any
-    ) -> T:
-        """Send one request. Whoever calls this limits its time. Raises BackendError.
+    async def _look_at_many(
+        self, request: Request, jobs: Sequence[JobView]
+    ) -> dict[str, Status | BackendError]:
+        scope = Scope(handles=[job.handle for job in jobs])
+        answer = await self.ask("poll_many", request, scope)
+        found = self.reader.looks(answer, request, jobs)
+        if self.spec.fetch:
+            for job in jobs:
+                if isinstance(status := found[job.id], Status):
+                    try:
+                        found[job.id] = await self._finished(status, answer, job)
+                    except BackendError as error:
+                        found[job.id] = error
+        return found
 
-        `read` gets the body of a 2xx answer and its Retry-After in seconds.
+    async def _finished(self, status: Status, answer: Answer, job: JobView) -> Status:
+        """The status with what the table's second request brings, where it has one."""
+        request = self.spec.fetch
+        if request is None or status.state not in request.on:
+            return status
+        scope = Scope(job, answer=answer.json, headers=answer.headers)
+        fetched = await self.ask("fetch", request, scope)
+        return self.reader.fetched(fetched, request, status, scope)
+
+    @property
+    def note(self) -> Callable[[str, str, Any], None] | None:
+        """Called with each key, its expression and what it found (`manage.py backend try`)."""
+        return self._heard
+
+    @note.setter
+    def note(self, heard: Callable[[str, str, Any], None] | None) -> None:
+        self._heard, self.reader.notes_all = heard, heard is not None
+
+    # One request
+
+    async def ask(
+        self,
+        name: str,
+        request: Request,
+        scope: Scope,
+        limits: aiohttp.ClientTimeout | None = None,
+        sending: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Send one request and read its answer, within its timeout.
+
+        Where the caller's timeout is the same, that counts, since each timer costs something.
+        `sending` is called when the request is about to leave. Raises BackendError where there is
+        no whole answer.
         """
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self.options.concurrency),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(),  # that is: none
-                trust_env=False,
-            )
-        url = URL(self._base + path, encoded=True)
+        limit = request.timeout
+        if limit is None and self._look_limit > self.options.timeout:
+            limit = self.options.timeout
         try:
-            async with self._session.request(
-                method, url, allow_redirects=False, **arguments
-            ) as answer:
-                wait = retry_after(
-                    answer.headers.get("Retry-After"), answer.headers.get("Date"), time()
-                )
-                try:
-                    if answer.status >= 300:
-                        raise await self._refusal(answer)
-                    return read(await self._body(answer), wait)
-                except BackendError as error:
-                    error.retry_after = wait
-                    raise
+            async with asyncio.timeout(limit):
+                outgoing, answer = await self._sent(name, request, scope, limits, sending)
+                if answer.status == 401 and self._tokens and outgoing.token:
+                    self._tokens.forget(outgoing.token)
+                    _, answer = await self._sent(name, request, scope, limits, sending)
+        except TimeoutError:
+            if limit is None:
+                raise  # the caller's
+            raise self._late(limit) from None
+        if answer.status in (429, 503) and answer.wait:
+            self._gate.close(answer.wait)
+        return answer
+
+    async def _sent(
+        self,
+        name: str,
+        request: Request,
+        scope: Scope,
+        limits: aiohttp.ClientTimeout | None,
+        sending: Callable[[], None] | None,
+    ) -> tuple[Outgoing, Answer]:
+        """Make the request, wait for its turn, and send it once. Raises BackendError."""
+        outgoing, own = self._outgoing(name, request, scope)
+        timeout = request.timeout or self.options.timeout
+        left = _over_at.get() - monotonic()
+        if wait := self._gate.wait(min(_PATIENCE * timeout, left - (1 - _PATIENCE) * timeout)):
+            await asyncio.sleep(wait)
+            self._gate.check()
+        return outgoing, await self._answer(outgoing, request, own, limits, sending)
+
+    def _outgoing(self, name: str, request: Request, scope: Scope) -> tuple[Outgoing, bool]:
+        """The request as it goes out, and whether it goes to the backend's own server."""
+        url, own = self._where().address(request.path, scope)
+        body = None
+        if request.form is not None:
+            body = bodies.as_form(bodies.filled(request.form, scope))
+        elif request.body is not None:
+            body = bodies.as_json(bodies.filled(request.body, scope))
+        elif request.sends_params and scope.job is not None:
+            body = bodies.as_json(scope.job.params)
+        headers = self._headers_of(request, scope, own)
+        return Outgoing(name, request.method, url, headers, body), own
+
+    def _headers_of(self, request: Request, scope: Scope, own: bool) -> dict[str, str]:
+        """The headers of a request. Those that are always the same are made once."""
+        if own and (kept := self._constant.get(id(request))):
+            return dict(kept)
+        headers = {"Accept": "application/json"}
+        if request.has_body:
+            form = request.form is not None
+            kind = "application/x-www-form-urlencoded" if form else "application/json"
+            headers["Content-Type"] = kind
+        if own:
+            headers = _merged(headers, _filled_headers(self.spec.headers, scope))
+        if not request.has_body:
+            headers = {name: v for name, v in headers.items() if name.lower() != "content-type"}
+        headers = _merged(headers, _filled_headers(request.headers, scope))
+        texts = [*self.spec.headers.values(), *request.headers.values()]
+        if own and all(text.is_constant for text in texts):
+            self._constant[id(request)] = dict(headers)
+        return headers
+
+    def _where(self) -> Servers:
+        """The servers of the table, made anew where a file that `url` names has changed."""
+        if (url := self.spec.url.filled(Scope())) != self._servers.url:
+            try:
+                self._servers = Servers(url, self.spec.origins)
+            except ValueError:
+                raise Unfillable("`url` is no address any more") from None
+        return self._servers
+
+    async def _answer(
+        self,
+        outgoing: Outgoing,
+        request: Request,
+        own: bool,
+        limits: aiohttp.ClientTimeout | None,
+        sending: Callable[[], None] | None,
+    ) -> Answer:
+        session = self._open(once=outgoing.name == "start" and not request.repeat)
+        more: dict[str, Any] = {"timeout": limits} if limits else {}
+        if self.spec.proxy:
+            more["proxy"] = self.spec.proxy.filled(Scope())
+        try:
+            if own and self._tokens:
+                outgoing.token = await self._tokens.current(session, more.get("proxy"))
+                own_token = {"Authorization": f"Bearer {outgoing.token}"}
+                outgoing.headers = _merged(outgoing.headers, own_token)
+            if own and (added := await self.headers(outgoing)):
+                outgoing.headers = _merged(outgoing.headers, added)
+            if sending:
+                sending()
+            async with session.request(
+                outgoing.method,
+                URL(outgoing.url, encoded=True),
+                data=outgoing.body,
+                headers=outgoing.headers,
+                allow_redirects=False,
+                skip_auto_headers=("content-type",),
+                **more,
+            ) as response:
+                answer = await self._read(response)
         except aiohttp.ClientError as error:
             raise translate(error) from error
+        if self.observe:
+            self.observe(outgoing, answer)
+        return answer
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        """The body. One that is larger than `max_answer` is not read to its end."""
-        chunks, left = [], self.options.max_answer - (answer.content_length or 0)
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        """The answer. A body that is larger than `max_answer` is not read to its end."""
+        limit = self.options.max_answer
+        chunks, left = [], limit - (response.content_length or 0)
         if left >= 0:
-            left = self.options.max_answer
-            async for chunk in answer.content.iter_any():
+            left = limit
+            async for chunk in response.content.iter_any():
                 chunks.append(chunk)
                 left -= len(chunk)
                 if left < 0:
                     break
         if left < 0:
-            answer.close()
-            limit = f"{self.options.max_answer:,} bytes"
-            raise BackendError(f"the backend's answer is larger than {limit}", status=answer.status)
-        return b"".join(chunks)
-
-    async def _refusal(self, answer: aiohttp.ClientResponse) -> BackendError:
-        """What to say of an answer that is not a 2xx; for a 4xx with the backend's own reason."""
-        sentence = f"the backend answered {answer.status}"
-        forgotten = answer.status in UNKNOWN_JOB
-        if answer.status < 400:
-            sentence += ", a redirect, and those are not followed"
-        elif answer.status < 500 and answer.status not in OF_ANY_JOB:
-            with suppress(BackendError):  # without a reason the status must do
-                body = await self._body(answer)
-                if forgotten and is_html(answer.content_type, body):
-                    forgotten = False  # a proxy says so, and not the backend
-                    sentence += " with an HTML page, which is a proxy's"
-                elif reason := read_reason(self._spec.error, body):
-                    sentence += f": {reason}"
-        return BackendError(sentence, status=answer.status, forgotten=forgotten)
-
-    def _late(self, sent: bool = True) -> BackendError:
-        return BackendError(
-            f"the backend did not answer within {self.options.timeout:g} s", sent=sent
+            response.close()
+        headers = response.headers  # finds names in any letters
+        return Answer(
+            response.status,
+            headers,
+            b"".join(chunks) if left >= 0 else None,
+            limit=limit,
+            wait=retry_after(headers, time()),
         )
+
+    def _open(self, *, once: bool) -> aiohttp.ClientSession:
+        """The session. `once`: one that keeps no connections and opens one only for a request.
+
+        aiohttp sends a PUT or DELETE again where its connection turns out to be dead.
+        """
+        session = self._once if once else self._session
+        if session is None:
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self.options.concurrency,
+                    force_close=once,
+                    ssl=self._tls,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),  # that is: none
+                trace_configs=[_one_connection()] if once else [],
+                trust_env=False,
+            )
+            if once:
+                self._once = session
+            else:
+                self._session = session
+        return session
+
+    def _late(self, seconds: float, sent: bool = True) -> BackendError:
+        return BackendError(f"the backend did not answer within {seconds:g} s", sent=sent)
+
+    def _note(self, key: str, written: str, found: Any) -> None:
+        """Say once of each key that it found nothing."""
+        if self._heard:
+            self._heard(key, written, found)
+        if found is None and key not in self._missing:
+            self._missing.add(key)
+            logger.info("`%s` (%s) found nothing, backend=%s", key, written, self.options.name)
+
+
+def _filled_headers(headers: Mapping[str, Text], scope: Scope) -> dict[str, str]:
+    """The headers with their holes filled in. Raises Unfillable."""
+    filled = {}
+    for name, written in headers.items():
+        value = written.filled(scope)
+        if not fits_header(value):
+            raise Unfillable(f"the header {name} would hold a character that no header may hold")
+        filled[name] = value
+    return filled
+
+
+def _merged(headers: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
+    """Both; a name that stands in both, in whatever letters, has the stronger value."""
+    names = {name.lower() for name in stronger}
+    kept = {name: each for name, each in headers.items() if name.lower() not in names}
+    return {**kept, **stronger}
+
+
+def _one_connection() -> aiohttp.TraceConfig:
+    """Ends a request that would open a second connection, since it was sent on the first."""
+
+    async def opens(_: aiohttp.ClientSession, request: SimpleNamespace, __: object) -> None:
+        if hasattr(request, "opened"):
+            raise aiohttp.ServerDisconnectedError
+        request.opened = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(opens)
+    return trace
+
+
+def _tls(name: str, files: Mapping[str, str]) -> ssl.SSLContext | bool:
+    """The TLS context of a table; True for the usual one. Raises ConfigError."""
+    if not files:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=files.get("ca"))
+        if "cert" in files:
+            # With a password, even an empty one, OpenSSL does not ask for one at the terminal.
+            context.load_cert_chain(files["cert"], files.get("key"), password="")
+    except (OSError, ssl.SSLError) as error:
+        found = f"{', '.join(files.values())}: {error}"
+        raise ConfigError(f"[{name}] tls", found=found, wanted="certificates in PEM") from error
+    return context
 
 
 def _may_be_one_jobs(error: BackendError) -> bool:
@@ -230,8 +512,3 @@ def _may_be_one_jobs(error: BackendError) -> bool:
     """
     status = error.status or 500
     return status < 300 or (400 <= status < 500 and status not in OF_ANY_JOB)
-
-
-def _fill(path: str, jobs: Sequence[JobView]) -> str:
-    handles = ",".join(quote(check_handle(job.handle), safe="") for job in jobs)
-    return path.replace("{handles}", handles).replace("{handle}", handles)

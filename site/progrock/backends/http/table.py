@@ -1,209 +1,339 @@
 """What the table of a backend over HTTP may hold, and what is made of it."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, get_args
-from urllib.parse import urlsplit
-
-import jmespath
 
 from progrock.backends.base import JobState
-from progrock.backends.environment import expand
 from progrock.backends.errors import ConfigError
-from progrock.backends.keys import Key, choice, flag, number, whole, words
-
-#: Finds a value in an answer. Gets the answer as JSON values and returns a JSON value.
-Expression = Callable[[Any], Any]
+from progrock.backends.http import requests
+from progrock.backends.http.addresses import is_address
+from progrock.backends.http.requests import Request, bound_headers, headers_key, request_key
+from progrock.backends.http.values import (
+    Share,
+    Value,
+    advice,
+    expression,
+    header,
+    written_text,
+)
+from progrock.backends.keys import REQUIRED, Key, number, string
+from progrock.backends.templates import Hole, Scope, Text, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """A request to start, poll or cancel one job; `{handle}` in the path stands for its handle."""
+class States:
+    """What the backend's words (in lower case) and HTTP statuses mean.
 
-    path: str
-    method: str = "GET"
-    repeat: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Many:
-    """A request that asks about up to `max` jobs; `{handles}` in the path stands for theirs.
-
-    `items` finds the list in the answer and `id` the handle in one of its items.
+    `other` is what any other word means, and None where no other word may come.
     """
 
-    path: str
-    items: Expression
-    id: Expression
-    max: int
+    words: Mapping[str, JobState] = field(default_factory=dict)
+    statuses: Mapping[int, JobState] = field(default_factory=dict)
+    other: JobState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auth:
+    """Where to get an access token with client credentials (RFC 6749, 4.4)."""
+
+    token_url: Text
+    client_id: Text
+    client_secret: Text
+    scope: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSpec:
     """What to ask a backend over HTTP, and where to look in its answers.
 
-    `states` has the backend's words in lower case. The values of `headers` are as in the file,
-    with their `${NAME}`s: only a worker fills them in.
+    The texts have their variables unfilled until a worker calls `bound`.
     """
 
-    url: str
+    url: Text
     start: Request
     poll: Request | None
-    poll_many: Many | None
+    poll_many: Request | None
+    fetch: Request | None
     cancel: Request | None
-    handle: Expression
-    state: Expression
-    states: Mapping[str, JobState]
-    progress: Expression | None
+    handle: Value
+    state: Value | None
+    states: States
+    progress: Value | None
     progress_scale: float
-    message: Expression | None
-    result: Expression | None
-    error: Expression | None
-    headers: Mapping[str, str]
+    message: Value | None
+    result: Value | None
+    error: Value | None
+    moves: Value | None
+    headers: Mapping[str, Text]
+    origins: tuple[str, ...]
+    rate: float | None
+    auth: Auth | None
+    tls: Mapping[str, str]
+    proxy: Text | None
+
+    @property
+    def needed_params(self) -> list[Hole]:
+        """The holes of params without which a job would start that cannot be asked for."""
+        later = (self.poll, self.poll_many, self.fetch, self.cancel)
+        holes = [hole for request in later if request for hole in request.needed]
+        return [hole for hole in (*holes, *self.handle.holes) if hole.root == "params"]
+
+    def bound(self, where: str, environ: Mapping[str, str]) -> "HttpSpec":
+        """The same with the variables filled in. Raises ConfigError, which never shows a value."""
+        url = self.url.bound(f"{where} url", environ)
+        if not is_address(url.filled(Scope())):
+            raise ConfigError(f"{where} url", found="another text", wanted=_URL.wanted)
+
+        def each(name: str) -> Any:
+            request = getattr(self, name)
+            return request and request.bound(f"{where} {name}", environ)
+
+        for name, written in self._servers:
+            if not _is_server(written.bound(f"{where} {name}", environ).filled(Scope())):
+                raise ConfigError(f"{where} {name}", found="another text", wanted=_SERVER)
+        auth = self.auth and Auth(
+            **{
+                key: written and written.bound(f"{where} auth {key}", environ)
+                for key, written in vars(self.auth).items()
+            }
+        )
+        return replace(
+            self,
+            url=url,
+            **{name: each(name) for name in ("start", "poll", "poll_many", "fetch", "cancel")},
+            headers=bound_headers(f"{where} headers", self.headers, environ),
+            auth=auth,
+            proxy=self.proxy and self.proxy.bound(f"{where} proxy", environ),
+        )
+
+    @property
+    def _servers(self) -> list[tuple[str, Text]]:
+        """The other addresses of the table, by their keys."""
+        token_url = self.auth and self.auth.token_url
+        both = (("auth token_url", token_url), ("proxy", self.proxy))
+        return [(name, written) for name, written in both if written]
 
 
-def compile_expression(text: str) -> Expression:
-    """A JMESPath expression as a function. Raises ValueError for text that is none.
-
-    Paths of plain names such as `error.message` are walked here, which is faster than JMESPath's
-    own interpreter and finds the same.
-    """
-    compiled: Expression = jmespath.compile(text).search
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", text, re.ASCII):
-        return compiled
-    names = text.split(".")
-
-    def walk(value: Any) -> Any:
-        for name in names:
-            value = value.get(name) if isinstance(value, dict) else None
-        return value
-
-    return walk
-
-
-def http_keys(where: str, environ: Mapping[str, str]) -> dict[str, Key]:
-    """The keys of a table over HTTP that other tables do not have.
-
-    `url` gets its variables from `environ` when it is read. Errors show the text of the file,
-    because the value of a variable may be a secret.
-    """
-
-    def expanded(text: str) -> str:
-        return expand(f"{where} url", text, environ)
-
-    url = Key(
-        "an address such as https://render.internal/v1, without ? and #",
-        lambda text: _is_url(expanded(text)),
-        make=lambda text: expanded(text).rstrip("/"),
-    )
-    return {"url": url, **_KEYS}
+def http_keys(where: str) -> dict[str, Key]:
+    """The keys of a table over HTTP that other tables do not have."""
+    value = partial(_value_key, where)
+    job = ("job", "params")
+    known = ("job", "handle", "params")
+    return {
+        "url": replace(_URL, make=partial(text, f"{where} url", allowed=())),
+        "start": request_key(
+            where,
+            "start",
+            job,
+            method="POST",
+            default=REQUIRED,
+            sends_params=True,
+            more=requests.start_keys(),
+        ),
+        "poll": request_key(where, "poll", known),
+        "poll_many": request_key(
+            where,
+            "poll_many",
+            ("handles",),
+            more=requests.many_keys(
+                *(_expression_key(f"{where} poll_many {key}") for key in ("items", "id"))
+            ),
+        ),
+        "fetch": request_key(
+            where, "fetch", (*known, "answer", "header"), more=requests.fetch_keys()
+        ),
+        "cancel": request_key(where, "cancel", known, method="DELETE", more=requests.cancel_keys()),
+        "handle": value("handle", REQUIRED),
+        "state": value("state"),
+        "states": Key(
+            "the backend's words and HTTP statuses, each once, as"
+            ' { running = ["queued", 202], succeeded = ["done"] }',
+            lambda lists: lists["succeeded"],
+            make=_states,
+            keys={
+                state: Key("a list of words and HTTP statuses", _are_words, (), lambda value: value)
+                for state in get_args(JobState)
+            },
+        ),
+        "progress": value("progress"),
+        "progress_scale": number(1e-6, 1e15, 100.0),
+        "message": value("message"),
+        "result": value("result"),
+        "error": value("error"),
+        "moves": value("moves"),
+        "headers": headers_key(where, job),
+        "origins": Key(
+            'a list of addresses such as ["https://files.example"]',
+            lambda listed: isinstance(listed, list) and all(map(_is_origin, listed)),
+            (),
+            tuple,
+        ),
+        "rate": number(0.01, 1e6, None),
+        "auth": Key(
+            "a table with token_url, client_id and client_secret",
+            default=None,
+            make=lambda values: Auth(**values),
+            keys={
+                "token_url": _server_key(where, "auth token_url", REQUIRED),
+                "client_id": _text_key(where, "auth client_id", REQUIRED),
+                "client_secret": _text_key(where, "auth client_secret", REQUIRED),
+                "scope": _text_key(where, "auth scope"),
+            },
+        ),
+        "tls": Key(
+            "a table of files: ca, cert and key",
+            lambda values: bool(values["cert"]) or not values["key"],
+            {},
+            lambda values: {key: value for key, value in values.items() if value},
+            keys={key: string("the path of a file") for key in ("ca", "cert", "key")},
+        ),
+        "proxy": _server_key(where, "proxy"),
+    }
 
 
 def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
     """What the values of these keys describe together. Raises ConfigError where they collide."""
-    spec = HttpSpec(**values)
+    progress = values["progress"]
+    if isinstance(progress, Share):
+        progress = progress.value(values["progress_scale"])
+    spec = HttpSpec(**{**values, "progress": progress})
     if spec.poll is None and spec.poll_many is None:
         raise ConfigError(
             f"{where} poll", found="nothing", wanted='{ path = "/tasks/{handle}" }, or poll_many'
         )
-    # aiohttp itself repeats a request on a dead kept connection, unless its method is POST.
-    if not spec.start.repeat and spec.start.method != "POST":
+    if spec.state is None and (spec.states.words or spec.states.other):
         raise ConfigError(
-            f"{where} start", found=f"repeat = false with {spec.start.method}", wanted="POST"
+            f"{where} state", found="nothing", wanted="where an answer has the words of `states`"
         )
+    if spec.state is None and spec.poll_many is not None:
+        raise ConfigError(
+            f"{where} state",
+            found="nothing",
+            wanted="where an item of poll_many has its word, since all share one HTTP status",
+        )
+    if spec.poll_many and (holes := [h for each in spec.headers.values() for h in each.holes]):
+        raise ConfigError(
+            f"{where} headers",
+            found=f"{{{holes[0].name}}}",
+            wanted="no hole beside poll_many, which asks about many jobs; the headers of start,"
+            " poll, fetch and cancel may have it",
+        )
+    for name in ("poll", "poll_many", "cancel"):
+        request: Request | None = getattr(spec, name)
+        wanted = "handles" if name == "poll_many" else None
+        roots = {hole.root for each in request.texts for hole in each.holes} if request else set()
+        if request and not (wanted in roots if wanted else roots & {"handle", "job", "params"}):
+            raise ConfigError(
+                f"{where} {name}",
+                found="no hole",
+                wanted=f"{{{wanted or 'handle'}}} in its path or body, which says which job",
+            )
     return spec
 
 
-def fill_headers(
-    where: str, headers: Mapping[str, str], environ: Mapping[str, str]
-) -> dict[str, str]:
-    """The headers with their variables filled in. Raises ConfigError, which never shows a value."""
-    filled = {}
-    for name, text in headers.items():
-        at = f"{where} headers.{name}"
-        filled[name] = expand(at, text, environ)
-        if not (filled[name].isprintable() and filled[name].isascii()):
-            found = "a line break or another character that no header may hold"
-            raise ConfigError(at, found=found, wanted="printable ASCII")
-    return filled
+# Keys
 
 
-def _path(*holes: str) -> Key:
+def _is_origin(value: Any) -> bool:
+    return isinstance(value, str) and is_address(value)
+
+
+_URL = Key(
+    "an address such as https://render.internal/v1, without ? and #",
+    lambda value: isinstance(value, str) and ("${" in value or is_address(value)),
+)
+
+
+_SERVER = "an address such as http://proxy.internal:3128 or https://login.internal/token"
+
+
+def _is_server(value: str) -> bool:
+    """Whether a text is an http or https address; a proxy's may hold user and password."""
+    return re.fullmatch(r"https?://[!-\[\]-~]+", value) is not None
+
+
+def _server_key(where: str, name: str, default: Any = None) -> Key:
     def right(value: Any) -> bool:
-        return bool(re.fullmatch(r"/[!-\"$-~]*", value)) and (
-            re.findall(r"\{.*?\}|[{}]", value) == [*holes]
-        )
+        return isinstance(value, str) and ("${" in value or _is_server(value))
 
-    return Key(f'a path such as "{"/".join(("/tasks", *holes))}"', right)
+    return Key(_SERVER, right, default, partial(text, f"{where} {name}", allowed=()))
 
 
-def _method(default: str) -> Key:
-    return choice("POST", "PUT", "PATCH", "DELETE", default=default)
+def _text_key(where: str, name: str, default: Any = None) -> Key:
+    make = partial(text, f"{where} {name}", allowed=())
+    return replace(string("a text", default), make=make)
 
 
-def _expression(**default: Any) -> Key:
-    return Key("a JMESPath expression", make=compile_expression, **default)
+def _expression_key(where: str) -> Key:
+    def make(written: Any) -> Value:
+        return _expression(where, written)
+
+    return Key("a JMESPath expression", lambda value: isinstance(value, str), REQUIRED, make)
 
 
-def _request(*, make: Callable[..., Any] = Request, **keys: Key) -> Key:
-    return Key("", default=None, make=lambda values: make(**values), keys=keys)
+def _value_key(where: str, name: str, default: Any = None) -> Key:
+    """A key for a value out of an answer, in any of its forms."""
+    at = f"{where} {name}"
+    wanted = 'a JMESPath expression, { header = "…" } or { text = "…" }'
+    if name == "progress":
+        wanted += ', or { done = "…", of = "…" }'
+
+    def make(written: Any) -> Any:
+        if isinstance(written, str):
+            return _expression(at, written)
+        if not isinstance(written, dict):
+            raise ValueError("neither a text nor a table")
+        if written.keys() == {"header"} and isinstance(written["header"], str):
+            return header(written["header"])
+        if written.keys() == {"text"} and isinstance(written["text"], str):
+            known = ("job", "params") if name == "handle" else ("job", "handle", "params")
+            return written_text(at, written["text"], known)
+        if name == "progress" and written.keys() == {"done", "of"}:
+            return Share(*(_expression(f"{at} {key}", written[key]) for key in ("done", "of")))
+        raise ValueError("a table with other keys")
+
+    return Key(wanted, lambda value: True, default, make)
 
 
-def _meanings(lists: Mapping[str, list[str]]) -> dict[str, str]:
-    """The backend's words in lower case, and the state that each means."""
-    states: dict[str, str] = {}
+def _expression(where: str, written: Any) -> Value:
+    if not isinstance(written, str):
+        raise ConfigError(where, found=repr(written), wanted="a JMESPath expression")
+    if re.fullmatch(r"headers?\.[A-Za-z][\w-]*", written) and (error := advice(where, written)):
+        raise error
+    try:
+        return expression(written)
+    except ValueError as reason:
+        if error := advice(where, written):
+            raise error from None
+        wanted = f"a JMESPath expression ({' '.join(str(reason).split())})"
+        raise ConfigError(where, found=repr(written), wanted=wanted) from None
+
+
+def _are_words(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    for word in value:
+        if isinstance(word, bool) or (isinstance(word, int) and not 100 <= word <= 599):
+            raise ValueError(f'{word} is no HTTP status; a word is a text: "{str(word).lower()}"')
+        if not isinstance(word, str | int):
+            return False
+    return True
+
+
+def _states(lists: Mapping[str, list[str | int]]) -> States:
+    """What each word and status means. Raises ValueError where one stands twice."""
+    words: dict[str, JobState] = {}
+    statuses: dict[int, JobState] = {}
     for state, listed in lists.items():
-        for word in listed:
-            if word.lower() in states:
-                raise ValueError(f"{word!r} stands twice")
-            states[word.lower()] = state
-    return states
-
-
-def _is_url(text: str) -> bool:
-    parts = urlsplit(text)
-    fine = (
-        parts.scheme in ("http", "https")
-        and parts.hostname
-        and parts.port != 0
-        and re.fullmatch(r"[!-~]+", text)
-    )
-    return bool(fine) and not set("?#{}") & set(text)
-
-
-def _are_headers(value: dict[str, Any]) -> bool:
-    token = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
-    return all(re.fullmatch(token, name) and isinstance(text, str) for name, text in value.items())
-
-
-_KEYS = {
-    "start": Key(
-        'a table such as { path = "/tasks" }',
-        make=lambda values: Request(**values),
-        keys={"path": _path(), "method": _method("POST"), "repeat": flag(True)},
-    ),
-    "poll": _request(path=_path("{handle}")),
-    "poll_many": _request(
-        make=Many,
-        path=_path("{handles}"),
-        items=_expression(),
-        id=_expression(),
-        max=whole(1, 1000, 50),
-    ),
-    "cancel": _request(path=_path("{handle}"), method=_method("DELETE")),
-    "handle": _expression(),
-    "state": _expression(),
-    "states": Key(
-        'the backend\'s words, each once, as { running = ["queued"], succeeded = ["done"] }',
-        lambda lists: lists["running"] and lists["succeeded"],
-        make=_meanings,
-        keys={state: words("a list of the backend's words") for state in get_args(JobState)},
-    ),
-    "progress": _expression(default=None),
-    "progress_scale": number(1e-6, 1e15, 100.0),
-    "message": _expression(default=None),
-    "result": _expression(default=None),
-    "error": _expression(default=None),
-    "headers": Key("names and texts of HTTP headers", _are_headers, {}),
-}
+        for each in listed:
+            key = each if isinstance(each, int) else each.strip().lower()
+            if key in words or key in statuses:
+                raise ValueError(f"{each!r} stands twice")
+            (statuses if isinstance(key, int) else words)[key] = state  # type: ignore[index, assignment]  # by the kind of key
+    other = words.pop("*", None)
+    if not (words or statuses):
+        raise ValueError("at least one word or status is wanted beside *")
+    return States(words=words, statuses=statuses, other=other)

@@ -76,7 +76,7 @@ function tellUnsent(change) {
 /** Offer these backends; keep what was chosen. */
 function offer(backends) {
   const select = form.elements.backend;
-  const names = backends.map(({ name }) => name);
+  const names = backends.filter(({ start }) => start).map(({ name }) => name);
   if (names.join() === [...select.options].map(({ value }) => value).join()) return;
   const chosen = select.value;
   select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));

@@ -1,0 +1,87 @@
+"""How a worker treats a backend: it keeps Retry-After, and a rate where the table has one."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from progrock.backends.errors import BackendError
+
+_NUMBER = r"[0-9]{1,9}(\.[0-9]{1,9})?"
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """How many seconds the backend asks to wait (RFC 9110, 10.2.3); None where it does not.
+
+    `headers` have their names in lower case. A date counts from the answer's Date, by the same
+    clock; without it our own clock must do, which says `now` (epoch seconds). Azure has two
+    headers of its own in milliseconds, which are more exact.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        value = headers.get(name, "").strip()
+        if re.fullmatch(_NUMBER, value):
+            return float(value) / 1000
+    if not (value := headers.get("retry-after", "").strip()):
+        return None
+    if re.fullmatch(_NUMBER, value):
+        return float(value)
+    if (until := _date(value)) is None:
+        return None
+    return max(0.0, until - (now if (at := _date(headers.get("date", ""))) is None else at))
+
+
+def _date(text: str) -> float | None:
+    """A date of HTTP in seconds since the epoch; None for nonsense."""
+    try:
+        date: datetime = parsedate_to_datetime(text)
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+class Gate:
+    """When the next request to a backend may leave this process.
+
+    A backend that has said "not before" is closed until then. `rate` is how many requests a second
+    may leave, None for any number. `clock` gives seconds, `draw` random numbers in [0, 1).
+    """
+
+    def __init__(
+        self, rate: float | None, clock: Callable[[], float], draw: Callable[[], float]
+    ) -> None:
+        self._pace = 1 / rate if rate else 0.0
+        self._clock, self._draw = clock, draw
+        self._closed_until = 0.0
+        self._next = 0.0  # when the next request may leave
+        self._queue = 0.0  # when the last one that was sent away is to come back
+
+    def close(self, seconds: float) -> None:
+        """Let no request leave for so long."""
+        self._closed_until = max(self._closed_until, self._clock() + seconds)
+
+    def check(self) -> None:
+        """Raise BackendError with `asked` false while the backend is closed, as `wait` does."""
+        if (closed := self._closed_until - self._clock()) > 0:
+            spread = max(1.0, min(closed, 10.0)) * self._draw()
+            raise BackendError(
+                "the backend has asked for a pause", asked=False, retry_after=closed + spread
+            )
+
+    def wait(self, patience: float) -> float:
+        """How many seconds the next request has to wait, which is then counted as sent.
+
+        Raises BackendError with `asked` false where that is more than `patience`: its
+        `retry_after` is when to come back. Those who are sent away come back spread out.
+        """
+        self.check()
+        if not self._pace:
+            return 0.0
+        now = self._clock()
+        wait = max(0.0, self._next - now)
+        if wait > patience:
+            self._queue = max(self._queue, self._next) + self._pace
+            raise BackendError(
+                "the backend's rate is used up", asked=False, retry_after=self._queue - now
+            )
+        self._next = now + wait + self._pace
+        return wait

@@ -1,0 +1,67 @@
+"""Access tokens by OAuth 2.0 client credentials (RFC 6749, 4.4)."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import aiohttp
+
+from progrock.backends.errors import BackendError
+from progrock.backends.http.table import Auth
+from progrock.backends.http.values import number
+from progrock.backends.templates import Scope
+
+#: A token is replaced so many seconds before it expires.
+_EARLY = 60.0
+#: How long a token counts where its answer does not say.
+_DEFAULT = 3600.0
+
+
+class Tokens:
+    """Gets a token, keeps it until a minute before it expires. `clock` gives seconds."""
+
+    def __init__(self, auth: Auth, clock: Callable[[], float]) -> None:
+        self._auth, self._clock = auth, clock
+        self._token = ""
+        self._until = 0.0
+        self._one = asyncio.Lock()
+
+    async def current(self, session: aiohttp.ClientSession, proxy: str | None = None) -> str:
+        """The token. Raises BackendError where none is given; then the request was not sent."""
+        async with self._one:
+            if not self._token or self._clock() >= self._until:
+                await self._get(session, proxy)
+            return self._token
+
+    def forget(self, refused: str) -> None:
+        """Get another token next time, if this one that was refused is still the present one."""
+        if self._token == refused:
+            self._token = ""
+
+    async def _get(self, session: aiohttp.ClientSession, proxy: str | None) -> None:
+        nothing = Scope()
+        fields = {
+            "grant_type": "client_credentials",
+            "client_id": self._auth.client_id.filled(nothing),
+            "client_secret": self._auth.client_secret.filled(nothing),
+        }
+        if self._auth.scope:
+            fields["scope"] = self._auth.scope.filled(nothing)
+        try:
+            async with session.post(
+                self._auth.token_url.filled(nothing),
+                data=fields,
+                headers={"accept": "application/json"},
+                allow_redirects=False,
+                proxy=proxy,
+            ) as answer:
+                given = await answer.json(content_type=None) if answer.status == 200 else {}
+        except (aiohttp.ClientError, ValueError, RecursionError) as error:
+            raise BackendError("the token's server could not be asked", sent=False) from error
+        token = given.get("access_token") if isinstance(given, dict) else None
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            raise BackendError(f"the token's server answered {answer.status}", sent=False)
+        life = given.get("expires_in")
+        seconds = number(life)
+        self._token = token
+        self._until = self._clock() + max(0.0, (_DEFAULT if seconds is None else seconds) - _EARLY)
