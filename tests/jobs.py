@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 from progrock.ledger import Row
+from progrock.lifecycle import Decision
 
 
 def row(**changes: Any) -> Row:
@@ -38,3 +39,14 @@ def row(**changes: Any) -> Row:
         "owed": False,
     }
     return Row(**values | changes)
+
+
+def advance(job: Row, decision: Decision) -> None:
+    """Make the row what the ledger would hold after this step."""
+    job.turn += 1
+    job.attempts, job.crashes, job.sweeps = decision.attempts, decision.crashes, 0
+    job.due_at = time.time() + (decision.delay or 0.0)
+    job.state, job.handle, job.progress = decision.state, decision.handle, decision.progress
+    job.message, job.error = decision.message, decision.error
+    job.result, job.result_size = decision.result
+    job.missing_at, job.cancel_taken = decision.missing_at, decision.cancel_taken
