@@ -6,7 +6,7 @@ LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11
 	--quiet --no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock" --extra standalone --extra postgres $(UPGRADE)
 
-.PHONY: help setup demo test lint format docs lock topology-definitions bench bench-delay chaos
+.PHONY: help setup demo test lint format docs cookbook lock topology-definitions bench bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -38,6 +38,9 @@ lint: setup ## format, lint, types, one-way imports, declared dependencies, the 
 
 docs: setup ## the documentation on http://127.0.0.1:8010, built anew at each change
 	.venv/bin/mkdocs serve --dev-addr 127.0.0.1:8010
+
+cookbook: setup ## docs/cookbook.md from the recipes of the package
+	.venv/bin/python -m deploy.cookbook
 
 format: setup ## let ruff format and mend what it can
 	.venv/bin/ruff format

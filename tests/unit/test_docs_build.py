@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
+from deploy import cookbook
 from deploy.index_readme import for_index
 from progrock.broker.lanes import LANES, SHORTEST, lane_for, ttl
 from progrock.broker.names import NAMES
@@ -18,6 +19,7 @@ from progrock.models import State
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+RECIPES = ROOT / "site/progrock/recipes"
 CODE = ("broker", "consumers", "site/progrock")
 #: Where a page fetches something by itself, unlike a link that a reader follows.
 LOADS = {
@@ -192,6 +194,13 @@ def test_the_readme_on_the_package_index_leads_to_the_repository_where_there_is_
         "[far](https://example.com), [here](#d)"
     )
     assert for_index(text, None) == ", words, [far](https://example.com), [here](#d)"
+
+
+def test_the_cookbook_is_made_of_the_recipes_that_ship() -> None:
+    assert cookbook.PAGE.read_text() == cookbook.page(), "run make cookbook"
+    count = len(list(RECIPES.glob("*.toml")))
+    assert len(re.findall(r"^## ", cookbook.page(), re.M)) == count
+    assert f"tables for {count} real APIs" in (DOCS / "backends.md").read_text()
 
 
 def _links(text: str) -> list[str]:
