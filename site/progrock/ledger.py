@@ -204,6 +204,28 @@ def by_backend() -> dict[str, ActiveJobs]:
     return {backend: ActiveJobs(jobs, due) for backend, jobs, due in found}
 
 
+class Failing(NamedTuple):
+    """How many jobs of a backend have a call behind them that failed, and the latest reason."""
+
+    jobs: int
+    message: str
+
+
+def failing() -> dict[str, Failing]:
+    """The backends whose calls fail, by name: active jobs whose last call has failed."""
+    found = sql.execute(
+        f"""SELECT backend, jobs, message FROM (
+            SELECT backend, message,
+                COUNT(*) OVER (PARTITION BY backend) AS jobs,
+                ROW_NUMBER() OVER (PARTITION BY backend ORDER BY changed_at DESC) AS place
+            FROM {_TABLE} WHERE {_ACTIVE} AND due_slot IS NOT NULL AND attempts > 0
+        ) AS failing WHERE place = 1 ORDER BY backend""",
+        [],
+        ("n_id",),
+    )
+    return {backend: Failing(jobs, message) for backend, jobs, message in found}
+
+
 # A step of jobs
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from io import StringIO
 from typing import Any, cast
 
 import pytest
@@ -359,6 +360,30 @@ def test_active_jobs_are_counted_by_backend_with_the_first_that_waits() -> None:
     assert found["render"].jobs == 3
     assert found["render"].due == pytest.approx(now.timestamp() - 9, abs=1e-3)
     assert found["report"] == (1, None)
+
+
+def test_status_names_the_backends_whose_calls_fail_with_the_latest_reason(settings: Any) -> None:
+    old = datetime.now(UTC) - timedelta(minutes=5)
+    make(attempts=3, message="asking again: an old reason", changed_at=old)
+    make(attempts=1, message="asking again: the backend answered without a state")
+    make(attempts=0, message="rendering")
+    make(attempts=2, message="asking again: given up", state="failed", due_slot=None)
+    make(backend="report", attempts=1, state="starting", message="asking again: refused")
+    make(backend="transcribe")
+    assert ledger.failing() == {
+        "render": (2, "asking again: the backend answered without a state"),
+        "report": (1, "asking again: refused"),
+    }
+    settings.PROGROCK_MANAGEMENT_URL = "http://127.0.0.1:1"
+    out = StringIO()
+    call_command("status", stdout=out, stderr=StringIO(), no_color=True)
+    lines = out.getvalue().splitlines()
+    assert (
+        "render: the last call failed for 2 jobs; the latest:"
+        " asking again: the backend answered without a state"
+    ) in lines
+    assert "report: the last call failed for 1 job; the latest: asking again: refused" in lines
+    assert not [line for line in lines if line.startswith("transcribe:")]
 
 
 def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:

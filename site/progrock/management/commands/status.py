@@ -14,7 +14,7 @@ from progrock.broker.errors import BrokerError
 from progrock.broker.lanes import LANES
 from progrock.broker.operate import management
 from progrock.broker.operate.management import Depth
-from progrock.ledger import ActiveJobs
+from progrock.ledger import ActiveJobs, Failing
 from progrock.management import base
 
 #: Bytes of a task in a message's body, and of the frame around the tasks (`broker.tasks.encode`).
@@ -34,13 +34,14 @@ class Command(base.Command):
         backends = conf.backends()
         try:
             clock.measure()
-            jobs = ledger.by_backend()
+            jobs, failing = ledger.by_backend(), ledger.failing()
         except DatabaseError as error:
             raise CommandError(str(error).strip()) from None
         if sentence := clock.trouble():
             self.stderr.write(self.style.WARNING(f"{sentence}; jobs go by the database's"))
         depths = self._depths()
         self._print_backends(backends, jobs, depths)
+        self._print_failing(failing)
         self.stdout.write("")
         self._print_queues(depths)
 
@@ -67,6 +68,12 @@ class Command(base.Command):
             consumers = [depths[queue].consumers for queue in queues if queue in depths]
             workers = str(min(consumers)) if consumers else "?"
             self._line(name, active.jobs, late, workers if name in backends else "not configured")
+
+    def _print_failing(self, failing: Mapping[str, Failing]) -> None:
+        for name, each in failing.items():
+            jobs = f"{each.jobs} job{'s' * (each.jobs != 1)}"
+            line = f"{name}: the last call failed for {jobs}; the latest: {each.message}"
+            self.stdout.write(self.style.WARNING(line))
 
     def _print_queues(self, depths: Mapping[str, Depth]) -> None:
         self._line("lane or queue", "messages", "tasks (about)", "consumers")
