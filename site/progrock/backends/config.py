@@ -70,6 +70,18 @@ def load(path: Path | str) -> dict[str, Options]:
 
     Variables of the environment stay as they are: only `build` fills them in.
     """
+    found = load_each(path)
+    for options in found.values():
+        if isinstance(options, ConfigError):
+            raise options
+    return {name: each for name, each in found.items() if isinstance(each, Options)}
+
+
+def load_each(path: Path | str) -> dict[str, Options | ConfigError]:
+    """The same, with the ConfigError of each table that is wrong in its place.
+
+    Raises ConfigError where the file as a whole cannot be read.
+    """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # not TOML and not UTF-8 are both a ValueError
@@ -81,9 +93,13 @@ def load(path: Path | str) -> dict[str, Options]:
             str(path), found="nothing", wanted="a table per backend, such as [render]"
         )
     folder = Path(path).parent
-    return {
-        name: _options(f"{path}: [{name}]", name, table, folder) for name, table in tables.items()
-    }
+    found: dict[str, Options | ConfigError] = {}
+    for name, table in tables.items():
+        try:
+            found[name] = _options(f"{path}: [{name}]", name, table, folder)
+        except ConfigError as error:
+            found[name] = error
+    return found
 
 
 def build(options: Options, environ: Mapping[str, str] = os.environ) -> Backend:

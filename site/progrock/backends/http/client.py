@@ -52,8 +52,9 @@ class Outgoing:
         self.token = ""  # the access token that it goes out with
 
 
-#: Called with each request that was sent and its answer (`manage.py backend try`).
-Observe = Callable[[Outgoing, Answer], None]
+#: Called with each request before it is sent, and with its answer when that is there
+#: (`manage.py backend try`).
+Observe = Callable[[Outgoing, Answer | None], None]
 
 
 class HttpBackend:
@@ -385,6 +386,8 @@ class HttpBackend:
                 outgoing.headers = _merged(outgoing.headers, added)
             if sending:
                 sending()
+            if self.observe:
+                self.observe(outgoing, None)
             async with session.request(
                 outgoing.method,
                 URL(outgoing.url, encoded=True),

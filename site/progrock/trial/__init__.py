@@ -1,0 +1,1 @@
+"""What `manage.py backend` does: reads tables, tries one on its backend, lists the recipes."""

@@ -1,0 +1,50 @@
+"""Says in a line what a backend can do, as `manage.py backend check` prints it."""
+
+from collections.abc import Mapping
+
+from progrock.backends import ConfigError, Options, build
+from progrock.backends.config import ClassSpec
+from progrock.backends.http.table import HttpSpec
+from progrock.trial.variables import missing
+
+
+def abilities(options: Options) -> str:
+    """What a backend does and does not do, in words."""
+    spec = options.spec.http if isinstance(options.spec, ClassSpec) else options.spec
+    told = [f"looked at every {options.interval:g} s"]
+    if isinstance(options.spec, ClassSpec):
+        told.insert(0, f"class {options.spec.path}")
+    if isinstance(spec, HttpSpec) and spec.poll_many:
+        told.append(f"up to {spec.poll_many.max} jobs in one request (poll_many)")
+    if isinstance(spec, HttpSpec) and spec.fetch:
+        told.append(f"a second request when it has {' or '.join(spec.fetch.on)} (fetch)")
+    told.append("cancels" if options.cancels else "cannot cancel")
+    told.append("tells its progress" if options.has_progress else "tells no progress")
+    told.append(f"a start whose answer was lost is {'' if options.repeat else 'not '}sent again")
+    told.append(f"{'browsers' if options.browser else 'only your code'} may start jobs")
+    return ", ".join(told)
+
+
+def trouble(options: Options, environ: Mapping[str, str], *, wanted: bool) -> str:
+    """What stands between the table and a backend that works; empty where nothing does.
+
+    The variables are filled in where all are there; `wanted`: that some are not is an error.
+    Raises ConfigError.
+    """
+    if absent := missing(options, environ):
+        sentence = f"not there: {', '.join(absent)}"
+        if wanted:
+            raise ConfigError(f"[{options.name}]", found=sentence, wanted="each of them")
+        return sentence
+    if wanted or isinstance(options.spec, HttpSpec):
+        try:
+            build(options, environ)
+        except ConfigError:
+            raise
+        except Exception as error:  # a class of one's own may raise whatever it likes
+            raise ConfigError(
+                f"[{options.name}] class",
+                found=f"{type(error).__name__}: {error}",
+                wanted="a class that can be called with the options and the table's other keys",
+            ) from error
+    return ""
