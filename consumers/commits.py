@@ -53,7 +53,13 @@ class Commits:
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]]) -> list[Committed]:
         """Write one step of each job; gives those that won."""
-        return await self.database.commit(decided, clock.now())
+        now = clock.now()
+        if self._options.unwatched is not None:
+            decided = [
+                (row, lifecycle.paced(row, decision, self._options, now))
+                for row, decision in decided
+            ]
+        return await self.database.commit(decided, now)
 
     async def follow_up(
         self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]

@@ -17,6 +17,7 @@ from progrock import clock, conf, dispatch, installation, journal, ledger, wire
 from progrock.audiences import feed_of
 from progrock.broker.publisher import Publisher
 from progrock.consumers.admission import Admission, Missed
+from progrock.consumers.attention import Attention
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
@@ -54,6 +55,7 @@ class Hub:
         self.admission = Admission()
         self.missed = Missed()
         self.outgoing = Outgoing(self.publisher, self.layer)
+        self.attention = Attention(self._audiences, self.outgoing.send)
         self.rewind = Rewind(self._audiences, self.show_anew)
         self.repair = Repair(self._audiences, self.deliver, self.rewind)
 
@@ -66,6 +68,7 @@ class Hub:
                 self._receive(),  # changes that workers and other web processes push
                 self._watch(),  # the groups, and what troubles the updates
                 self.outgoing.run(),  # publishes again what could not be published
+                self.attention.run(),  # tells workers which audiences have open sockets here
                 self.repair.run(),  # finds changes whose push was lost
                 self._beat(),  # shows scripts that their socket lives
                 watch(),  # names in the log what holds the event loop
@@ -84,6 +87,7 @@ class Hub:
         self._sessions.update(member.sessions[:1])
         for name in member.audiences:
             self._audiences.setdefault(name, Audience()).members.add(member)
+        self.attention.watch(member.audiences)
         self._offer_status(member)
 
     def _offer_status(self, member: Member) -> None:

@@ -28,11 +28,11 @@ class Outgoing:
     def __init__(self, publisher: Publisher, layer: Any) -> None:
         self.publisher = publisher
         self.layer = layer
-        self._unpublished: dict[str, Message] = {}  # by the id of its one job
+        self._unpublished: dict[tuple[str, ...], Message] = {}  # by the ids of its jobs
         self._running: set[asyncio.Task[None]] = set()
 
     def send(self, outbound: Outbound) -> None:
-        """Publish the tasks of one job and push its changes. Returns at once."""
+        """Publish tasks and push changes. Returns at once."""
         # Separately, because the tasks must leave even when the push hangs.
         for message in outbound.messages:
             self.later(self._publish(message))
@@ -76,4 +76,4 @@ class Outgoing:
                     "jobs are kept in the ledger while their tasks cannot be published: %s", error
                 )
             if len(self._unpublished) < MOST_UNPUBLISHED:
-                self._unpublished[message.tasks[0].job_id] = message
+                self._unpublished[tuple(task.job_id for task in message.tasks)] = message

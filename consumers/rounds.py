@@ -68,7 +68,11 @@ class Rounds:
         self, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False
     ) -> None:
         """One step for each of the tasks; `again` holds those that were delivered before."""
-        rows = await self.database(ledger.load, {task.job_id for task in tasks})
+        rows = await self.database(
+            ledger.load,
+            {task.job_id for task in tasks},
+            attention=self.options.unwatched is not None,
+        )
         valid: dict[str, Row] = {}
         resumed: list[Row] = []
         owed: list[str] = []

@@ -37,6 +37,7 @@ def row(**changes: Any) -> Row:
         "created": "2026-01-01 00:00:00",
         "ended": None,
         "owed": False,
+        "watched": True,
     }
     return Row(**values | changes)
 

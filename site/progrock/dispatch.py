@@ -69,8 +69,8 @@ def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -
     messages: dict[tuple[str, int, Lane | None, bool], Message] = {}
     for (backend, delay), rows in delays.items():
         options = backends[backend]
-        lane, regular = lane_for(delay), delay == options.interval
-        spread = spread_of(options.interval) if regular else 0.0
+        lane, regular = lane_for(delay), delay in (options.interval, options.unwatched)
+        spread = spread_of(delay) if regular else 0.0
         for row in rows:
             shard = shard_of(row.id, options.shards)
             key = (backend, shard, lane, regular)

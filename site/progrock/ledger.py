@@ -23,11 +23,14 @@ from progrock.models import ACTIVE, ENDED, Job
 LARGE_RESULT = 16_384
 
 _TABLE = "progrock_job"
+_ATTENTION = "progrock_attention"
 _ACTIVE = f"state IN ({', '.join(repr(state) for state in ACTIVE)})"
 #: The index of the sweep holds `due_at` rounded down to so many seconds (`due_slot`), so that most
 #: steps do not touch it. A sweep finds candidates by it and then compares `due_at`. It must be
 #: shorter than the least grace.
 _SLOT = 5
+#: A job that is due within so many seconds may be looked at while `hasten` is under way.
+_UNDER_WAY = 1.0
 
 
 @dataclass(slots=True)
@@ -38,7 +41,8 @@ class Row:
     are text in UTC. `missing_at` is since when the backend says that it does not know the job, or
     refuses to start it. `result` is None where it was not asked for. `result_size` is its
     length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended,
-    and its `job_finished`, or the last cancel at its backend, may not have been sent.
+    and its `job_finished`, or the last cancel at its backend, may not have been sent. `watched` is
+    whether somebody watches the job; true where that was not asked for.
     """
 
     id: str
@@ -66,6 +70,7 @@ class Row:
     created: str
     ended: str | None
     owed: bool
+    watched: bool = True
 
     @property
     def active(self) -> bool:
@@ -88,14 +93,21 @@ class Committed(NamedTuple):
 # Reading
 
 
-def load(job_ids: Iterable[str], *, results: bool = False, large: bool = False) -> dict[str, Row]:
+def load(
+    job_ids: Iterable[str],
+    *,
+    results: bool = False,
+    large: bool = False,
+    attention: bool = False,
+) -> dict[str, Row]:
     """The jobs of these ids, by id; unknown ids are absent.
 
     `results` reads their results as well, but for large ones; `large` reads those, too.
+    `attention` reads whether somebody watches them.
     """
     result = "result" if large else _small_result() if results else "NULL"
     rows = [[key] for key in sql.keys(job_ids)]
-    return _select(result, f"WHERE {sql.is_listed()}", rows, ("n_id",))
+    return _select(result, f"WHERE {sql.is_listed()}", rows, ("n_id",), attention=attention)
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
@@ -250,8 +262,11 @@ def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committe
     ]
 
 
-#: What the database gives back of a step: version, cancel_requested, ended_at as text.
-_Answer = tuple[int, bool, str | None]
+#: What the database gives back of a step: version, cancel_requested, ended_at as text, and due_at
+#: where somebody may have come.
+_Answer = tuple[int, bool, str | None, float | None]
+#: What is written of a step for which it does not matter who watches.
+_NO_SOON = (None, None, None)
 
 
 def _write(
@@ -271,16 +286,28 @@ def _write(
         version = version + 1, changed_at = {sql.now()},
         ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END,
         owed_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
-    dues: dict[float | None, tuple[str, int | None]] = {}  # a batch's steps mostly share theirs
+    # NULL in `free_at` is the mark of `hasten`: somebody has come since the last step
+    came, came_slot, due_at = "", "", "NULL"
+    if paced := any(decision.soon is not None for _, decision in steps):
+        names += ["n_soon", "n_soon_slot", "n_free"]
+        news += ", free_at = n_free"
+        came = "WHEN free_at IS NULL AND n_soon IS NOT NULL THEN n_soon"
+        came_slot = "WHEN free_at IS NULL AND n_soon IS NOT NULL THEN n_soon_slot"
+        due_at = sql.epoch("due_at")
+    dues: dict[float | None, tuple[str | None, int | None]] = {}  # mostly the same ones
+
+    def due_after(delay: float | None) -> tuple[str | None, int | None]:
+        if (due := dues.get(delay)) is None:
+            at = now + (delay or 0.0)
+            due = dues[delay] = (sql.time_text(at), None if delay is None else _slot(at))
+        return due
+
     values: list[list[object]] = []
     by_key: dict[str, tuple[Row, Decision]] = {}
     for key, step in zip(sql.keys(row.id for row, _ in steps), steps, strict=True):
         row, decision = step
         by_key[key] = step
-        if (due := dues.get(decision.delay)) is None:
-            at = now + (decision.delay or 0.0)
-            ends = decision.delay is None
-            due = dues[decision.delay] = (sql.time_text(at), None if ends else _slot(at))
+        due = due_after(decision.delay)
         seen = lifecycle.knows_of_cancel(row, decision)
         value: list[object] = [key, row.turn, decision.attempts, decision.crashes, seen, *due]
         if visible:
@@ -288,20 +315,28 @@ def _write(
             missing = decision.missing_at
             value += [decision.error, *decision.result, missing and sql.time_text(missing)]
             value.append(decision.cancel_taken)
+        if paced:
+            soon = decision.soon is not None
+            value += (*due_after(decision.soon), due_after(decision.free)[0]) if soon else _NO_SOON
         values.append(value)
     found = sql.execute(
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes,
-        sweeps = 0, due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s ELSE n_due END,
+        sweeps = 0,
+        due_at = CASE WHEN cancel_requested AND NOT n_seen THEN %s {came} ELSE n_due END,
         due_slot = CASE WHEN cancel_requested AND NOT n_seen AND n_slot IS NOT NULL
-        THEN %s ELSE n_slot END{news} FROM v
+        THEN %s {came_slot} ELSE n_slot END{news} FROM v
         WHERE {sql.is_listed() + " AND" if sql.is_postgresql() else ""}
         id = n_id AND turn = n_turn AND {_ACTIVE}
-        RETURNING CAST(id AS text), version, cancel_requested, {sql.utc_text("ended_at")}""",
+        RETURNING CAST(id AS text), version, cancel_requested, {sql.utc_text("ended_at")},
+        {due_at}""",
         values,
         names,
         [sql.time_text(now), _slot(now)],
     )
-    return [(*by_key[key], (version, bool(cancel), ended)) for key, version, cancel, ended in found]
+    return [
+        (*by_key[key], (version, bool(cancel), ended, due))
+        for key, version, cancel, ended, due in found
+    ]
 
 
 def _advance(
@@ -309,11 +344,13 @@ def _advance(
 ) -> Committed:
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
-    row.version, row.cancel_requested, row.ended = answer
+    row.version, row.cancel_requested, row.ended, due_at = answer
     row.owed = row.ended is not None
     row.turn += 1
     row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0
     delay = decision.delay
+    if decision.soon is not None and due_at is not None and _same(due_at, now + decision.soon):
+        delay = decision.soon
     if row.cancel_requested and not knew:
         row.due_at, delay = now, None if delay is None else 0.0
     else:
@@ -338,9 +375,10 @@ def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Commi
         if there is None or (there.turn, there.state) != (row.turn + 1, decision.state):
             continue
         due_at = there.due_at
-        if any(abs(due_at - due) < 2e-6 for due in (now + (decision.delay or 0.0), now)):
+        delays = (decision.delay, decision.soon, 0.0)
+        if any(_same(due_at, now + (delay or 0.0)) for delay in delays):
             visible = lifecycle.is_visible(row, decision)
-            answer = (there.version, there.cancel_requested, there.ended)
+            answer = (there.version, there.cancel_requested, there.ended, due_at)
             found.append(_advance(row, decision, answer, now, visible=visible))
             row.due_at = due_at
     return found
@@ -381,6 +419,38 @@ def request_cancel(job_id: str, now: float) -> Row | None:
             ("n_id", "n_now", "n_slot"),
         )
         return load([job_id])[job_id] if found else None
+
+
+def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
+    """Make due the running jobs of those of these audiences that nobody has watched till now.
+
+    They are due now, or at `free_at` where that is later, so that a wait which the backend asked
+    for is kept. A job that is just being looked at keeps its `due_at`, and the NULL in its
+    `free_at` tells that step that somebody came.
+    Returns the jobs for which a second task of the same turn is to be published.
+    """
+    at, slot = sql.time_literal(now), _slot(now)
+    unwatched = (
+        "SELECT n_audience FROM v WHERE NOT EXISTS"
+        f" (SELECT 1 FROM {_ATTENTION} WHERE audience = n_audience AND until > {at})"
+    )
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET free_at = NULL,
+        due_at = CASE WHEN due_at <= {at} OR due_at <= free_at THEN due_at
+        WHEN free_at > {at} THEN free_at ELSE {at} END,
+        due_slot = CASE WHEN due_slot > {slot} THEN {slot} ELSE due_slot END
+        WHERE {sql.is_among("audience", unwatched)} AND state = 'running' AND free_at IS NOT NULL
+        AND (due_at > free_at OR due_at <= {sql.time_literal(now + _UNDER_WAY)})
+        RETURNING CAST(id AS text)""",
+        [[each] for each in audiences],
+        ("n_audience",),
+    )
+    rows = load(sql.job_id(key) for (key,) in found).values() if found else ()
+    return [
+        Committed(row, round(max(0.0, row.due_at - now), 3), visible=False)
+        for row in rows
+        if row.active and row.due_at > now - 2e-6
+    ]
 
 
 # What the sweeper does
@@ -522,7 +592,12 @@ def delete(job_ids: Sequence[str]) -> Exception | None:
     return None
 
 
-# Columns
+# Times and columns
+
+
+def _same(one: float, other: float) -> bool:
+    """Whether two times are the same one; the database has microseconds."""
+    return abs(one - other) < 2e-6
 
 
 def _slot(seconds: float) -> int:
@@ -534,10 +609,15 @@ def _small_result() -> str:
 
 
 @cache
-def _columns(result: str, postgresql: bool) -> str:
-    """What is selected for a Row, in the order of its fields; kept for each kind of database."""
+def _columns(result: str, postgresql: bool, attention: bool) -> str:
+    """What is selected for a Row, in the order of its fields; kept for each kind of database.
+
+    With `attention` it holds a parameter: the time of reading.
+    """
     return ", ".join(
-        result if each.name == "result" else _expression(each.name) for each in fields(Row)
+        result if each.name == "result" else _expression(each.name)
+        for each in fields(Row)
+        if attention or each.name != "watched"
     )
 
 
@@ -554,20 +634,31 @@ def _expression(field: str) -> str:
             return sql.utc_text(f"{field}_at")
         case "owed":
             return "owed_at IS NOT NULL"
+        case "watched":
+            return (
+                f"EXISTS (SELECT 1 FROM {_ATTENTION} a"
+                f" WHERE a.audience = {_TABLE}.audience AND a.until > %s)"
+            )
     return field
 
 
 def _select(
-    result: str, where: str, rows: Sequence[Sequence[object]], names: Sequence[str]
+    result: str,
+    where: str,
+    rows: Sequence[Sequence[object]],
+    names: Sequence[str],
+    *,
+    attention: bool = False,
 ) -> dict[str, Row]:
     """Jobs by id; `result` is the expression for their results."""
-    columns = _columns(result, sql.is_postgresql())
+    columns = _columns(result, sql.is_postgresql(), attention)
+    more = [sql.time_text(clock.now())] if attention else []
     jobs = {}
-    for values in sql.execute(f"SELECT {columns} FROM {_TABLE} {where}", rows, names):
+    for values in sql.execute(f"SELECT {columns} FROM {_TABLE} {where}", rows, names, more):
         row = Row(*values)
         row.id = sql.job_id(row.id)
         row.result = sql.loads(row.result)
         row.cancel_requested, row.cancel_taken = bool(row.cancel_requested), bool(row.cancel_taken)
-        row.owed = bool(row.owed)
+        row.owed, row.watched = bool(row.owed), bool(row.watched)
         jobs[row.id] = row
     return jobs

@@ -47,6 +47,7 @@ class Job(Protocol):
     cancel_requested: bool
     cancel_taken: bool
     owed: bool
+    watched: bool
 
     @property
     def active(self) -> bool:
@@ -88,7 +89,9 @@ class Decision(NamedTuple):
     is about to be sent. Then no task follows, so only a sweep, after `delay`, can bring one.
     `cancel_taken`: the backend has taken a cancel, and the job has not ended there.
     `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
-    since the epoch); None where it does not say so.
+    since the epoch); None where it does not say so. `soon` takes the place of `delay` if somebody
+    has come to watch the job since its row was read; None where nobody's coming matters. Who comes
+    later has the job looked at at once, but not within `free` seconds.
     """
 
     state: str
@@ -103,6 +106,8 @@ class Decision(NamedTuple):
     opens_intent: bool = False
     missing_at: float | None = None
     cancel_taken: bool = False
+    soon: float | None = None
+    free: float = 0.0
 
 
 # What a task means
@@ -354,6 +359,22 @@ def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) ->
 def unwritable(job: Job, sentence: str) -> Decision:
     """The end of a job whose step the database cannot hold: its result is dropped."""
     return _ended(job, State.FAILED, sentence)
+
+
+def paced(job: Job, decision: Decision, options: Options, now: float) -> Decision:
+    """The decision, with the next look as late as the backend's table wants it for this job.
+
+    While nobody watches a job that runs, its next look comes after `unwatched` seconds, or later
+    where the backend or a failure wants that. A start, the first look after it, and a cancel do
+    not wait for people. A wait above `interval` is not cut short by people either.
+    """
+    if options.unwatched is None or decision.state != State.RUNNING or decision.delay is None:
+        return decision
+    delay = decision.delay
+    if job.state == State.RUNNING and not (job.watched or job.cancel_requested):
+        delay = max(delay, _until(job, options.unwatched, now))
+    free = decision.delay if decision.delay > options.interval else 0.0
+    return decision._replace(delay=delay, soon=decision.delay, free=free)
 
 
 # What a decision does to a job

@@ -61,6 +61,11 @@ class Job(models.Model):
     due_slot = models.IntegerField(
         null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
     )
+    free_at = TimeField(
+        null=True,
+        editable=False,
+        help_text="From when on who comes has the job looked at; empty: somebody has come",
+    )
     cancel_requested = models.BooleanField(default=False)
     cancel_taken = models.BooleanField(
         default=False,
@@ -118,6 +123,16 @@ class Job(models.Model):
     def active(self) -> bool:
         """Whether the job has not come to its end."""
         return self.state in ACTIVE
+
+
+class Attention(models.Model):
+    """An audience that somebody watches, and until when that is known (`progrock.attention`)."""
+
+    audience = models.CharField(max_length=200, primary_key=True)
+    until = TimeField()
+
+    def __str__(self) -> str:
+        return self.audience
 
 
 class Installation(models.Model):

@@ -22,6 +22,10 @@ _TYPES = {
     "n_progress": "float8",
     "n_due": "timestamptz",
     "n_missing": "timestamptz",
+    "n_soon": "timestamptz",
+    "n_soon_slot": "int",
+    "n_free": "timestamptz",
+    "n_until": "timestamptz",
     "n_now": "timestamptz",
     "n_changed": "timestamptz",
     "n_seen": "bool",
@@ -74,9 +78,15 @@ def is_listed() -> str:
     On PostgreSQL it leads to the primary key. With the statistics of a table that has just grown,
     the planner would read the whole table.
     """
-    if is_postgresql():
-        return "id = ANY(ARRAY(SELECT n_id FROM v))"
-    return "id IN (SELECT n_id FROM v)"
+    return is_among("id", "SELECT n_id FROM v")
+
+
+def is_among(column: str, names: str) -> str:
+    """The condition that a column is among the `names`, a query of one column.
+
+    On PostgreSQL it leads to the column's index, as in `is_listed`.
+    """
+    return f"{column} = ANY(ARRAY({names}))" if is_postgresql() else f"{column} IN ({names})"
 
 
 # Ids

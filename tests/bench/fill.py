@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", type=int)
     parser.add_argument("--backend", default="noop")
+    parser.add_argument("--params", default=PARAMS, help="of each job, as JSON")
     parser.add_argument("--audiences", type=int, default=1000)
     parser.add_argument("--audience", default="bench:{}", help="its name; {} is its number")
     parser.add_argument(
@@ -87,7 +88,7 @@ async def fill(options: argparse.Namespace) -> None:
         rows = []
         for n in part:
             audience = options.audience.format(n % options.audiences)
-            rows.append(row(jobs[n], audience, options.backend, state, dues[n]))
+            rows.append(row(jobs[n], audience, options.backend, state, dues[n], options.params))
         await sync_to_async(insert)(rows)
         if not options.starts:
             tasks = [Task(jobs[n], 1, due) for n in part]
@@ -105,13 +106,15 @@ async def fill(options: argparse.Namespace) -> None:
     await publisher.close()
 
 
-def row(job: str, audience: str, backend: str, state: str, due: float) -> tuple[Any, ...]:
+def row(
+    job: str, audience: str, backend: str, state: str, due: float, params: str = PARAMS
+) -> tuple[Any, ...]:
     """The columns of one job's row."""
     now = datetime.now(UTC)
     when = datetime.fromtimestamp(due, UTC)
     deadline = datetime.fromtimestamp(due + 100_000, UTC)
     handle = job if state == "running" else ""
-    ready = (job, audience, backend, int(job[-4:], 16), PARAMS, handle, state, "", "", 1, 1)
+    ready = (job, audience, backend, int(job[-4:], 16), params, handle, state, "", "", 1, 1)
     return (*ready, when, int(due // 5), False, 0, 0, 0, deadline, now, now)
 
 

@@ -25,7 +25,8 @@ SCRIPT = """
 import json, time
 from datetime import UTC, datetime, timedelta
 from django.utils import timezone
-from progrock import clock, ledger, start, wire
+from progrock import attention, clock, ledger, start, wire
+from progrock.lifecycle import Decision
 from progrock.models import Job
 
 def seconds(moment):
@@ -57,6 +58,16 @@ found = {
 }
 ledger.sweep("once", 0, 1, before=now + 60, grace=10, now=now + 30)
 found["swept due"] = ledger.load([str(job.pk)])[str(job.pk)].due_at - now - 30
+waits = start("once", {}, audience="user:3")
+row = ledger.load([str(waits.pk)])[str(waits.pk)]
+for _ in range(2):  # the first one begins to count
+    look = Decision(state="running", handle="h", progress=None, delay=7200.0, soon=60.0, free=60.0)
+    ledger.commit([(row, look)], now)
+found["unwatched"] = int(ledger.load([row.id], attention=True)[row.id].watched)
+found["unwatched due"] = ledger.load([row.id])[row.id].due_at - now - 7200
+[hastened] = attention.watch(["user:3"])
+found["watched"] = ledger.load([row.id], attention=True)[row.id].watched - 1
+found["watched due"] = hastened.row.due_at - now - 60
 cancelled = ledger.request_cancel(str(job.pk), now)
 found["ended at"] = datetime.fromisoformat(wire.job_frame(cancelled)["ended"]).timestamp() - now
 from django.contrib.auth import get_user_model
@@ -83,6 +94,7 @@ state = "status"
 states = { running = ["running"], succeeded = ["done"], cancelled = ["cancelled"] }
 shards = 1
 interval = 60.0
+unwatched = 7200.0
 """
 
 
@@ -104,6 +116,7 @@ async def test_each_time_is_the_moment_that_it_was(
         found, naive = json.loads(text.partition("FOUND ")[2])
         assert {name: off for name, off in found.items() if abs(off) > PATIENCE} == {}
         exact = ("filtered", "filtered away", "ended", "swept", "late", "repaired", "owed", "old")
+        exact += ("unwatched", "watched")
         assert {
             name: found[name] for name in (*exact, "owed after the end", "behind the last")
         } == (dict.fromkeys((*exact, "owed after the end", "behind the last"), 0))

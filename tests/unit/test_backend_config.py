@@ -77,6 +77,20 @@ def test_the_least_table_gets_the_documented_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "unwatched"),
+    [
+        ({}, None),
+        ({"unwatched": "30"}, 30),
+        ({"interval": "5", "unwatched": "5.0"}, None),  # then nobody need know who watches
+    ],
+)
+def test_jobs_that_nobody_watches_may_have_an_interval_of_their_own(
+    tmp_path: Path, changes: dict[str, str | None], unwatched: float | None
+) -> None:
+    assert load(write(tmp_path, toml(changes)))["render"].unwatched == unwatched
+
+
+@pytest.mark.parametrize(
     ("start", "repeat"),
     [
         ('path = "/tasks"', False),
@@ -113,6 +127,8 @@ def test_a_start_may_be_repeated_where_it_names_the_job(
         ({"interval": "1e6"}, "[render] interval", "1000000.0", "from 0.1 to 86400"),
         ({"missing_for": "86401"}, "[render] missing_for", "86401", "from 0 to 86400"),
         ({"interval": "0"}, "[render] interval", "0", "from 0.1 to 86400"),
+        ({"unwatched": "0.05"}, "[render] unwatched", "0.05", "from 0.1 to 86400"),
+        ({"interval": "5", "unwatched": "4.5"}, "[render] unwatched", "4.5", "5 or more, because"),
         ({"shards": "0"}, "[render] shards", "0", "a whole number from 1 to 256"),
         ({"shards": "1.5"}, "[render] shards", "1.5", "a whole number"),
         ({"state": '"status["'}, "[render] state", "status[", "JMESPath"),

@@ -75,6 +75,14 @@ def test_regular_polls_travel_by_themselves_and_are_spread() -> None:
     assert ([task.job_id for task in second.tasks], second.spread) == ([retried.id], 0.0)
 
 
+def test_a_look_at_a_job_that_nobody_watches_is_a_regular_one_as_well() -> None:
+    rarely = {"render": Options(name="render", shards=1, unwatched=20.0)}
+    watched, unwatched = some(2)
+    changes = [Committed(watched, 1.0, False), Committed(unwatched, 20.0, False)]
+    messages = dispatch.after(changes, rarely).messages
+    assert [each.spread for each in messages] == [spread_of(1.0), spread_of(20.0)]
+
+
 def test_a_job_that_ended_or_has_no_configured_backend_gets_no_task_and_is_shown() -> None:
     ended, unknown = row(state="failed"), row(backend="gone")
     changes = [Committed(ended, None, True), Committed(unknown, 0.0, True)]

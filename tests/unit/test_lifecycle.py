@@ -28,6 +28,7 @@ from progrock.lifecycle import (
     next_step,
     one_by_one,
     owes_cancel,
+    paced,
     put_back,
     standing,
     too_late_to_start,
@@ -55,6 +56,7 @@ class Job:
     cancel_requested: bool = False
     cancel_taken: bool = False
     owed: bool = False
+    watched: bool = True
 
     @property
     def active(self) -> bool:
@@ -254,6 +256,59 @@ def test_a_running_job_is_looked_at_again_after_the_interval() -> None:
     assert decision == Decision(
         state="running", handle="h1", progress=42.0, message="Placing lights", attempts=0, delay=1.0
     )
+
+
+RARELY = Options(name="render", interval=2.0, unwatched=30.0)
+
+
+@pytest.mark.parametrize(
+    ("about", "status", "delay", "soon", "free"),
+    [
+        ({"watched": True}, Status(state="running"), 2.0, 2.0, 0.0),
+        ({"watched": False}, Status(state="running"), 30.0, 2.0, 0.0),
+        ({"watched": False}, Status(state="running", retry_after=9.5), 30.0, 9.5, 9.5),
+        ({"watched": False}, Status(state="running", retry_after=77.5), 77.5, 77.5, 77.5),
+        ({"watched": False, "cancel_requested": True}, Status(state="running"), 2.0, 2.0, 0.0),
+        ({"watched": False, "deadline_at": NOW + 20}, Status(state="running"), 20.0, 2.0, 0.0),
+        ({"watched": False}, Status(state="succeeded"), None, None, 0.0),
+    ],
+)
+def test_a_job_that_nobody_watches_is_looked_at_again_after_unwatched_seconds(
+    about: dict[str, Any],
+    status: Status,
+    delay: float | None,
+    soon: float | None,
+    free: float,
+) -> None:
+    job = Job(**about)
+    decision = paced(job, after_poll(job, status, moment(RARELY)), RARELY, NOW)
+    assert (decision.delay, decision.soon, decision.free) == (delay, soon, free)
+
+
+@given(st.integers(0, 40), st.floats(0, 1, exclude_max=True), st.booleans())
+def test_a_backend_that_fails_is_not_asked_more_often_than_one_that_answers(
+    attempts: int, draw: float, watched: bool
+) -> None:
+    job = Job(attempts=attempts, watched=watched)
+    failed = after_poll(job, BackendError("no answer"), moment(RARELY, draw))
+    decision = paced(job, failed, RARELY, NOW)
+    assert decision.soon == failed.delay is not None
+    assert decision.delay == (failed.delay if watched else max(30.0, failed.delay))
+
+
+def test_a_start_and_the_first_look_after_it_wait_for_nobody() -> None:
+    queued = waiting("queued", watched=False)
+    opened = intent(queued, options=RARELY)
+    assert paced(queued, opened, RARELY, NOW) == opened
+    starting = waiting("starting", watched=False)
+    begun = paced(starting, after_start(starting, "h1", moment(RARELY)), RARELY, NOW)
+    assert (begun.delay, begun.soon) == (1.0, 1.0)
+
+
+def test_without_the_key_nobody_is_missed() -> None:
+    job = Job(watched=False)
+    decision = after_poll(job, Status(state="running"), moment())
+    assert paced(job, decision, OPTIONS, NOW) is decision
 
 
 @pytest.mark.parametrize(

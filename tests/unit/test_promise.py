@@ -31,7 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from progrock import clock, ledger
+from progrock import attention, clock, conf, ledger
 from progrock.backends import BackendError, JobView, Options
 from progrock.backends.base import Status
 from progrock.broker.errors import PublishFailed
@@ -45,12 +45,18 @@ from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
 from progrock.ledger import Row
 from progrock.lifecycle import MOST_CRASHES
-from progrock.models import ENDED, Job
+from progrock.models import ENDED, Attention, Job
 
-INTERVAL, TIMEOUT, GRACE = 5.0, 5.0, 10.0
+INTERVAL, TIMEOUT, GRACE, UNWATCHED = 5.0, 5.0, 10.0, 20.0
 BACKENDS = {
     "render": Options(
-        name="render", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, cancels=True
+        name="render",
+        interval=INTERVAL,
+        timeout=TIMEOUT,
+        deadline=1e6,
+        shards=1,
+        cancels=True,
+        unwatched=UNWATCHED,
     ),
     "once": Options(
         name="once", interval=INTERVAL, timeout=TIMEOUT, deadline=1e6, shards=1, repeat=False
@@ -364,6 +370,7 @@ class Promise(RuleBasedStateMachine):
     )
     def prepare(self, jobs: list[tuple[str, int]]) -> None:
         Job.objects.all().delete()
+        Attention.objects.all().delete()
         self.loop = asyncio.new_event_loop()
         self.clock = 1_800_000_000.0
         self.patch = pytest.MonkeyPatch()
@@ -371,6 +378,7 @@ class Promise(RuleBasedStateMachine):
         for name in ("now", "measured", "elapsed"):
             self.patch.setattr(clock, name, lambda: self.clock)
         self.patch.setattr(asyncio, "sleep", self.sleep)
+        self.patch.setattr(conf, "backends", lambda: BACKENDS)
         self.messages: list[Message] = []
         self.runs: dict[str, dict[str, Run]] = {name: {} for name in BACKENDS}
         self.jobs: list[str] = []
@@ -519,6 +527,19 @@ class Promise(RuleBasedStateMachine):
         if row is not None and row.state == "running" and published:
             self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
+    @precondition(lambda self: self.jobs)
+    @rule(
+        published=st.sampled_from([True, True, False]),
+        worker=st.sampled_from(WORKERS),
+        steps=st.integers(0, 9),
+    )
+    def come(self, published: bool, worker: int, steps: int) -> None:
+        """Somebody opens the page; mostly somewhere in a worker's round."""
+        self.go_on(worker, steps)
+        for row, _, _ in attention.watch(["user:1"]):
+            if published:
+                self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
+
     @rule(
         worker=st.sampled_from(WORKERS),
         backend=st.sampled_from(list(BACKENDS)),
@@ -637,8 +658,12 @@ class Promise(RuleBasedStateMachine):
         if not hasattr(self, "jobs"):
             return  # not prepared yet
         assert not self.broken, self.broken
-        for job, row in self.rows().items():
+        for job, row in ledger.load(self.jobs, attention=True).items():
             kept = self.kept[job]
+            free = row.state != "running" or row.attempts or not row.watched
+            assert free or row.due_at <= self.clock + INTERVAL + 1e-3, (
+                "watched, and looked at as if nobody were there"
+            )
             assert row.version >= kept.version, "a version fell"
             assert row.turn >= kept.turn, "a turn fell"
             end = (

@@ -79,15 +79,16 @@ def test_the_defaults_and_limits_are_those_of_the_reader(tmp_path: Path) -> None
     file = tmp_path / "backends.toml"
     properties = SCHEMA["definitions"]["http"]["properties"]
     for name, key in (_COMMON | http_keys("")).items():
+        least = LEAST if name == "interval" else f"{LEAST}\ninterval = 0.1"  # for `unwatched`
         if "default" in properties[name]:
             found = properties[name]["default"]
             assert (tuple(found) if isinstance(found, list) else found) == key.default, name
         for limit in ("minimum", "maximum"):
             if (value := properties[name].get(limit)) is not None:
-                file.write_text(f"{LEAST}\n{name} = {value:.10g}")
+                file.write_text(f"{least}\n{name} = {value:.10g}")
                 load(file)
                 beyond = value * 2 if limit == "maximum" else value - 1 if value > 1 else -1
-                file.write_text(f"{LEAST}\n{name} = {beyond:.10g}")
+                file.write_text(f"{least}\n{name} = {beyond:.10g}")
                 assert complaints(file.read_text()), (name, limit)
                 with pytest.raises(ConfigError):
                     load(file)

@@ -17,6 +17,7 @@ LONGEST_HANDLE = 4096
 class Options:
     """One backend's table in the backends' file. Times are in seconds, `max_answer` is in bytes.
 
+    `unwatched` is the interval while nobody watches a job; None where that is `interval`.
     `start_timeout` is how long a start may take. `longest_call` is how long any call may take.
     Both are `timeout` where nothing else is said. `title` and `label` are for people.
     `params_schema` is the JSON Schema of params. `browser` says whether browsers may start jobs.
@@ -35,6 +36,7 @@ class Options:
     concurrency: int = 8
     missing_for: float = 30.0
     max_answer: int = 1 << 20
+    unwatched: float | None = None
     title: str = ""
     label: Any = None
     params_schema: Mapping[str, Any] | None = None

@@ -53,6 +53,7 @@ _COMMON = {
     "concurrency": whole(1, 1000, 8),
     "missing_for": number(0.0, DAY, 30.0),
     "max_answer": whole(1024, 1 << 30, 1 << 20),
+    "unwatched": number(0.1, DAY, None),
     **_PEOPLE,
 }
 _CLASS = _COMMON | {
@@ -163,6 +164,7 @@ def _over_http(
 def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The options that every kind of backend has; takes their keys out of `values`."""
     common = {key: values.pop(key) for key in _COMMON}
+    common["unwatched"] = _unwatched(where, common)
     if common["label"]:
         common["label"] = text(f"{where} label", common["label"], ("params",), variables=False)
     common["params_schema"] = schemas.read(f"{where} params", common.pop("params"), folder)
@@ -206,6 +208,19 @@ def _extends_http_backend(cls: object) -> bool:
     """Whether a class extends HttpBackend; whoever has not loaded that cannot extend it."""
     client = sys.modules.get("progrock.backends.http.client")
     return client is not None and isinstance(cls, type) and issubclass(cls, client.HttpBackend)
+
+
+def _unwatched(where: str, common: Mapping[str, Any]) -> float | None:
+    """The interval of jobs that nobody watches; None where it is the same as of all others."""
+    interval, unwatched = common["interval"], common["unwatched"]
+    if unwatched is not None and unwatched < interval:
+        raise ConfigError(
+            f"{where} unwatched",
+            found=f"{unwatched:g}",
+            wanted=f"{interval:g} or more, because a job that nobody watches"
+            " is not looked at more often than one that is watched (`interval`)",
+        )
+    return None if unwatched == interval else unwatched
 
 
 def _import(where: str, path: str) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ class TriedJob:
     cancel_requested: bool = False
     cancel_taken: bool = False
     owed: bool = False
+    watched: bool = True
 
     @property
     def active(self) -> bool:

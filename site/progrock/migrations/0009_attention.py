@@ -1,0 +1,24 @@
+"""Which audiences are watched; and from when on a job may be looked at because somebody came."""
+
+from django.db import migrations, models
+
+HELP = "From when on who comes has the job looked at; empty: somebody has come"
+
+
+class Migration(migrations.Migration):
+    dependencies = [("progrock", "0008_cancel_taken")]
+    operations = [
+        migrations.AddField(
+            "job", "free_at", models.DateTimeField(null=True, editable=False, help_text=HELP)
+        ),
+        migrations.CreateModel(
+            "Attention",
+            [
+                (
+                    "audience",
+                    models.CharField(max_length=200, primary_key=True, serialize=False),
+                ),
+                ("until", models.DateTimeField()),
+            ],
+        ),
+    ]
