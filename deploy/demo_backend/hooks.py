@@ -88,6 +88,8 @@ class Hooks:
 
 
 HOOKS = web.AppKey("hooks", Hooks)
+#: Whether a request is answered wrongly by a rule; it is there only where a rule was used.
+WRONG = web.RequestKey("wrong", bool)
 
 
 @web.middleware
@@ -129,6 +131,7 @@ async def misbehave(
 ) -> web.StreamResponse:
     """Answers as the rule's mode says (see the top of this file)."""
     mode = str(rule["mode"])
+    request[WRONG] = mode != "ok"  # whatever its status is
     headers = {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from deploy.demo_backend.app import TASKS, application
-from deploy.demo_backend.hooks import with_hooks
+from deploy.demo_backend.hooks import WRONG, with_hooks
 from deploy.demo_backend.tasks import Task, Tasks
 
 
@@ -93,7 +93,8 @@ def asked(path: Path) -> dict[str, Asked]:
         elif line["method"] == "GET":
             for task in line["ids"]:
                 if task in job_of:
-                    look = Look(line["at"], line["done"], line["status"] == 200)
+                    fine = line["status"] == 200 and not line.get("wrong")
+                    look = Look(line["at"], line["done"], fine)
                     jobs[job_of[task]].looks.append(look)
     for job in jobs.values():
         job.looks.sort(key=lambda look: look.began)
@@ -102,7 +103,10 @@ def asked(path: Path) -> dict[str, Asked]:
 
 @web.middleware
 async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Write each request and the status of its answer into the journal; 0 means no answer."""
+    """Write each request and the status of its answer into the journal; 0 means no answer.
+
+    `wrong`: the answer was spoilt on purpose, and its status says nothing.
+    """
     if request.path.startswith("/_test/"):
         return await handler(request)
     tasks, at, status = request.app[TASKS], time.time(), 0
@@ -118,7 +122,16 @@ async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         if request.method == "DELETE" and status == 204:
             line["cancelled"] = tasks.by_id[ids[0]].cancelled
-        tasks.write(line | {"done": time.time(), "status": status})
+        wrong = {"wrong": True} if request.get(WRONG) else {}
+        tasks.write(line | wrong | {"done": time.time(), "status": status})
+
+
+def journalled(path: Path) -> web.Application:
+    """The backend, which writes its journal into this file."""
+    app = with_hooks(application())
+    app[TASKS] = Kept(path)
+    app.middlewares.insert(0, note)
+    return app
 
 
 def main() -> None:
@@ -127,11 +140,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     options = parser.parse_args()
-    app = with_hooks(application())
-    app[TASKS] = Kept(options.journal)
-    app.middlewares.insert(0, note)
     web.run_app(
-        app,
+        journalled(options.journal),
         host="127.0.0.1",
         port=options.port,
         access_log=None,
