@@ -91,7 +91,8 @@ class Decision(NamedTuple):
     `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
     since the epoch); None where it does not say so. `soon` takes the place of `delay` if somebody
     has come to watch the job since its row was read; None where nobody's coming matters. Who comes
-    later has the job looked at at once, but not within `free` seconds.
+    later has the job looked at at once, but not within `free` seconds. `asked` is false where the
+    backend was not asked, because it wants a pause or its rate is used up.
     """
 
     state: str
@@ -108,6 +109,7 @@ class Decision(NamedTuple):
     cancel_taken: bool = False
     soon: float | None = None
     free: float = 0.0
+    asked: bool = True
 
 
 # What a task means
@@ -366,11 +368,14 @@ def paced(job: Job, decision: Decision, options: Options, now: float) -> Decisio
 
     While nobody watches a job that runs, its next look comes after `unwatched` seconds, or later
     where the backend or a failure wants that. A start, the first look after it, and a cancel do
-    not wait for people. A wait above `interval` is not cut short by people either.
+    not wait for people, nor does a look that was due and could not be made. A wait above
+    `interval` is not cut short by people.
     """
     if options.unwatched is None or decision.state != State.RUNNING or decision.delay is None:
         return decision
     delay = decision.delay
+    if not decision.asked:
+        return decision._replace(soon=delay, free=delay)
     if job.state == State.RUNNING and not (job.watched or job.cancel_requested):
         delay = max(delay, _until(job, options.unwatched, now))
     free = decision.delay if decision.delay > options.interval else 0.0
@@ -478,6 +483,7 @@ def _as_it_was(job: Job, error: BackendError | None, at: Moment) -> Decision:
         delay=_until(job, (error.retry_after or 0.0) if error else 0.0, at.now),
         missing_at=job.missing_at,
         cancel_taken=job.cancel_taken,
+        asked=error is None,
     )
 
 

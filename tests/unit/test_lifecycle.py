@@ -296,6 +296,13 @@ def test_a_backend_that_fails_is_not_asked_more_often_than_one_that_answers(
     assert decision.delay == (failed.delay if watched else max(30.0, failed.delay))
 
 
+def test_a_look_that_could_not_be_made_is_not_put_off_for_want_of_people() -> None:
+    job = Job(watched=False)
+    full = BackendError("the backend's rate is used up", asked=False, retry_after=0.7)
+    decision = paced(job, after_poll(job, full, moment(RARELY)), RARELY, NOW)
+    assert (decision.delay, decision.soon, decision.free) == (0.7, 0.7, 0.7)
+
+
 def test_a_start_and_the_first_look_after_it_wait_for_nobody() -> None:
     queued = waiting("queued", watched=False)
     opened = intent(queued, options=RARELY)
