@@ -15,3 +15,7 @@ class PublishFailed(BrokerError):
 
 class BrokenMessage(BrokerError):
     """Raised when a body is not a message of ours. The dead queue gets its text as the reason."""
+
+
+class NotOurs(BrokerError):
+    """Raised when what was to be removed may be another installation's."""

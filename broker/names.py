@@ -64,6 +64,25 @@ class Names:
         """The prefix of the channel layer's queues, which live as long as a process."""
         return f"{self.prefix}.web"
 
+    @cached_property
+    def mark(self) -> str:
+        """The exchange that says whose these names are (`progrock.broker.mark`)."""
+        return f"{self.prefix}.installation"
+
+    @property
+    def own_mark(self) -> str:
+        """Its alternate exchange, whose name ends with our id."""
+        return f"{self.mark}.{self.installation()}"
+
+    @cached_property
+    def other_mark(self) -> str:
+        """The exchange that says that a second installation was here."""
+        return f"{self.mark}.others"
+
+    def is_mark(self, name: str) -> bool:
+        """Whether an exchange is a mark, ours or another installation's."""
+        return name == self.mark or name.startswith(f"{self.mark}.")
+
     def lane(self, lane: Lane) -> str:
         """The queue of a lane; its number sorts the lanes by length in the management UI."""
         return f"{self.delay}.{lane.number:02}-{lane.name}"

@@ -1,6 +1,7 @@
 """Consumes poll queues over one connection, which it keeps for a process's whole life."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -10,8 +11,11 @@ from aio_pika.abc import AbstractConnection
 from progrock.broker.connection import CLOSE_TIMEOUT, keep, tried
 from progrock.broker.consumer import Consumer, Delivery
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.mark import claim
 from progrock.broker.publisher import Publisher
 from progrock.broker.topology import Topology, declare_on
+
+logger = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at whether every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
@@ -64,6 +68,7 @@ class Subscriber:
         self._stopping = False
         self._looked = 0.0  # by `clock`
         self._keeper: asyncio.Task[None] | None = None
+        self._told_others = False
         self.connected = False
 
     async def run(self) -> None:
@@ -137,6 +142,7 @@ class Subscriber:
         self._reason = "the connection was lost"
         connection.close_callbacks.add(lambda *_: self._lost.set())
         consumers = self._consumers.values()
+        asking = asyncio.create_task(self._ask_whose(connection))
         try:
             while True:
                 gone = [each for each in consumers if not each.alive and not each.is_opening]
@@ -157,11 +163,23 @@ class Subscriber:
         finally:
             self.connected = False
             opening = [consumer.opening for consumer in consumers if consumer.opening]
-            for task in opening:
+            for task in (asking, *opening):
                 task.cancel()
-            await asyncio.gather(*opening, return_exceptions=True)
+            await asyncio.gather(asking, *opening, return_exceptions=True)
             for consumer in consumers:
                 consumer.lost()
+
+    async def _ask_whose(self, connection: AbstractConnection) -> None:
+        """Say once that the queues are another installation's. We consume them all the same.
+
+        What is the other's goes to the dead queue, so nothing is lost. A developer's new database
+        is a new installation, and must not need a hand first.
+        """
+        with suppress(BrokerUnavailable):  # the next connection asks again
+            sentence = await claim(connection, self._names, declare=self._topology is not None)
+            if sentence and not self._told_others:
+                logger.error("%s", sentence)
+            self._told_others = bool(sentence)
 
     async def _open(self, connection: AbstractConnection, gone: Sequence[Consumer]) -> None:
         """Open consumers concurrently, and stop waiting for them after a second.

@@ -8,6 +8,7 @@ from aio_pika.abc import AbstractConnection
 
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.lanes import LANES, lane_for, ttl
+from progrock.broker.mark import claim
 from progrock.broker.names import NAMES, Names
 
 # Delivery limits, because RabbitMQ 4's default of 20 is too low. Poll queues: during a memory alarm
@@ -139,14 +140,16 @@ def describe(topology: Topology) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-async def declare(url: str, topology: Topology) -> None:
+async def declare(url: str, topology: Topology) -> str:
     """Make everything that is missing.
 
-    Raises BrokerUnavailable, also if something exists with other arguments.
+    Returns a sentence for operators where these names are another installation's, else "". Raises
+    BrokerUnavailable, also if something exists with other arguments.
     """
     connection = await connect(url, "topology", topology.names)
     try:
         await declare_on(connection, topology)
+        return await claim(connection, topology.names, declare=True)
     finally:
         await shut(connection)
 

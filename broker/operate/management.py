@@ -11,6 +11,7 @@ from yarl import URL
 
 from progrock.broker.address import read_management
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.mark import ALTERNATE, others
 from progrock.broker.names import Names
 from progrock.broker.topology import Binding, Topology
 
@@ -30,9 +31,12 @@ class Differences:
     """What RabbitMQ has beside the topology.
 
     `faults` says what is missing or wrong, a sentence each; `queues`, `exchanges` and `bindings`
-    are left over.
+    are left over. `doubt` is a sentence where all this may be another installation's, and `marks`
+    are the marks of others (`progrock.broker.mark`).
     """
 
+    doubt: str
+    marks: list[str]
     faults: list[str]
     queues: list[str]
     exchanges: list[str]
@@ -72,17 +76,40 @@ async def differences(management_url: str, vhost: str, topology: Topology) -> Di
     wanted_queues = {each.name: each.arguments for each in topology.queues}
     wanted_bindings = set(topology.bindings)
     left = sorted(queues.keys() - wanted_queues.keys())
+    doubt, marks = _whose(exchanges, topology.names)
     return Differences(
+        doubt=doubt,
+        marks=marks,
         faults=[
+            *([doubt] if marks else []),
             *_faults("exchange", exchanges, wanted_exchanges),
             *_faults("queue", queues, wanted_queues),
             *(f"{arrow(each)}: wanted, not found" for each in sorted(wanted_bindings - bindings)),
         ],
         queues=left,
-        exchanges=sorted(exchanges.keys() - wanted_exchanges.keys()),
+        exchanges=sorted(
+            name
+            for name in exchanges.keys() - wanted_exchanges.keys()
+            if not topology.names.is_mark(name)
+        ),
         # The bindings of a queue that is left over go with the queue.
         bindings=sorted(each for each in bindings - wanted_bindings if each.queue not in left),
     )
+
+
+def _whose(exchanges: Mapping[str, Mapping[str, Any]], names: Names) -> tuple[str, list[str]]:
+    """Why these names may not be ours, or "", and the marks of others."""
+    marks = sorted(filter(names.is_mark, exchanges))
+    if not names.installation():
+        return "", []
+    if not marks:
+        hint = "if they are yours, `manage.py topology --declare` marks them, or say --yes"
+        return f"nobody has marked whose these names are: {hint}", []
+    alternate = exchanges.get(names.mark, {}).get("arguments", {}).get(ALTERNATE, "")
+    if alternate != names.own_mark:
+        return others(names, str(alternate).removeprefix(f"{names.mark}.")), marks
+    marks = [name for name in marks if name not in (names.mark, names.own_mark)]
+    return (others(names) if marks else ""), marks
 
 
 def arrow(binding: Binding) -> str:

@@ -6,10 +6,11 @@ from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from progrock.broker.address import vhost_of
 from progrock.broker.connection import connect, shut, translated
-from progrock.broker.errors import BrokenMessage
+from progrock.broker.errors import BrokenMessage, NotOurs
+from progrock.broker.mark import take_over
 from progrock.broker.names import INSTALLATION
 from progrock.broker.operate.letters import forward
-from progrock.broker.operate.management import arrow, differences
+from progrock.broker.operate.management import Differences, arrow, differences
 from progrock.broker.publisher import Publisher
 from progrock.broker.topology import Topology
 
@@ -18,13 +19,22 @@ from progrock.broker.topology import Topology
 _LOOKS, _PAUSE = 3, 0.5
 
 
-async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
+async def prune(
+    url: str, management_url: str, topology: Topology, *, sure: bool = False
+) -> list[str]:
     """Drain and remove what is left over; returns what was done, a sentence each.
 
     Tasks go to the shard that their job belongs to now, or to the dead queue if their backend is
-    gone. A queue that somebody still consumes stays. Raises BrokerUnavailable or PublishFailed.
+    gone. A queue that somebody still consumes stays. Where the names are not known to be ours,
+    nothing is done unless the operator is `sure`; then they are ours from now on.
+
+    Raises NotOurs, BrokerUnavailable or PublishFailed.
     """
     found = await differences(management_url, vhost_of(url), topology)
+    would = _would(found)
+    doubt = found.doubt if would else ""
+    if doubt and not sure:
+        raise NotOurs("\n".join([doubt, *would, "Nothing was removed."]))
     publisher = Publisher(url, "topology", names=topology.names)
     connection = await connect(url, "topology prune", topology.names)
     done = []
@@ -39,10 +49,22 @@ async def prune(url: str, management_url: str, topology: Topology) -> list[str]:
             for name in found.exchanges:
                 await channel.exchange_delete(name)
                 done.append(f"exchange {name}: removed")
+        if doubt:
+            await take_over(connection, topology.names, found.marks)
+            done.append(f"the prefix {topology.names.prefix!r} is this installation's now")
     finally:
         await publisher.close()
         await shut(connection)
     return done
+
+
+def _would(found: Differences) -> list[str]:
+    """What would be removed, a sentence each."""
+    return [
+        *(f"{arrow(each)}: would be removed" for each in found.bindings),
+        *(f"queue {name}: would be emptied and removed" for name in found.queues),
+        *(f"exchange {name}: would be removed" for name in (*found.exchanges, *found.marks)),
+    ]
 
 
 async def _remove(

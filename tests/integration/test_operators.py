@@ -7,8 +7,10 @@ import pytest
 
 from progrock.broker import blocking
 from progrock.broker.address import vhost_of
+from progrock.broker.connection import connect, shut
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
-from progrock.broker.names import NAMES
+from progrock.broker.mark import claim
+from progrock.broker.names import NAMES, Names
 from progrock.broker.operate.definitions import definitions
 from progrock.broker.operate.management import depths, verify
 from progrock.broker.operate.prune import prune
@@ -166,6 +168,18 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
             await publisher.publish("render", 1, tasks(), delay=0.1)
             await (await take(subscriber, NAMES.poll_queue("render", 1)))[0].ack()
             await publisher.dead_letter(b"x", "a test", {})
+        mine, theirs = (Names(installation=lambda key=key: key) for key in ("mine", "theirs"))
+        connection = await connect(worker_url, "test")
+        try:
+            for may_declare in (False, True):
+                assert await claim(connection, mine, declare=may_declare) == ""
+            assert await declare(vhost_url, Topology(TOPOLOGY.backends, mine)) == ""
+            for may_declare in (False, True):  # the worker may not, whatever it tries
+                assert await claim(connection, mine, declare=may_declare) == ""
+                told = await claim(connection, theirs, declare=may_declare)
+                assert told.startswith("another installation")
+        finally:
+            await shut(connection)
         for url in (web_url, worker_url):
             with pytest.raises(BrokerUnavailable, match="declare"):
                 await declare(url, Topology({"more": 1}))

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError
 
-from progrock import conf
+from progrock import conf, installation
 from progrock.broker import topology
 from progrock.broker.address import vhost_of
 from progrock.broker.operate import management
@@ -35,6 +36,11 @@ class Command(base.Command):
         what.add_argument(
             "--prune", action="store_true", help="drain and remove what no backend uses any more"
         )
+        parser.add_argument(
+            "--yes",
+            action="store_true",
+            help="with --prune: also what may be another installation's",
+        )
         what.add_argument(
             "--definitions",
             action="store_true",
@@ -50,19 +56,32 @@ class Command(base.Command):
             found = definitions(wanted, passwords(), vhost_of(url))
             self.stdout.write(json.dumps(found, indent=2))
         elif options["declare"]:
-            asyncio.run(topology.declare(url, wanted))
+            self._read_id()
+            told = asyncio.run(topology.declare(url, wanted))
             self.stdout.write(
                 f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues"
             )
+            if told:
+                self.stderr.write(self.style.ERROR(told))
         elif options["prune"]:
-            done = asyncio.run(prune(url, conf.management_url(), base.own_topology()))
+            own = base.own_topology()
+            done = asyncio.run(prune(url, conf.management_url(), own, sure=options["yes"]))
             self.stdout.write("\n".join(done) or "nothing is left over")
         elif options["verify"]:
             self._verify(vhost_of(url), wanted)
         else:
             self.stdout.write(topology.describe(wanted))
 
+    def _read_id(self) -> None:
+        """Learn whose names these are. Without the database all else is done and compared."""
+        try:
+            installation.read()
+        except DatabaseError as error:
+            told = f"the database does not tell which installation this is: {error}"
+            self.stderr.write(self.style.WARNING(told.strip()))
+
     def _verify(self, vhost: str, wanted: Topology) -> None:
+        self._read_id()
         differences = asyncio.run(management.verify(conf.management_url(), vhost, wanted))
         if differences:
             raise CommandError("\n".join(differences), returncode=1)
