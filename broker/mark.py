@@ -2,9 +2,10 @@
 
 The mark is an exchange that nobody uses. RabbitMQ compares its alternate exchange, which bears the
 id, at each declaration. The alternate exchange exists as well, so a user who may declare nothing
-can still ask for it. A third exchange tells the first installation that there was another one.
+can still find it. A third exchange tells the first installation that there was another one.
 """
 
+from aio_pika import Message
 from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import (
     ChannelAccessRefused,
@@ -46,12 +47,12 @@ async def _declared(connection: AbstractConnection, names: Names) -> bool:
     channel = await connection.channel()
     try:
         await channel.declare_exchange(
-            names.mark, "fanout", durable=True, internal=True, arguments={ALTERNATE: names.own_mark}
+            names.mark, "fanout", durable=True, arguments={ALTERNATE: names.own_mark}
         )
-        await channel.declare_exchange(names.own_mark, "fanout", durable=True, internal=True)
+        await channel.declare_exchange(names.own_mark, "fanout", durable=True)
     except ChannelPreconditionFailed:
         channel = await connection.channel()
-        await channel.declare_exchange(names.other_mark, "fanout", durable=True, internal=True)
+        await channel.declare_exchange(names.other_mark, "fanout", durable=True)
         await channel.close()
         return False
     except ChannelAccessRefused:  # this user may declare other things, as of an older release
@@ -61,15 +62,17 @@ async def _declared(connection: AbstractConnection, names: Names) -> bool:
 
 
 async def _found(connection: AbstractConnection, names: Names) -> bool:
-    """Whether our own mark is there, or none at all."""
+    """Whether our own mark is there, or none at all, as far as this user may know."""
     return await _exists(connection, names.own_mark) or not await _exists(connection, names.mark)
 
 
 async def _exists(connection: AbstractConnection, name: str) -> bool:
-    channel = await connection.channel()
+    """Publish a message, which nobody gets: to ask for an exchange needs more rights on 4.3."""
+    channel = await connection.channel(publisher_confirms=True)
+    exchange = await channel.get_exchange(name, ensure=False)
     try:
-        await channel.get_exchange(name, ensure=True)
-    except ChannelNotFoundEntity:
+        await exchange.publish(Message(b""), "", mandatory=False)
+    except (ChannelNotFoundEntity, ChannelAccessRefused):  # refused with rights of an older release
         return False
     await channel.close()
     return True

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from aio_pika.abc import AbstractConnection
 
-from progrock.broker.connection import CLOSE_TIMEOUT, keep, tried
+from progrock.broker.connection import CLOSE_TIMEOUT, connect, keep, shut, tried
 from progrock.broker.consumer import Consumer, Delivery
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.mark import claim
@@ -68,7 +68,7 @@ class Subscriber:
         self._stopping = False
         self._looked = 0.0  # by `clock`
         self._keeper: asyncio.Task[None] | None = None
-        self._told_others = False
+        self._asked_whose = False
         self.connected = False
 
     async def run(self) -> None:
@@ -142,7 +142,7 @@ class Subscriber:
         self._reason = "the connection was lost"
         connection.close_callbacks.add(lambda *_: self._lost.set())
         consumers = self._consumers.values()
-        asking = asyncio.create_task(self._ask_whose(connection))
+        asking = asyncio.create_task(self._ask_whose())
         try:
             while True:
                 gone = [each for each in consumers if not each.alive and not each.is_opening]
@@ -169,17 +169,24 @@ class Subscriber:
             for consumer in consumers:
                 consumer.lost()
 
-    async def _ask_whose(self, connection: AbstractConnection) -> None:
-        """Say once that the queues are another installation's. We consume them all the same.
+    async def _ask_whose(self) -> None:
+        """Say once where the queues are another installation's. We consume them all the same.
 
         What is the other's goes to the dead queue, so nothing is lost. A developer's new database
         is a new installation, and must not need a hand first.
         """
+        if self._asked_whose:
+            return
         with suppress(BrokerUnavailable):  # the next connection asks again
-            sentence = await claim(connection, self._names, declare=self._topology is not None)
-            if sentence and not self._told_others:
+            # Asking may publish, and RabbitMQ stops to read from publishers during an alarm.
+            connection = await connect(self._url, f"{self._name} mark", self._names)
+            try:
+                sentence = await claim(connection, self._names, declare=self._topology is not None)
+            finally:
+                await shut(connection)
+            self._asked_whose = True
+            if sentence:
                 logger.error("%s", sentence)
-            self._told_others = bool(sentence)
 
     async def _open(self, connection: AbstractConnection, gone: Sequence[Consumer]) -> None:
         """Open consumers concurrently, and stop waiting for them after a second.

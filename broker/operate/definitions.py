@@ -21,7 +21,11 @@ def _rights(names: Names) -> dict[str, tuple[str, str, str]]:
             rf"{ours}(poll|groups|web\..*)$",
             rf"{ours}(groups|web\..*)$",
         ),
-        "worker": (r"^$", rf"{ours}(poll|delay|dead|groups)$", rf"{ours}poll\..*"),
+        "worker": (
+            r"^$",
+            rf"{ours}(poll|delay|dead|groups|installation(\..*)?)$",
+            rf"{ours}poll\..*",
+        ),
     }
 
 

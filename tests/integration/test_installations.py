@@ -134,9 +134,10 @@ async def test_a_worker_says_once_that_the_names_are_anothers_and_works(
         )
         run = asyncio.create_task(subscriber.run())
         try:
-            await until(lambda: answers)
+            await until(lambda: answers and subscriber.consumes(QUEUE))
             subscriber.restart("a test")
-            await until(lambda: len(answers) > 1 and subscriber.consumes(QUEUE))
+            await until(lambda: not subscriber.consumes(QUEUE))
+            await until(lambda: subscriber.consumes(QUEUE))
             await publisher.publish("render", 0, sent := tasks(), delay=0)
             [delivery] = await take(subscriber)
             assert [each.job_id for each in delivery.tasks] == [each.job_id for each in sent]
@@ -145,6 +146,7 @@ async def test_a_worker_says_once_that_the_names_are_anothers_and_works(
             await subscriber.close()
             await publisher.close()
             await run
+        assert len(answers) == 1, "asked once a process"
         return [each.getMessage() for each in own(caplog) if each.levelname == "ERROR"]
 
     await declare(vhost_url, TOPOLOGY)
