@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
 BOUNDS: dict[str, tuple[int, int, bool]] = {
     "PROGROCK_FEEDS": (1, 1_000, True),
     "PROGROCK_KEEP_DAYS": (0, 36_500, False),
-    "PROGROCK_MAX_ACTIVE_JOBS": (1, 1_000_000, True),
+    "PROGROCK_MAX_ACTIVE_JOBS": (0, 1_000_000, True),
     "PROGROCK_MAX_SOCKETS": (1, 1_000_000, True),
     "PROGROCK_MAX_STARTS_AN_HOUR": (0, 1_000_000, True),
 }

@@ -36,8 +36,11 @@ class Silent:
 
 
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
-    """RabbitMQ says nothing, and the ledger is not needed."""
+def silent(monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any) -> Iterator[Silent]:
+    """RabbitMQ says nothing, and the ledger is not needed.
+
+    The thread of the database may have a connection of an earlier test, and looks at it.
+    """
     found = Silent()
     monkeypatch.setattr(dispatch, "send_now", found.send)
     monkeypatch.setattr(blocking, "group_send", found.send)
@@ -47,7 +50,8 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     monkeypatch.setattr(api.clock, "measured", lambda: 0.0)
     monkeypatch.setattr(api.ledger, "request_cancel", lambda *args: row())
     monkeypatch.setattr(api.transaction, "on_commit", lambda function: function())
-    yield found
+    with django_db_blocker.unblock():
+        yield found
     found.speaks.set()
 
 
