@@ -21,7 +21,7 @@ demo: ## everything in the foreground, a private RabbitMQ included; Ctrl-C stops
 test: ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/pytest --numprocesses 3 --dist loadfile
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: ## kill, stop and freeze everything, then count what was lost (SEED=1 SECONDS=120)
 	@deploy/setup.sh test

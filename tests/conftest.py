@@ -22,6 +22,16 @@ settings.load_profile("progrock")  # a busy machine is not a broken law
 BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 
 
+#: Parts of the paths of tests that take long. Those that run last should be short, because several
+#: processes share the files.
+LONG = ("test_chaos", "test_failover", "/browser/", "/embedded/", "/integration/", "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long."""
+    items.sort(key=lambda item: next(n for n, part in enumerate(LONG) if part in str(item.path)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test is a failure: nobody would notice the silence."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -227,7 +227,9 @@ async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
 ) -> None:
     """PostgreSQL takes no text in JSON from 256 MB on; three of 90 MB are too much together."""
     backends = tmp_path / "backends.toml"
-    backends.write_text('[bulky]\nclass = "tests.fragile.Bulky"\nshards = 1\ninterval = 1\n')
+    backends.write_text(
+        '[bulky]\nclass = "tests.fragile.Bulky"\nbrowser = true\nshards = 1\ninterval = 1\n'
+    )
     async with (
         running(stack, postgres.new_database(), workers=1, backends=backends) as up,
         browse(up) as visitor,
