@@ -41,8 +41,13 @@ class Socket(asyncio.Protocol):
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [f"GET {self.path} HTTP/1.1", f"Host: {self.host}"]
         lines += ["Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
+        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
+        lines += [*self.headers(), "", ""]
         self.transport.write("\r\n".join(lines).encode())
+
+    def headers(self) -> list[str]:
+        """More lines of the request."""
+        return []
 
     def data_received(self, data: bytes) -> None:
         """Wait for the snapshot, then find the stamps."""

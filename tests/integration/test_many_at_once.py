@@ -18,8 +18,8 @@ POOL = 10
 
 @pytest.fixture(scope="module")
 def up(stack: Callable[..., Stack], postgres_url: Postgres) -> Iterator[Stack]:
-    """A web process on PostgreSQL, without workers."""
-    with stack(workers=0, database=postgres_url.new_database()) as up:
+    """A web process on PostgreSQL, and a worker, so that no job is late."""
+    with stack(workers=1, database=postgres_url.new_database()) as up:
         yield up
 
 
@@ -75,6 +75,9 @@ async def test_browsers_that_come_back_at_once_all_have_their_snapshot(up: Stack
     assert found["missing"] == 0
     assert found["told"] == {}
     assert found["tries"] == 500
+    assert found["displaced"] < 100, "they are served in the order of coming"
+    assert found["starts"]["taken"]
+    assert not found["starts"]["not taken"]
     assert "the database is away" not in up.logs("web")
     assert await asyncio.to_thread(connections, up) <= POOL
     async with browse(up) as visitor:
