@@ -28,12 +28,7 @@ _COOKIE = re.compile(rb"^set-cookie: *([^;\r\n]+)", re.IGNORECASE | re.MULTILINE
 
 
 class Connection(Socket):
-    """A socket that notes its cookie, and what a page would be told.
-
-    `came`: how many had connected before it.
-    """
-
-    came = 0
+    """A socket that notes its cookie, and what a page would be told."""
 
     def __init__(self, browser: "Browser", host: str, path: str) -> None:
         super().__init__(host, path, [])
@@ -41,7 +36,8 @@ class Connection(Socket):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade, with the cookie of an earlier visit."""
-        self.came = self.browser.storm.next_to_come()
+        if self.browser.came is None:
+            self.browser.came = self.browser.storm.next_to_come()
         super().connection_made(transport)
 
     def headers(self) -> list[str]:
@@ -67,10 +63,14 @@ class Connection(Socket):
 
 
 class Browser:
-    """A browser with a cookie, and a socket for a while."""
+    """A browser with a cookie, and a socket for a while.
+
+    `came`: how many others had connected for the first time before it did.
+    """
 
     def __init__(self, storm: "Storm") -> None:
         self.storm = storm
+        self.came: int | None = None
         self.cookie = ""
         self.socket: Connection | None = None
         self.asked = b""
@@ -132,7 +132,7 @@ class Storm:
         self.starter = Browser(self)
 
     def next_to_come(self) -> int:
-        """The number of a connection, from 0."""
+        """The number of a browser that connects, from 0."""
         self._came += 1
         return self._came - 1
 
@@ -149,15 +149,17 @@ class Storm:
         self.tries, self._came = 0, 0
         await self.starter.connect()
         self.tries, self._came = 0, 0
+        for each in self.browsers:
+            each.came = None
         took: list[float] = []
         order: list[int] = []
         begun = time.monotonic()
 
         async def browse(browser: Browser) -> None:
             await browser.connect()
-            assert browser.socket
+            assert browser.came is not None
             took.append(time.monotonic() - begun)
-            order.append(browser.socket.came)
+            order.append(browser.came)
 
         with self._starting() as starts:
             tasks = [asyncio.create_task(browse(each)) for each in self.browsers]
