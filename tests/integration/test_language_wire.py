@@ -19,7 +19,7 @@ from progrock.backends import BackendError, ConfigError, Handle, JobView, Status
 from progrock.backends.http import HttpBackend
 from progrock.backends.http.client import Outgoing
 from tests import certificates, language
-from tests.language import SECRET, answer, job, options
+from tests.language import LEAST, SECRET, answer, job, options
 from tests.logs import own
 from tests.services import PATIENCE
 
@@ -537,6 +537,22 @@ async def test_a_second_request_follows_a_look_at_many_as_well(render: Service) 
     assert [getattr(found[each], "state", None) for each in "abc"] == ["succeeded", "running", None]
     assert isinstance(found["a"], Status)
     assert found["a"].result == [1]
+
+
+@pytest.mark.parametrize("poll", [None, LEAST["poll"]])
+async def test_a_second_request_after_a_look_at_many_sees_its_own_item(
+    render: Service, poll: str | None
+) -> None:
+    render.says |= {
+        "/v1/list": {"jobs": [{"id": h, "status": "done", "out": f"/out/{h}"} for h in "ab"]},
+        "/out/": lambda asked: web.json_response(asked.path),
+    }
+    many = '{ path = "/list?i={handles}", items = "jobs", id = "id" }'
+    lines = {"poll": poll, "poll_many": many, "fetch": '{ path = "{+answer.out}" }'}
+    async with backend(render, **lines) as made:
+        found = await made.poll([job(handle, id=handle) for handle in "ab"])
+    assert found["a"] == Status(state="succeeded", result="/out/a")
+    assert found["b"] == Status(state="succeeded", result="/out/b")
 
 
 # Cancels

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progrock.backends import BackendError, ConfigError, Handle, Status
-from progrock.backends.http.answers import Answer
+from progrock.backends import BackendError, ConfigError, Handle, JobView, Status
+from progrock.backends.http.answers import Answer, Reader
 from progrock.backends.http.values import progress
 from tests.language import Notes, answer, job, options, reader, scope, spec
 
@@ -438,13 +438,17 @@ def test_a_result_too_large_ends_the_job_where_the_status_says_that_it_succeeded
 MANY = '{ path = "/t?i={handles}", items = "jobs", id = "id" }'
 
 
+def looks(found: Reader, said: Answer, jobs: list[JobView]) -> dict[str, Status | BackendError]:
+    assert found.spec.poll_many is not None
+    return found.looks(said, found.items(said, found.spec.poll_many, []), jobs)
+
+
 def test_each_item_has_its_word_and_the_status_of_the_list_says_nothing_of_a_job() -> None:
     states = '{ running = ["run"], succeeded = ["ok", 200], failed = ["*"] }'
     found = reader(poll_many=MANY, states=states)
-    assert found.spec.poll_many is not None
     jobs = [job("1", id="a"), job("2", id="b"), job("3", id="c"), job("4", id="d")]
     items = [{"id": 1, "status": "run"}, {"id": "2"}, {"id": 3, "status": "odd"}]
-    said = found.looks(answer({"jobs": items}, wait=2.0), found.spec.poll_many, jobs)
+    said = looks(found, answer({"jobs": items}, wait=2.0), jobs)
     first, second, third, fourth = (said[each.id] for each in jobs)
     assert isinstance(first, Status)
     assert (first.state, first.retry_after) == ("running", 2.0)
@@ -473,16 +477,14 @@ def test_an_answer_about_many_that_cannot_be_used_fails_all(
     body: Any, status: int, told: str
 ) -> None:
     found = reader(poll_many=MANY)
-    assert found.spec.poll_many is not None
     with pytest.raises(BackendError, match=told):
-        found.looks(answer(body, status), found.spec.poll_many, [job()])
+        looks(found, answer(body, status), [job()])
 
 
 def test_items_of_any_kind_harm_no_other_job() -> None:
     found = reader(poll_many=MANY)
-    assert found.spec.poll_many is not None
     items = [None, 7, "x", [], {"id": None}, {"id": {}}, {"id": "h1", "status": "done"}]
-    said = found.looks(answer({"jobs": items}), found.spec.poll_many, [job()])
+    said = looks(found, answer({"jobs": items}), [job()])
     assert said["j1"] == Status(state="succeeded")
 
 

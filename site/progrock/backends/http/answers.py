@@ -140,16 +140,14 @@ class Reader:
         """Where a job stands, from an answer about it alone. Raises BackendError."""
         return self._status(answer, answer.seen(scope), at_start=at_start)
 
-    def looks(
-        self, answer: Answer, request: Request, jobs: Sequence[JobView]
-    ) -> dict[str, Status | BackendError]:
-        """Where several jobs stand, by job id; a BackendError for each one that the answer fails.
+    def items(self, answer: Answer, request: Request, handles: Sequence[str]) -> dict[str, Any]:
+        """The items of an answer about several jobs, by handle.
 
         Raises BackendError where the answer fails them all.
         """
         assert request.items is not None  # the table has both
         assert request.id is not None
-        nobody = Scope(handles=[job.handle for job in jobs])
+        nobody = Scope(handles=handles)
         if answer.status >= 300:
             raise self.refusal(answer, nobody)
         if answer.json is MISSING:
@@ -158,16 +156,23 @@ class Reader:
         items = self.find("poll_many items", request.items, answer.seen(nobody))
         if not isinstance(items, list):
             raise BackendError("the backend answered without a list of jobs")
-        by_handle: dict[str | None, Any] = {}
+        by_handle: dict[str, Any] = {}
         for item in items:
             found = self.find("poll_many id", request.id, Seen(item, answer.headers, nobody))
-            by_handle[_as_text(found)] = item
+            if (handle := _as_text(found)) is not None:
+                by_handle[handle] = item
+        return by_handle
+
+    def looks(
+        self, answer: Answer, items: Mapping[str, Any], jobs: Sequence[JobView]
+    ) -> dict[str, Status | BackendError]:
+        """Where several jobs stand, by job id; a BackendError for each that has no good item."""
         outcomes: dict[str, Status | BackendError] = {}
         for job in jobs:
             try:
-                if job.handle not in by_handle:
+                if job.handle not in items:
                     raise BackendError("the backend does not know this job", forgotten=True)
-                seen = Seen(by_handle[job.handle], answer.headers, Scope(job))
+                seen = Seen(items[job.handle], answer.headers, Scope(job))
                 outcomes[job.id] = self._status(answer, seen, of_many=True)
             except BackendError as error:
                 error.retry_after = answer.wait

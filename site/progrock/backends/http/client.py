@@ -94,7 +94,7 @@ class HttpBackend:
             raise TypeError("the table has no `poll`")
         scope = Scope(job)
         answer = await self.ask("poll", request, scope)
-        return await self._finished(self.reader.look(answer, scope), answer, job)
+        return await self._finished(self.reader.look(answer, scope), answer, answer.json, job)
 
     # The protocol
 
@@ -246,22 +246,27 @@ class HttpBackend:
     ) -> dict[str, Status | BackendError]:
         scope = Scope(handles=[job.handle for job in jobs])
         answer = await self.ask("poll_many", request, scope)
-        found = self.reader.looks(answer, request, jobs)
+        items = self.reader.items(answer, request, scope.handles)
+        found = self.reader.looks(answer, items, jobs)
         if self.spec.fetch:
             for job in jobs:
                 if isinstance(status := found[job.id], Status):
                     try:
-                        found[job.id] = await self._finished(status, answer, job)
+                        item = items[job.handle]
+                        found[job.id] = await self._finished(status, answer, item, job)
                     except BackendError as error:
                         found[job.id] = error
         return found
 
-    async def _finished(self, status: Status, answer: Answer, job: JobView) -> Status:
-        """The status with what the table's second request brings, where it has one."""
+    async def _finished(self, status: Status, answer: Answer, said: Any, job: JobView) -> Status:
+        """The status with what the table's second request brings, where it has one.
+
+        `said` is what the answer says of this job: all of it, or an item of `poll_many`.
+        """
         request = self.spec.fetch
         if request is None or status.state not in request.on:
             return status
-        scope = Scope(job, answer=answer.json, headers=answer.headers)
+        scope = Scope(job, answer=said, headers=answer.headers)
         fetched = await self.ask("fetch", request, scope)
         return self.reader.fetched(fetched, request, status, scope)
 
