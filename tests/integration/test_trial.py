@@ -207,6 +207,15 @@ def test_a_state_that_fits_one_job_but_not_the_items_is_found_although_poll_ends
     assert '`task.status` holds "' in tried.lines[-1]
 
 
+def test_where_the_reason_of_a_failed_job_may_be_is_told(table: Path) -> None:
+    change(table, 'error = "error.message"\n', "")
+    tried = Tried(table, {"seconds": 0.1, "outcome": "fail"})
+    assert tried.works
+    for what in ("the job's item", "the answer"):
+        told = rf"    without `error` the page cannot say why the job failed; {what} has .* error"
+        assert re.search(told, tried.text), tried.text
+
+
 def test_a_start_that_is_refused_is_told_with_the_backends_reason(table: Path) -> None:
     tried = Tried(table, {"seconds": "long"})
     assert not tried.works

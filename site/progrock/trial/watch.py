@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
 
-from progrock.backends import BackendError
+from progrock.backends import BackendError, Status
 from progrock.backends.errors import shortened
 from progrock.backends.http.answers import UNKNOWN_JOB, Answer
 from progrock.backends.http.client import HttpBackend, Outgoing
@@ -91,7 +91,10 @@ class Watch:
     def complaint(self, outcome: object) -> str:
         """Print what was found; what spoiled the call where it failed, and else nothing."""
         if not isinstance(outcome, BackendError):
+            reason = self._without_a_reason(outcome)
             self._tell_notes()
+            if reason:
+                self._say(f"    {reason}")
             return ""
         key, sentence = self._complaint()
         self._tell_notes(but=key)
@@ -200,6 +203,14 @@ class Watch:
         note = self._notes.get("poll_many.items")
         found = note.found[-1] if note else None
         return found if isinstance(found, list) else []
+
+    def _without_a_reason(self, outcome: object) -> str:
+        """What to say where a job has failed and the table has no key for its reason."""
+        failed = isinstance(outcome, Status) and outcome.state == "failed" and not outcome.error
+        if not failed or self._spec.error or self._answer is None:
+            return ""
+        there = self._what_there_is(Note("error", "", []))
+        return f"without `error` the page cannot say why the job failed; {there}"
 
     # What is wrong
 
