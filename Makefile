@@ -2,11 +2,12 @@
 PYTHON ?= python3
 export PYTHON
 export NO_MKDOCS_2_WARNING = 1
-LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--quiet --no-emit-index-url --no-emit-find-links --no-annotate \
-	--custom-compile-command "make lock" --extra standalone --extra postgres $(UPGRADE)
+	--custom-compile-command "make lock" $(UPGRADE)
+PROJECT = pyproject.toml --extra standalone --extra postgres
 
-.PHONY: help setup demo test lint format docs cookbook lock topology-definitions bench bench-delay chaos
+.PHONY: help setup demo test test-servers lint format docs cookbook lock topology-definitions bench bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -22,6 +23,10 @@ test: ## every check and every test, with what they need (RabbitMQ, PostgreSQL, 
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+test-servers: ## jobs on real servers, which pip installs: Flower with Celery, Scrapyd, pygeoapi
+	@deploy/setup.sh servers
+	.venv/bin/pytest tests/servers
 
 chaos: ## kill, stop and freeze everything, then count what was lost (SEED=1 SECONDS=120)
 	@deploy/setup.sh test
@@ -47,9 +52,10 @@ format: setup ## let ruff format and mend what it can
 	.venv/bin/ruff check --fix
 
 lock: setup ## the lock files from pyproject.toml (UPGRADE=--upgrade: newest versions)
-	$(LOCK) --group demo --output-file requirements.txt
-	$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
-	$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
+	$(LOCK) $(PROJECT) --group demo --output-file requirements.txt
+	$(LOCK) $(PROJECT) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) $(PROJECT) --group bench --constraint requirements.txt --output-file requirements-bench.txt
+	$(LOCK) --group servers --output-file requirements-servers.txt
 
 topology-definitions: setup ## deploy/rabbitmq/definitions.json from the topology
 	@export RABBITMQ_WEB_PASSWORD="$${RABBITMQ_WEB_PASSWORD:-web-demo}" \

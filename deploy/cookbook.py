@@ -13,8 +13,8 @@ comment tells you to fill in. [Backends](backends.md) explains the keys.
 
 A test plays each table against an API that answers as the real one is known to answer: jobs that
 succeed, that fail, and that are cancelled. The comment says where that knowledge is from.
-*Confirmed* names a public document that was looked at. *Own knowledge* was not looked up, so try
-such a table before you rely on it.
+*Confirmed* names a public document that was looked at, or the server that a test has run
+(`make test-servers`). *Own knowledge* was not looked up, so try such a table before you rely on it.
 
 - No table lets browsers start jobs. Before you change that, read what the table takes from
   `params`: whoever may start jobs chooses all of it.

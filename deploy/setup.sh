@@ -3,6 +3,7 @@
 #   setup.sh demo    .venv with what the demo runs on; RabbitMQ, if neither it nor Docker is there
 #   setup.sh venv    .venv with what the demo, the tests and the tools need
 #   setup.sh test    the same, and RabbitMQ, PostgreSQL and Chromium
+#   setup.sh servers .venv as above, RabbitMQ, and servers of others in .progrock/servers
 # It asks before it calls apt; as root without a terminal (a container, CI) it goes ahead.
 # It never starts a system service.
 set -euo pipefail
@@ -90,6 +91,17 @@ make_venv() {
   stamp "$lock" >".venv/$lock.done"
 }
 
+# make_servers: a virtual environment of their own, because they want other versions than we do
+make_servers() {
+  local lock=requirements-servers.txt venv=.progrock/servers
+  [ "$(cat "$venv/done" 2>/dev/null)" != "$(stamp "$lock")" ] || return 0
+  echo "setup: packages of $lock into $venv"
+  "$PYTHON" -m venv --clear "$venv"
+  "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input \
+    install --require-hashes -r "$lock" || fail "pip could not install $lock; its output is above"
+  stamp "$lock" >"$venv/done"
+}
+
 services_for_demo() {
   [ -z "${AMQP_URL:-}" ] || return 0
   has_rabbitmq || { has docker && docker info >/dev/null 2>&1; } ||
@@ -109,5 +121,9 @@ case "${1:-}" in
 demo) make_venv requirements.txt; services_for_demo ;;
 venv) make_venv requirements-dev.txt ;;
 test) make_venv requirements-dev.txt; services_for_test ;;
-*) sed -n '2,7s/^# //p' "$0"; exit 2 ;;
+servers)
+  make_venv requirements-dev.txt
+  has_rabbitmq || install_packages "RabbitMQ is missing" rabbitmq-server
+  make_servers ;;
+*) sed -n '2,8s/^# //p' "$0"; exit 2 ;;
 esac

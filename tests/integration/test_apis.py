@@ -40,6 +40,9 @@ SECRETS = {
     "GALAXY_API_KEY": "k3y",
     "JENKINS_BASIC": "bGFiOnB3",
     "MUX_BASIC": "bGFiOnB3",
+    "OGC_PROCESS": "survey",
+    "SCRAPYD_PROJECT": "shop",
+    "SCRAPYD_SPIDER": "prices",
     "TRANSLOADIT_KEY": "k3y",
 }
 

@@ -29,7 +29,13 @@ def test_the_definitions_are_those_of_the_backends_and_of_the_demo_passwords() -
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"]
+    "name",
+    [
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-bench.txt",
+        "requirements-servers.txt",
+    ],
 )
 def test_a_lock_pins_everything_by_hash_and_names_no_machine(name: str) -> None:
     text = (ROOT / name).read_text()
