@@ -22,7 +22,7 @@ demo: ## everything in the foreground, a private RabbitMQ included; Ctrl-C stops
 test: ## every check and every test, with what they need (RabbitMQ, PostgreSQL, Chromium)
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	.venv/bin/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-servers: ## jobs on real servers, which pip installs: Flower with Celery, Scrapyd, pygeoapi
 	@deploy/setup.sh servers

@@ -182,11 +182,11 @@ class Subscriber:
             connection = await connect(self._url, f"{self._name} mark", self._names)
             try:
                 sentence = await claim(connection, self._names, declare=self._topology is not None)
+                self._asked_whose = True
+                if sentence:
+                    logger.error("%s", sentence)
             finally:
                 await shut(connection)
-            self._asked_whose = True
-            if sentence:
-                logger.error("%s", sentence)
 
     async def _open(self, connection: AbstractConnection, gone: Sequence[Consumer]) -> None:
         """Open consumers concurrently, and stop waiting for them after a second.

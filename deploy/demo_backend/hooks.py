@@ -7,7 +7,7 @@ POST /_test/tasks/id  {"percent": 42, "status": "running", "stage": "…"}: from
                       answers with this in place of its own values
 GET /_test/tasks/id   {"polls": 3, "overlaps": 0, "cancels": 0, "times": [when, epoch seconds]}
 GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "under_way": 0,
-                      "most_under_way": 8}
+                      "most_under_way": 8}: all but the last two count from the program's start
 
 A mode is an HTTP status, a key of BODIES, or one of proxy, hang, reset, garbage, close, huge, bomb,
 redirect, text (right, but as text/plain) and ok (right, with the Retry-After and the delay).
@@ -201,7 +201,7 @@ async def stats(request: web.Request) -> web.Response:
     """GET /_test/stats."""
     hooks, tasks = request.app[HOOKS], request.app[TASKS]
     names = ("starts", "polls", "requests", "under_way", "most_under_way")
-    return answer({"tasks": len(tasks.by_id)} | {name: getattr(hooks, name) for name in names})
+    return answer({"tasks": tasks.made} | {name: getattr(hooks, name) for name in names})
 
 
 def with_hooks(app: web.Application) -> web.Application:

@@ -86,6 +86,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Task] = {}
+        self.made = 0  # since the start, those that are forgotten included
         self.by_key: dict[str, Task] = {}
         self._tidied = time.monotonic()
 
@@ -102,6 +103,7 @@ class Tasks:
             raise OverflowError
         task = Task(id=uuid.uuid4().hex, **_params(params))
         self.by_id[task.id] = task
+        self.made += 1
         if key:
             self.by_key[key] = task
         return task
