@@ -83,7 +83,8 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
         request: Any = SimpleNamespace(session=session)  # get_user reads nothing else
         scope["user"] = get_user(request)
     cookie = None
-    if conf.anonymous() and make_visitor(session):
+    # A try that met others may have made the visitor, and perhaps has not saved it.
+    if conf.anonymous() and (make_visitor(session) or session.modified):
         session.save()
         cookie = set_cookie(session)
     scope["progrock.sessions"] = digests(session)

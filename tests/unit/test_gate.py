@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
@@ -262,3 +264,25 @@ def test_params_that_json_or_a_database_cannot_hold_are_refused(params: Any) -> 
     with pytest.raises(progrock.Refused) as refused:
         checked_params(params)
     assert refused.value.code == "bad_params"
+
+
+def test_a_handshake_that_is_tried_again_still_gives_the_browser_its_session(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try met others at the database, so the whole call runs again."""
+    settings.PROGROCK_ANONYMOUS = True
+    session, saved = SessionStore(), []
+
+    def save() -> None:
+        saved.append(dict(session.items()))
+        if len(saved) == 1:
+            raise OperationalError("database is locked")
+
+    monkeypatch.setattr(session, "save", save)
+    scope = {"session": session, "user": AnonymousUser()}
+    with pytest.raises(OperationalError):
+        audiences.identify(scope)
+    found, cookie = audiences.identify(scope)
+    assert cookie
+    assert cookie.startswith(f"{settings.SESSION_COOKIE_NAME}=")
+    assert found == [f"visitor:{saved[1][sessions.VISITOR]}"]
