@@ -60,19 +60,20 @@ class Gate:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other: asyncio.StreamWriter | None = None
+        passing: list[asyncio.Task[None]] = []
         try:
             node_reader, other = await self._open()
             self._writers |= {writer, other}
-            await asyncio.wait(
-                [
-                    asyncio.create_task(self._pass(reader, other)),
-                    asyncio.create_task(self._pass(node_reader, writer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            passing += [
+                asyncio.create_task(self._pass(reader, other)),
+                asyncio.create_task(self._pass(node_reader, writer)),
+            ]
+            await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             pass  # No node is up, so the caller's connection closes at once.
         finally:
+            for task in passing:
+                task.cancel()  # the other direction may wait for a flow that nobody wants any more
             for each in (writer, other):
                 if each is not None:
                     self._writers.discard(each)
