@@ -163,9 +163,19 @@ class Connection(carehare.Connection):  # type: ignore[misc] # carehare has no t
 
     @asynccontextmanager
     async def acking_consumer(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        """As carehare's, but it does not close the channel, because the connection ends then."""
+        """As carehare's, but it does not close the channel, because the connection ends then.
+
+        On a connection that closes, `ack` does nothing.
+        """
         consumer = super().acking_consumer(*args, **options)
         consumer.closed.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
+        ack = consumer.ack
+
+        def ack_while_open(delivery_tag: int) -> None:
+            if self.usable:
+                ack(delivery_tag)
+
+        consumer.ack = ack_while_open
         yield consumer
 
     def _answered(self, answer: asyncio.Future[None]) -> asyncio.Future[None]:

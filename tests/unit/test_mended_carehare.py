@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import logging
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from carehare._protocol import Protocol as CarehareProtocol
 from channels_rabbitmq.core import RabbitmqChannelLayer
 from channels_rabbitmq.multiqueue import MultiQueue
+from channels_rabbitmq.util import ChannelRecipient
 
 from progrock.broker import channel_layer, mended_carehare
 from progrock.broker.channel_layer import ChannelLayer
@@ -125,6 +127,35 @@ async def test_a_connection_that_is_closed_before_it_is_open_fails() -> None:
     protocol.connection_lost(None)
     with pytest.raises(ConnectionResetError, match="before it was open"):
         await protocol.open
+
+
+async def test_a_push_that_has_arrived_is_delivered_although_the_connection_has_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody has told the driver yet. Then uvloop raises at a write."""
+    protocol = connected_protocol(mended_carehare.Protocol)
+    protocol.accept_frame(spec.Connection.Start(mechanisms="PLAIN"), 0)
+    tune = spec.Connection.Tune(channel_max=10, frame_max=131072, heartbeat=60)
+    protocol.accept_frame(tune, 0)
+    protocol.accept_frame(spec.Connection.OpenOk(), 0)
+    connection, transport = mended_carehare.Connection(URL), protocol._transport
+    connection._protocol = protocol
+    arrived = MultiQueue(capacity=10)
+
+    def closed(data: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    async with connection.acking_consumer("queue") as consumer:
+        before = transport.written
+        for n in (1, 2):
+            arrived.put_nowait(
+                ChannelRecipient("channel"), {"n": n}, time=0.0, ack=partial(consumer.ack, n)
+            )
+        assert await arrived.get("channel") == {"n": 1}
+        assert transport.written != before, "it is acknowledged while the connection is open"
+        transport.abort()
+        monkeypatch.setattr(transport, "write", closed)
+        assert await arrived.get("channel") == {"n": 2}
 
 
 async def test_carehare_sends_through_the_protocol_that_we_gave_it() -> None:
