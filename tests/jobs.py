@@ -17,6 +17,7 @@ def row(**changes: Any) -> Row:
         "backend": "render",
         "params": "{}",
         "request": None,
+        "label": "",
         "handle": "",
         "state": "queued",
         "progress": None,

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from progrock import clock, conf, dispatch, installation, journal, ledger
 from progrock.attempts import all_or_nothing, attempt
 from progrock.audiences import audience_of
-from progrock.backends import schemas
+from progrock.backends import labels, schemas
 from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
 from progrock.dispatch import Outbound
@@ -101,6 +101,7 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
         backend=backend,
         params=params,
         request=request,
+        label=labels.label_of(options.label, params),
         due_at=clock.as_datetime(now),
         deadline_at=clock.as_datetime(now + options.deadline),
     )

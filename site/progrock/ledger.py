@@ -50,6 +50,7 @@ class Row:
     backend: str
     params: str
     request: str | None
+    label: str
     handle: str
     state: str
     progress: float | None

@@ -40,6 +40,13 @@ class Job(models.Model):
     request = models.CharField(
         max_length=100, null=True, blank=True, help_text="The client's own id for its start"
     )
+    label = models.CharField(
+        max_length=200,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="What people call the job, by its backend's template",
+    )
     handle = models.CharField(
         max_length=4096, default="", blank=True, help_text="The backend's id for the job"
     )

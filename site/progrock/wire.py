@@ -35,6 +35,7 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
         "job": row.id,
         "request": row.request,
         "backend": row.backend,
+        "label": row.label or None,
         "version": row.version,
         "state": row.state,
         "progress": row.progress,
@@ -55,20 +56,27 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
 
 
 def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict[str, Any]:
-    """What a socket gets first: its jobs, newest first, and the backends to choose from."""
+    """What a socket gets first: its jobs, newest first, and the backends.
+
+    How to fill in a start is said of backends that browsers may start, and of no others.
+    """
     return {
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],
-        "backends": [
-            {
-                "name": name,
-                "title": options.title or name,
-                "start": options.browser,
-                "progress": options.has_progress,
-                "cancel": options.cancels,
-            }
-            for name, options in backends.items()
-        ],
+        "backends": [_backend(name, options) for name, options in backends.items()],
+    }
+
+
+def _backend(name: str, options: Options) -> dict[str, Any]:
+    shown = options if options.browser else None
+    return {
+        "name": name,
+        "title": options.title or name,
+        "start": options.browser,
+        "progress": options.has_progress,
+        "cancel": options.cancels,
+        "label": shown and shown.label and shown.label.written,
+        "params": shown and shown.params_schema,
     }
 
 

@@ -31,6 +31,7 @@ from progrock.ledger import Row
 from progrock.lifecycle import Decision
 from progrock.models import Job
 from progrock.storable import storable_result
+from tests.language import options
 from tests.ledgers import at, make
 from tests.services import PATIENCE
 
@@ -397,6 +398,18 @@ def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
     with pytest.raises(api.Refused, match="2 of your jobs are active") as refused:
         api.create("user:9", "render", None, None)
     assert refused.value.code == "too_many_jobs"
+
+
+def test_a_job_keeps_the_label_that_it_was_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    from progrock import api
+
+    named = options(label='"{params.kind} for {params.customer}"')
+    monkeypatch.setattr(api.conf, "backends", lambda: {"render": named})
+    job, _ = api.create("user:6", "render", {"kind": "Film"}, None)
+    assert job.label == "Film for …"
+    assert ledger.load([str(job.pk)])[str(job.pk)].label == "Film for …"
+    monkeypatch.setattr(api.conf, "backends", lambda: {"render": options(label='"other"')})
+    assert wire.job_frame(ledger.snapshot(["user:6"])[0])["label"] == "Film for …"
 
 
 def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:

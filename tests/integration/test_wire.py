@@ -33,6 +33,8 @@ async def test_the_first_frame_is_a_snapshot_with_the_backends(running: Stack) -
         "start": True,
         "progress": True,
         "cancel": True,
+        "label": None,
+        "params": None,
     }
 
 
@@ -56,6 +58,7 @@ async def test_a_job_is_watched_from_start_to_result(running: Stack) -> None:
         "job",
         "request",
         "backend",
+        "label",
         "version",
         "state",
         "progress",

@@ -140,7 +140,7 @@ def test_a_poll_may_be_named_by_its_body_its_headers_or_the_job() -> None:
 
 def test_the_keys_for_people_have_their_defaults() -> None:
     found = options()
-    assert (found.title, found.label, found.params_schema, found.browser) == ("", "", None, False)
+    assert (found.title, found.label, found.params_schema, found.browser) == ("", None, None, False)
     found = options(title='"Films"', label='"{params.kind} for {params.customer}"', browser="true")
     assert (found.title, found.browser) == ("Films", True)
     assert isinstance(found.label, Text)

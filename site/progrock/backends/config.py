@@ -165,8 +165,8 @@ def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The options that every kind of backend has; takes their keys out of `values`."""
     common = {key: values.pop(key) for key in _COMMON}
     common["unwatched"] = _unwatched(where, common)
-    if common["label"]:
-        common["label"] = text(f"{where} label", common["label"], ("params",), variables=False)
+    label = common["label"]
+    common["label"] = text(f"{where} label", label, ("params",), variables=False) if label else None
     common["params_schema"] = schemas.read(f"{where} params", common.pop("params"), folder)
     return common
 

@@ -150,6 +150,15 @@ class Text:
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], Hole) else None
 
     @property
+    def written(self) -> str:
+        """The text as it was written, for one without variables."""
+        return "".join(
+            part if isinstance(part, str) else f"{{{part.kind}{part.name}}}"
+            for part in self.parts
+            if isinstance(part, str | Hole)
+        )
+
+    @property
     def is_constant(self) -> bool:
         """Whether it is the same at each request."""
         return all(isinstance(part, str) for part in self.parts)

@@ -16,7 +16,9 @@ register = template.Library()
 def job_progress(
     context: Context, job: Job | uuid.UUID | str, label: str = "", src: str = ""
 ) -> dict[str, Any]:
-    """Show a job, or the job with this id. It is called `label`, or else "render 3f2a".
+    """Show a job, or the job with this id.
+
+    It is called `label`, or what the job's own label says, or else "render 3f2a".
 
     `src` is the socket's address where the project serves it elsewhere than at `/prog/`.
 
@@ -32,7 +34,7 @@ def job_progress(
         href = ""
     first = not context.render_context.get("job_progress")
     context.render_context["job_progress"] = True
-    name = label or f"{row.backend if row else 'job'} {job_id[:4]}"
+    name = label or (row and row.label) or f"{row.backend if row else 'job'} {job_id[:4]}"
     percent = None if row is None or row.progress is None else int(row.progress)
     return {
         "job": row,

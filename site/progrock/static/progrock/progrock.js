@@ -14,7 +14,7 @@
  *
  *     <job-progress job="5b0c…"></job-progress>
  *
- * A `job` is a frame of the server: {job, request, backend, version, state, progress, complete,
+ * A `job` is a frame of the server: {job, request, backend, label, version, state, progress, complete,
  * message, cancelling, created, ended, result | result_url | error}, where `job` is its id. Every
  * string in it is text, never HTML. docs/javascript.md and docs/wire.md say more.
  */
@@ -502,9 +502,10 @@ class JobProgress extends HTMLElement {
     return this.getAttribute("job") ?? "";
   }
 
-  /** What the job is called on the page and by screen readers, such as "render 3f2a". */
+  /** What the job is called on the page and aloud: as somebody says, or else "render 3f2a". */
   get #name() {
-    return this.getAttribute("label") || `${this.#job?.backend ?? "job"} ${this.#id.slice(0, 4)}`;
+    const given = this.getAttribute("label") || this.#job?.label;
+    return given || `${this.#job?.backend ?? "job"} ${this.#id.slice(0, 4)}`;
   }
 
   #lookUp() {
