@@ -1,32 +1,26 @@
 """ProgressConsumer: a browser's socket on `/prog/`, which starts, cancels and shows jobs."""
 
 import asyncio
-import logging
 import reprlib
 import time
-import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.core.exceptions import ImproperlyConfigured
-from django.db import Error
 
-from progrock import api, clock, conf, ledger, wire
-from progrock.attempts import NoAnswer, all_or_nothing
+from progrock import conf, doors, ledger, wire
+from progrock.attempts import NoAnswer
 from progrock.audiences import identify
 from progrock.consumers.admission import Crowded, Gone
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
-from progrock.database_errors import Trouble, trouble
 from progrock.errors import Refused
 from progrock.ledger import Row
+from progrock.own_code import own_code
 from progrock.storable import read_leniently, read_strictly
-
-logger = logging.getLogger(__name__)
 
 #: The longest text frame that is read, in bytes. The server itself closes a socket with 1009 when a
 #: frame is far longer.
@@ -86,9 +80,8 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
         except _NotAdmitted as no:
             await self._refuse(no.close_code, no.code, no.message)
-        except _Unidentified as failed:
-            log_mistake(failed.cause)
-            await self._refuse(INTERNAL_ERROR, "misconfigured", MISTAKE)
+        except Refused as wrong:
+            await self._refuse(INTERNAL_ERROR, wrong.code, wrong.message)
         else:
             assert self.member is not None
             await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else ())
@@ -157,10 +150,12 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                     await self._soon(self._start, message)
                 case "cancel":
                     await self._soon(self._cancel, message)
+                case "again":
+                    await self._soon(self._again, message)
                 case "ping":
                     self._beat()
                 case action:
-                    known = "start, cancel, ping"
+                    known = "start, cancel, again, ping"
                     sentence = f"There is no action {reprlib.repr(action)}; there is: {known}."
                     raise Refused("unknown_action", sentence)
         except Refused as refused:
@@ -198,16 +193,22 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def _start(self, message: dict[str, Any]) -> None:
         assert self.member is not None
-        backend = _startable(message.get("backend"))
-        params, request = message.get("params"), message.get("request")
-        audience = self.member.audiences[0]
-        row, created = await database(_create, audience, backend, params, request)
+        audiences = self.member.audiences
+        asked = [message.get(key) for key in ("backend", "params", "request")]
+        row, created = await database(doors.start, self.scope, audiences, *asked)
+        self._answer(row, changed=created)
+
+    async def _again(self, message: dict[str, Any]) -> None:
+        assert self.member is not None
+        audiences = self.member.audiences
+        asked = [message.get(key) for key in ("job", "request")]
+        row, created = await database(doors.again, self.scope, audiences, *asked)
         self._answer(row, changed=created)
 
     async def _cancel(self, message: dict[str, Any]) -> None:
         assert self.member is not None
         audiences, job_id = self.member.audiences, message.get("job")
-        row, asked = await database(_request_cancel, audiences, job_id)
+        row, asked = await database(doors.cancel, audiences, job_id)
         self._answer(row, changed=asked)
 
     def _beat(self) -> None:
@@ -255,25 +256,13 @@ class _NotAdmitted(Refused):
         self.close_code = close_code
 
 
-class _Unidentified(Exception):
-    """Raised when nobody can say who a visitor is, because PROGROCK_AUDIENCES failed."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
 def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     """A handshake's audiences, its cookie, and the jobs of these audiences: one call for all.
 
-    Raises _Unidentified.
+    Raises Refused where nobody can say who the visitor is, because PROGROCK_AUDIENCES failed.
     """
-    try:
+    with own_code("PROGROCK_AUDIENCES", MISTAKE):
         audiences, cookie = identify(scope)
-    except Exception as error:
-        if isinstance(error, Error) and trouble(error) is not Trouble.MISTAKE:
-            raise
-        raise _Unidentified(error) from error
     return audiences, cookie, ledger.snapshot(audiences) if audiences else []
 
 
@@ -308,61 +297,3 @@ def _request_in(text: str | None) -> str | None:
         return _request_of(read_leniently(text))
     except (ValueError, RecursionError):
         return None
-
-
-def _startable(backend: Any) -> Any:
-    """The backend that a browser asks for, by default the first one that it may use.
-
-    Raises Refused for one that only code may start.
-    """
-    backends = conf.backends()
-    if not backend:
-        backend = next((name for name, options in backends.items() if options.browser), None)
-        if backend is None:
-            raise Refused("forbidden", "Browsers may not start jobs here.")
-    options = backends.get(backend) if isinstance(backend, str) else None
-    if options is not None and not options.browser:
-        raise Refused("forbidden", f"Browsers may not start jobs of the backend {backend}.")
-    return backend
-
-
-def _create(audience: str, backend: Any, params: Any, request: Any) -> tuple[Row, bool]:
-    """Create a job: the job, and whether it is new. Raises Refused."""
-    with all_or_nothing():
-        job, created = api.create(audience, backend, params, request)
-        job_id = str(job.pk)
-        return ledger.load([job_id], results=True)[job_id], created
-
-
-def _request_cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:
-    """Ask for a cancellation on behalf of these audiences. Raises Refused.
-
-    Returns the job, and whether this request changed it.
-    """
-    try:
-        job_id = str(uuid.UUID(job))
-        row = ledger.load([job_id], results=True)[job_id]
-    except (ValueError, TypeError, AttributeError, KeyError):
-        row = None
-    if row is None or row.audience not in audiences:
-        raise Refused("unknown_job", "There is no such job, or it is not yours.")
-    asked = ledger.request_cancel(row.id, clock.measured())
-    return asked or row, asked is not None
-
-
-#: Seconds between two log lines of a mistake in the function of PROGROCK_AUDIENCES.
-SAY_AGAIN = 10.0
-_said = -SAY_AGAIN
-
-
-def log_mistake(error: Exception) -> None:
-    """Log an error of the project's own code, but not for each of a thousand sockets."""
-    global _said
-    if time.monotonic() - _said >= SAY_AGAIN:
-        _said = time.monotonic()
-        known = isinstance(error, ImproperlyConfigured)
-        logger.error(
-            "sockets are refused: %s",
-            error if known else "the function of PROGROCK_AUDIENCES failed",
-            exc_info=None if known else error,
-        )

@@ -1,4 +1,4 @@
-"""The Python API: a project's own code, and the WebSocket consumer, start and cancel jobs here."""
+"""The Python API: a project's own code starts and cancels jobs here; visitors come by `doors`."""
 
 import asyncio
 import logging
@@ -74,24 +74,38 @@ async def acancel(job: Job | uuid.UUID | str) -> bool:
     return asked
 
 
-def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job, bool]:
-    """A new job, or the one that this request started before; and whether it is new.
-
-    Raises Refused.
-    """
+def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
+    """The params of a start, as plain JSON. Raises Refused where a part of the start is wrong."""
     options = conf.backends().get(backend) if isinstance(backend, str) else None
     if options is None:
         names = ", ".join(conf.backends())
         raise Refused(
             "unknown_backend", f"There is no backend {reprlib.repr(backend)}; there is: {names}."
         )
-    params = checked_params(params)
-    if wrong := schemas.complaint(options.params_schema, params):
+    plain = checked_params(params)
+    if wrong := schemas.complaint(options.params_schema, plain):
         raise Refused("bad_params", f"{wrong}.")
     if request is not None and not (
         isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
     ):
         raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
+    return plain
+
+
+def known(audience: str, request: str | None) -> Job | None:
+    """The job that this request of the audience started before, if there is one."""
+    if request is None:
+        return None
+    return Job.objects.filter(audience=audience, request=request).first()
+
+
+def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job, bool]:
+    """A new job, or the one that this request started before; and whether it is new.
+
+    Raises Refused.
+    """
+    params = checked(backend, params, request)
+    options = conf.backends()[backend]
     now = clock.measured()
     job_id = uuid.uuid4()
     job = Job(
@@ -107,10 +121,8 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
     )
     try:
         with all_or_nothing():
-            if request is not None and (
-                known := Job.objects.filter(audience=audience, request=request).first()
-            ):
-                return known, False
+            if before := known(audience, request):
+                return before, False
             active = Job.objects.filter(audience=audience, state__in=ACTIVE).count()
             if active >= conf.max_active_jobs():
                 raise Refused(
@@ -124,10 +136,8 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
                 )
             job.save(force_insert=True)
     except IntegrityError:  # the same request, at the same time; or else a mistake
-        if request is not None and (
-            known := Job.objects.filter(audience=audience, request=request).first()
-        ):
-            return known, False
+        if before := known(audience, request):
+            return before, False
         raise
     return job, True
 

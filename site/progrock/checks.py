@@ -12,7 +12,7 @@ from progrock import conf
 from progrock.backends import ConfigError
 from progrock.broker import address
 from progrock.broker.errors import BrokerUnavailable
-from progrock.gate import wrong_function
+from progrock.gate import AUDIENCES, AUTHORIZE, Role, wrong_function
 
 LAYER = "progrock.broker.channel_layer.ChannelLayer"
 
@@ -37,7 +37,8 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """The other settings make sense."""
-    found = _check_audiences()
+    found = _check_function(AUDIENCES, "progrock.E002")
+    found += _check_function(AUTHORIZE, "progrock.E008")
     for name, default in conf.DEFAULTS.items():
         if name in conf.BOUNDS or default is None:  # the others have checks of their own
             try:
@@ -59,26 +60,22 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     return found
 
 
-def _check_audiences() -> list[CheckMessage]:
+def _check_function(role: Role, identifier: str) -> list[CheckMessage]:
     """The function of the project's can be imported, and called as we call it."""
     try:
-        path = conf.audiences_path()
+        path = str(conf.checked(role.setting))
     except ImproperlyConfigured as error:
         wrong: str | None = str(error)
     else:
+        if not path and not conf.DEFAULTS[role.setting]:
+            return []
         try:
-            wrong = wrong_function(import_string(path))
+            wrong = wrong_function(import_string(path), role)
         # whatever a module of the project's raises, or a script that ends the process
         except (Exception, SystemExit) as error:
             wrong = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
-        wrong = wrong and f"PROGROCK_AUDIENCES: {wrong}"
-    if not wrong:
-        return []
-    hint = (
-        "Name a function audiences(scope) that returns a list of strings, by its dotted path:"
-        ' "shop.jobs.audiences".'
-    )
-    return [Error(wrong, hint=hint, id="progrock.E002")]
+        wrong = wrong and f"{role.setting}: {wrong}"
+    return [Error(wrong, hint=role.hint, id=identifier)] if wrong else []
 
 
 def _check_prefix() -> list[CheckMessage]:

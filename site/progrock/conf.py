@@ -16,6 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
     "PROGROCK_ANONYMOUS": None,
     "PROGROCK_AUDIENCES": "progrock.audiences.audiences",
+    "PROGROCK_AUTHORIZE": "",
     "PROGROCK_BACKENDS": "",
     "PROGROCK_CHANNEL_LAYER": "default",
     "PROGROCK_DECLARE": None,
@@ -186,6 +187,14 @@ def keep_days() -> float:
 def audiences_path() -> str:
     """Dotted path of the function `audiences(scope) -> list[str]`: `PROGROCK_AUDIENCES`."""
     return str(checked("PROGROCK_AUDIENCES"))
+
+
+def authorize_path() -> str:
+    """Dotted path of `authorize(scope, backend, params) -> params`: `PROGROCK_AUTHORIZE`.
+
+    Empty where the project has none.
+    """
+    return str(checked("PROGROCK_AUTHORIZE"))
 
 
 def feeds() -> int:

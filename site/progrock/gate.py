@@ -3,14 +3,15 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 
+from progrock.backends import schemas
 from progrock.errors import Refused
 
 #: The longest audience, in characters: so many the ledger keeps.
@@ -18,7 +19,38 @@ MAX_AUDIENCE = 200
 #: The longest params that a job may have, as JSON, in bytes.
 MAX_PARAMS = 65_536
 
-_WANTED = f"a list of strings of 1 to {MAX_AUDIENCE} characters"
+_COROUTINE = "a coroutine: the function must not be `async def`"
+
+
+class Role(NamedTuple):
+    """What a function of the project's is for: its setting, and what it takes and returns."""
+
+    setting: str
+    arguments: tuple[Any, ...]
+    takes: str
+    returns: str
+    wanted: str
+    hint: str
+
+
+AUDIENCES = Role(
+    "PROGROCK_AUDIENCES",
+    ({},),
+    "the scope alone",
+    "list",
+    f"a list of strings of 1 to {MAX_AUDIENCE} characters",
+    "Name a function audiences(scope) that returns a list of strings, by its dotted path:"
+    ' "shop.jobs.audiences".',
+)
+AUTHORIZE = Role(
+    "PROGROCK_AUTHORIZE",
+    ({}, "", {}),
+    "scope, backend and params",
+    "dict",
+    f"a dict with params that fit the backend, of up to {MAX_PARAMS} bytes as JSON",
+    "Name a function authorize(scope, backend, params) that returns the params of the job, or"
+    ' raises progrock.Refused, by its dotted path: "shop.jobs.authorize".',
+)
 
 
 def checked_audiences(found: Any, path: str) -> list[str]:
@@ -29,13 +61,34 @@ def checked_audiences(found: Any, path: str) -> list[str]:
     """
     if inspect.iscoroutine(found):
         found.close()
-        raise _misconfigured(path, "a coroutine: the function must not be `async def`")
+        raise _misconfigured(AUDIENCES, path, _COROUTINE)
     if not isinstance(found, list | tuple):
-        raise _misconfigured(path, f"{type(found).__name__} {str(found)[:80]!r}")
+        raise _misconfigured(AUDIENCES, path, f"{type(found).__name__} {str(found)[:80]!r}")
     for each in found:
         if (wrong := wrong_audience(each)) is not None:
-            raise _misconfigured(path, wrong)
+            raise _misconfigured(AUDIENCES, path, wrong)
     return list(found)
+
+
+def checked_authorization(
+    found: Any, path: str, schema: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the function of PROGROCK_AUTHORIZE, at the dotted `path`, has returned, as plain JSON.
+
+    `schema` is that of the backend's params. Raises ImproperlyConfigured for what no job can have.
+    """
+    if inspect.iscoroutine(found):
+        found.close()
+        raise _misconfigured(AUTHORIZE, path, _COROUTINE)
+    if not isinstance(found, dict):
+        raise _misconfigured(AUTHORIZE, path, f"{type(found).__name__} {str(found)[:80]!r}")
+    try:
+        params = checked_params(found)
+    except Refused as refused:
+        raise _misconfigured(AUTHORIZE, path, f"params that are refused: {refused}") from None
+    if wrong := schemas.complaint(schema, params):
+        raise _misconfigured(AUTHORIZE, path, f"params that do not fit the schema: {wrong}")
+    return params
 
 
 def wrong_audience(name: Any) -> str | None:
@@ -113,10 +166,10 @@ def _has_no_number(value: Any) -> bool:
     return False
 
 
-def wrong_function(function: Callable[..., Any] | Any) -> str | None:
-    """What `manage.py check` can tell of the function of PROGROCK_AUDIENCES; None: nothing."""
+def wrong_function(function: Callable[..., Any] | Any, role: Role) -> str | None:
+    """What `manage.py check` can tell of a function of the project's; None: nothing."""
     if isinstance(function, type):
-        return f"{function.__name__}, a class: a call makes an object in place of a list"
+        return f"{function.__name__}, a class: a call makes an object in place of a {role.returns}"
     if not callable(function):
         return f"{type(function).__name__}, which cannot be called"
     # of an object that is no function, its `__call__`
@@ -124,15 +177,15 @@ def wrong_function(function: Callable[..., Any] | Any) -> str | None:
         if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
             return "an `async def`"
         if inspect.isgeneratorfunction(each):
-            return "a generator function: its `yield` returns no list"
+            return f"a generator function: its `yield` returns no {role.returns}"
     try:
-        inspect.signature(function).bind({})
+        inspect.signature(function).bind(*role.arguments)
     except TypeError as error:
-        return f"a function that cannot be called with the scope alone ({error})"
+        return f"a function that cannot be called with {role.takes} ({error})"
     except ValueError:  # one of C, which does not tell what it takes
         return None
     return None
 
 
-def _misconfigured(path: str, found: str) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"PROGROCK_AUDIENCES: {path} returned {found}; wanted {_WANTED}")
+def _misconfigured(role: Role, path: str, found: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{role.setting}: {path} returned {found}; wanted {role.wanted}")

@@ -19,11 +19,10 @@ import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
-from progrock import ledger, wire
+from progrock import doors, ledger, wire
 from progrock.attempts import NoAnswer, attempt
 from progrock.backends import Options
 from progrock.broker.tasks import Task, shard_of
-from progrock.consumers import progress
 from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
@@ -451,7 +450,7 @@ def test_a_start_that_met_others_at_its_last_step_is_tried_again_and_makes_one_j
         return load(*args, **kwargs)
 
     monkeypatch.setattr(ledger, "load", meets_others)
-    row, created = attempt(lambda: progress._create("user:1", "render", {}, None))
+    row, created = attempt(lambda: doors.start({}, ["user:1"], "render", {}, None))
     assert (created, errors) == (True, [])
     assert [str(job.pk) for job in Job.objects.all()] == [row.id]
 
@@ -469,7 +468,7 @@ def test_a_commit_without_an_answer_may_have_been_done_and_is_told_so(
     def call() -> object:
         if act == "cancel":
             return ledger.request_cancel(row.id, time.time())
-        return progress._create("user:1", "render", {}, "once")
+        return doors.start({}, ["user:1"], "render", {}, "once")
 
     with monkeypatch.context() as patch:
         patch.setattr(connection, "commit", lost)
@@ -478,7 +477,7 @@ def test_a_commit_without_an_answer_may_have_been_done_and_is_told_so(
     if act == "cancel":
         assert ledger.load([row.id])[row.id].cancel_requested
     else:
-        again, created = progress._create("user:1", "render", {}, "once")
+        again, created = doors.start({}, ["user:1"], "render", {}, "once")
         assert (again.request, created) == ("once", False)
 
 

@@ -7,18 +7,31 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import pytest
 
+from progrock import doors
+from progrock.errors import Refused
 from tests.services import PATIENCE, Stack
 from tests.visitor import browse
+
+
+def authorize(scope: dict[str, Any], backend: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What the stack of these tests has as PROGROCK_AUTHORIZE."""
+    if params.get("outcome") == "forbidden":
+        raise Refused("over_quota", f"Nobody renders that, {scope['user']} of {backend}.")
+    if params.get("outcome") == "mistake":
+        return {}["nothing"]  # type: ignore[no-any-return, call-overload]
+    return params
 
 
 @pytest.fixture(scope="module")
 def running(stack: Callable[..., Stack]) -> Iterator[Stack]:
     """One stack for the tests that leave it as it was."""
-    with stack(workers=2, env={"PROGROCK_MAX_ACTIVE_JOBS": "5"}) as up:
+    env = {"PROGROCK_MAX_ACTIVE_JOBS": "5", "PROGROCK_AUTHORIZE": f"{__name__}.authorize"}
+    with stack(workers=2, env=env) as up:
         yield up
 
 
@@ -122,6 +135,34 @@ async def test_a_cancelled_job_ends_as_cancelled(running: Stack) -> None:
         assert again["version"] == last["version"], (
             "there is nothing to cancel any more, and nothing changed"
         )
+
+
+async def test_a_job_runs_again_with_the_params_that_it_had(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=1, outcome="fail")
+        await browser.ended(job["job"])
+        await browser.send({"action": "again", "job": job["job"], "request": "anew"})
+        anew = await browser.until(lambda f: f.get("request") == "anew")
+        assert anew["job"] != job["job"]
+        assert (await browser.ended(anew["job"]))["state"] == "failed"
+        await browser.send({"action": "again", "job": str(uuid.uuid4()), "request": "none"})
+        error = await browser.error()
+        assert (error["code"], error["request"]) == ("unknown_job", "none")
+
+
+async def test_the_projects_own_function_refuses_a_start_and_its_mistake_is_not_told(
+    running: Stack,
+) -> None:
+    async with browse(running) as browser:
+        for outcome, code, words in (
+            ("forbidden", "over_quota", "Nobody renders that, AnonymousUser of render."),
+            ("mistake", "misconfigured", doors.CANNOT_TELL),
+        ):
+            refused = await browser.start(outcome=outcome)
+            assert (refused["type"], refused["code"], refused["message"]) == ("error", code, words)
+        job = await browser.start(seconds=1)
+        await browser.ended(job["job"])
+    assert "the function of PROGROCK_AUTHORIZE failed" in running.logs("web")
 
 
 async def test_a_reconnect_shows_what_went_on_meanwhile(running: Stack) -> None:

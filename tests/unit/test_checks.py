@@ -68,7 +68,11 @@ def fits(name: str, value: object) -> bool:
         return type(value) is int and value == 7
     if conf.DEFAULTS[name] is None:
         return value is True
-    return (name, value) in [("PROGROCK_PREFIX", "x"), ("PROGROCK_MANAGEMENT_URL", "")]
+    return (name, value) in [
+        ("PROGROCK_AUTHORIZE", ""),
+        ("PROGROCK_MANAGEMENT_URL", ""),
+        ("PROGROCK_PREFIX", "x"),
+    ]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: conf.shown(value)[:9])

@@ -121,6 +121,34 @@ def test_the_check_finds_what_it_can(own: Any, told: str, monkeypatch: pytest.Mo
     assert [each.msg for each in found] == [f"PROGROCK_AUDIENCES: {told}"]
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (asynchronous, "an `async def`"),
+        (generated, "a generator function: its `yield` returns no dict"),
+        (Generated, "Generated, a class: a call makes an object in place of a dict"),
+        ("not a function", "str, which cannot be called"),
+        (
+            of_two,
+            "a function that cannot be called with scope, backend and params"
+            " (too many positional arguments)",
+        ),
+        (lambda scope, backend, params: params, None),
+        (lambda *anything: {}, None),
+    ],
+)
+def test_the_check_finds_what_it_can_of_the_function_of_authorize(
+    own: Any, told: str | None, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    def stand_in(path: str) -> Any:
+        return own if path == "shop.jobs.authorize" else audiences.audiences
+
+    monkeypatch.setattr(checks, "import_string", stand_in)
+    settings.PROGROCK_AUTHORIZE = "shop.jobs.authorize"
+    found = [(each.id, each.msg) for each in checks.check_settings()]
+    assert found == ([("progrock.E008", f"PROGROCK_AUTHORIZE: {told}")] if told else [])
+
+
 class Fine:
     """An object that returns a list."""
 
