@@ -9,9 +9,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
-from progrock import clock, conf, ledger, wire
+from progrock import clock, conf, ledger, pages, wire
 from progrock.audiences import audiences_of_request
+from progrock.models import Job
 from progrock.pulse import pulse
 from progrock.sessions import make_visitor
 
@@ -28,14 +30,28 @@ def index(request: HttpRequest) -> HttpResponseBase:
 
 @never_cache
 @require_safe
+@vary_on_headers("Accept")
 def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """A job as a frame of the wire, with its whole result; 404 for whoever may not see it."""
+    """A job: a page for browsers, and a frame of the wire with the whole result for programs.
+
+    404 for whoever may not see it.
+    """
+    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+        return _job_page(request, job_id)
     row = ledger.load([str(job_id)], large=True).get(str(job_id))
     if row is None or row.audience not in audiences_of_request(request):
         sentence = "There is no such job, or it is not yours."
         return JsonResponse(wire.error_frame("unknown_job", sentence), status=404)
     frame = wire.encode(wire.job_frame(row, whole=True))
     return HttpResponse(frame, content_type="application/json")
+
+
+def _job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    found = Job.objects.defer("result").filter(pk=job_id).first()
+    own = found is not None and found.audience in audiences_of_request(request)
+    if found is None or not (own or pages.may_see_all(request)):
+        return pages.missing_page(request)
+    return pages.job_page(request, found, own=own)
 
 
 @never_cache

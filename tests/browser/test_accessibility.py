@@ -72,6 +72,8 @@ async def test_by_keyboard_alone(visitor: Visitor) -> None:
         await keyboard.press("Tab")
     await expect(focused).to_have_text("Start")
     await keyboard.press("Tab")
+    await expect(focused).to_have_attribute("data-part", "name")  # the link to the job's page
+    await keyboard.press("Tab")
     await expect(focused).to_have_accessible_name(
         f"Cancel {await part(card, 'name').text_content()}"
     )

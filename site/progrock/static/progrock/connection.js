@@ -1,0 +1,31 @@
+/** The connection as the pages show it: the chip on top, the notice, and what is said aloud. */
+
+import { announceConnection } from "./progrock.js";
+import { show } from "./dom.js";
+
+const WORDS = {
+  connecting: "Connecting",
+  live: "Live",
+  delayed: "Delayed",
+  offline: "Offline",
+  refused: "Signed out",
+};
+
+/** Show how this socket is connected, from now on. */
+export function showConnection(socket) {
+  const chip = document.getElementById("connection");
+  const notice = document.getElementById("notice");
+  const tell = () => {
+    const { state, message } = socket;
+    chip.dataset.state = state;
+    show("connection-word", WORDS[state]);
+    show("notice-text", state === "live" ? "" : message);
+    notice.hidden = state === "live" || !message;
+    document.getElementById("notice-link").hidden = state !== "refused";
+  };
+  socket.addEventListener("state", ({ detail }) => {
+    announceConnection(detail);
+    tell();
+  });
+  tell();
+}

@@ -1,0 +1,73 @@
+/**
+ * The page of one job. The server has written all that it shows. This keeps it up to date, by
+ * asking for the page again when the job's state has changed, and makes the buttons work.
+ */
+
+import { ProgressSocket, announce } from "./progrock.js";
+import { showConnection } from "./connection.js";
+import { localTimes } from "./times.js";
+
+const page = document.getElementById("job");
+const id = page.dataset.job;
+let shown = null; // what of the job the page was last written for
+let asked = Promise.resolve();
+
+localTimes(page);
+offerLink(document.getElementById("copy"));
+if (page.dataset.own) follow(ProgressSocket.shared());
+
+/** Keep the page up to date by this socket. */
+function follow(socket) {
+  showConnection(socket);
+  socket.addEventListener("job", ({ detail }) => detail.job === id && look(detail));
+  socket.addEventListener("snapshot", () => {
+    const job = socket.jobs.get(id);
+    if (job) look(job);
+  });
+  socket.addEventListener("refused", () => {
+    document.getElementById("known").hidden = true; // it is no longer this visitor's to see
+  });
+}
+
+/** Write the page anew where the job has come to another state; mere progress changes nothing. */
+function look({ state, cancelling }) {
+  const now = `${state} ${cancelling}`;
+  if (now === shown) return;
+  shown = now;
+  asked = asked.then(write);
+}
+
+/** Ask the server for this page, and take over the parts of it that change. */
+async function write() {
+  const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } }).catch(
+    () => null,
+  );
+  if (!answer?.ok) return; // the next change, or the next connection, asks again
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of page.querySelectorAll("[data-fresh]")) {
+    const found = fresh.getElementById(part.id);
+    if (found) localTimes(document.adoptNode(found));
+    if (found && found.innerHTML !== part.innerHTML) part.replaceWith(found);
+  }
+}
+
+/** Make the button that copies this page's address. */
+function offerLink(button) {
+  const before = button.textContent;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const done = (await copied(location.href)) ? "Link copied" : "Copy the address of this page";
+    button.textContent = done;
+    announce("copy", done);
+    setTimeout(() => (button.textContent = before), 3_000);
+  });
+}
+
+/** Copy a text; returns whether that worked. On plain http there is no `navigator.clipboard`. */
+async function copied(text) {
+  if (!navigator.clipboard) return false;
+  return navigator.clipboard.writeText(text).then(
+    () => true,
+    () => false,
+  );
+}
