@@ -90,7 +90,7 @@ class File:
         return self._text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scope:
     """What the holes of one request stand for. `headers` have their names in lower case."""
 
@@ -139,10 +139,21 @@ class Text:
     quoted: frozenset[int] | None = None
     #: Its holes in their order.
     holes: tuple[Hole, ...] = field(init=False, repr=False, compare=False)
+    #: Whether it is the same at each request.
+    is_constant: bool = field(init=False, repr=False, compare=False)
+    #: The texts before and behind the handle, where it has nothing else that is filled in.
+    around_handle: tuple[str, str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         holes = tuple(part for part in self.parts if isinstance(part, Hole))
+        texts = [part if isinstance(part, str) else None for part in self.parts]
+        around = None
+        if holes == (Hole("handle"),) and texts.count(None) == 1:
+            at = texts.index(None)
+            around = "".join(filter(None, texts[:at])), "".join(filter(None, texts[at:]))
         object.__setattr__(self, "holes", holes)
+        object.__setattr__(self, "is_constant", None not in texts)
+        object.__setattr__(self, "around_handle", around)
 
     @property
     def only(self) -> Hole | None:
@@ -157,11 +168,6 @@ class Text:
             for part in self.parts
             if isinstance(part, str | Hole)
         )
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is the same at each request."""
-        return all(isinstance(part, str) for part in self.parts)
 
     def bound(self, where: str, environ: Mapping[str, str]) -> "Text":
         """The text with its variables filled in; files are read here to see that they are there.

@@ -222,6 +222,8 @@ class Reader:
 
     def _moved(self, seen: Seen) -> str | None:
         """The handle that the job has from now on, where it is another one than before."""
+        if self.spec.moves is None:
+            return None
         try:
             moved = check_handle(self.find("moves", self.spec.moves, seen))
         except BackendError:  # nothing, or what can be no handle

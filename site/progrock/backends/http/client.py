@@ -79,6 +79,7 @@ class HttpBackend:
         self._tokens = Tokens(self.spec.auth, monotonic) if self.spec.auth else None
         self._session: aiohttp.ClientSession | None = None
         self._once: aiohttp.ClientSession | None = None  # for what must not be sent twice
+        self._adds_headers = type(self).headers is not HttpBackend.headers
         self._missing: set[str] = set()  # keys that found nothing, which was said
         self._constant: dict[int, dict[str, str]] = {}  # headers by request
 
@@ -94,7 +95,10 @@ class HttpBackend:
             raise TypeError("the table has no `poll`")
         scope = Scope(job)
         answer = await self.ask("poll", request, scope)
-        return await self._finished(self.reader.look(answer, scope), answer, answer.json, job)
+        status = self.reader.look(answer, scope)
+        if self.spec.fetch is None:
+            return status
+        return await self._finished(status, answer, answer.json, job)
 
     # The protocol
 
@@ -298,36 +302,46 @@ class HttpBackend:
         limit = request.timeout
         if limit is None and self._look_limit > self.options.timeout:
             limit = self.options.timeout
+        if limit is None:
+            return await self._asked(name, request, scope, limits, sending)
         try:
             async with asyncio.timeout(limit):
-                outgoing, answer = await self._sent(name, request, scope, limits, sending)
-                if answer.status == 401 and self._tokens and outgoing.token:
-                    self._tokens.forget(outgoing.token)
-                    _, answer = await self._sent(name, request, scope, limits, sending)
+                return await self._asked(name, request, scope, limits, sending)
         except TimeoutError:
-            if limit is None:
-                raise  # the caller's
             raise self._late(limit) from None
-        if answer.status in (429, 503) and answer.wait:
-            self._gate.close(answer.wait)
-        return answer
 
-    async def _sent(
+    async def _asked(
         self,
         name: str,
         request: Request,
         scope: Scope,
         limits: aiohttp.ClientTimeout | None,
         sending: Callable[[], None] | None,
-    ) -> tuple[Outgoing, Answer]:
-        """Make the request, wait for its turn, and send it once. Raises BackendError."""
+        again: bool = False,
+    ) -> Answer:
+        """Make the request, wait for its turn, and send it; once more with a new token after a 401.
+
+        Raises BackendError.
+        """
         outgoing, own = self._outgoing(name, request, scope)
+        self._gate.check()
+        if self.spec.rate is not None:
+            await self._take_turn(request)
+        answer = await self._answer(outgoing, request, own, limits, sending)
+        if answer.status == 401 and self._tokens and outgoing.token and not again:
+            self._tokens.forget(outgoing.token)
+            return await self._asked(name, request, scope, limits, sending, again=True)
+        if answer.status in (429, 503) and answer.wait:
+            self._gate.close(answer.wait)
+        return answer
+
+    async def _take_turn(self, request: Request) -> None:
+        """Wait until the table's rate lets one more request leave. Raises BackendError."""
         timeout = request.timeout or self.options.timeout
         left = _over_at.get() - monotonic()
         if wait := self._gate.wait(min(_PATIENCE * timeout, left - (1 - _PATIENCE) * timeout)):
             await asyncio.sleep(wait)
             self._gate.check()
-        return outgoing, await self._answer(outgoing, request, own, limits, sending)
 
     def _outgoing(self, name: str, request: Request, scope: Scope) -> tuple[Outgoing, bool]:
         """The request as it goes out, and whether it goes to the backend's own server."""
@@ -363,6 +377,8 @@ class HttpBackend:
 
     def _where(self) -> Servers:
         """The servers of the table, made anew where a file that `url` names has changed."""
+        if self.spec.url.is_constant:
+            return self._servers
         if (url := self.spec.url.filled(Scope())) != self._servers.url:
             try:
                 self._servers = Servers(url, self.spec.origins)
@@ -380,6 +396,8 @@ class HttpBackend:
     ) -> Answer:
         session = self._open(once=outgoing.name == "start" and not request.repeat)
         more: dict[str, Any] = {"timeout": limits} if limits else {}
+        if outgoing.method != "GET":  # then aiohttp would add one
+            more["skip_auto_headers"] = ("content-type",)
         if self.spec.proxy:
             more["proxy"] = self.spec.proxy.filled(Scope())
         try:
@@ -387,22 +405,24 @@ class HttpBackend:
                 outgoing.token = await self._tokens.current(session, more.get("proxy"))
                 own_token = {"Authorization": f"Bearer {outgoing.token}"}
                 outgoing.headers = _merged(outgoing.headers, own_token)
-            if own and (added := await self.headers(outgoing)):
+            if own and self._adds_headers and (added := await self.headers(outgoing)):
                 outgoing.headers = _merged(outgoing.headers, added)
             if sending:
                 sending()
             if self.observe:
                 self.observe(outgoing, None)
-            async with session.request(
+            response = await session.request(
                 outgoing.method,
                 URL(outgoing.url, encoded=True),
                 data=outgoing.body,
                 headers=outgoing.headers,
                 allow_redirects=False,
-                skip_auto_headers=("content-type",),
                 **more,
-            ) as response:
+            )
+            try:
                 answer = await self._read(response)
+            finally:
+                response.release()
         except aiohttp.ClientError as error:
             raise translate(error) from error
         if self.observe:
@@ -411,25 +431,24 @@ class HttpBackend:
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         """The answer. A body that is larger than `max_answer` is not read to its end."""
-        limit = self.options.max_answer
-        chunks, left = [], limit - (response.content_length or 0)
-        if left >= 0:
+        limit, content = self.options.max_answer, response.content
+        too_large = (response.content_length or 0) > limit
+        chunks: list[bytes] = []
+        if content.is_eof():  # most answers come at once, and this costs the least
+            chunks.append(content.read_nowait())
+            too_large = too_large or len(chunks[0]) > limit
+        elif not too_large:
             left = limit
-            async for chunk in response.content.iter_any():
+            async for chunk in content.iter_any():
                 chunks.append(chunk)
-                left -= len(chunk)
-                if left < 0:
+                if too_large := (left := left - len(chunk)) < 0:
                     break
-        if left < 0:
+        if too_large:
             response.close()
         headers = response.headers  # finds names in any letters
-        return Answer(
-            response.status,
-            headers,
-            b"".join(chunks) if left >= 0 else None,
-            limit=limit,
-            wait=retry_after(headers, time()),
-        )
+        body = None if too_large else b"".join(chunks)
+        wait = retry_after(headers, time())
+        return Answer(response.status, headers, body, limit=limit, wait=wait)
 
     def _open(self, *, once: bool) -> aiohttp.ClientSession:
         """The session. `once`: one that keeps no connections and opens one only for a request.

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from progrock.backends.errors import BackendError
 
-_NUMBER = r"[0-9]{1,9}(\.[0-9]{1,9})?"
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -18,12 +18,11 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     headers of its own in milliseconds, which are more exact.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        value = headers.get(name, "").strip()
-        if re.fullmatch(_NUMBER, value):
+        if (value := headers.get(name)) and _NUMBER.fullmatch(value := value.strip()):
             return float(value) / 1000
     if not (value := headers.get("retry-after", "").strip()):
         return None
-    if re.fullmatch(_NUMBER, value):
+    if _NUMBER.fullmatch(value):
         return float(value)
     if (until := _date(value)) is None:
         return None
