@@ -22,6 +22,7 @@ from progrock.consumers.database import AWAY, database
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
+from progrock.consumers.shutdown import Response, end_with_server
 from progrock.consumers.sockets import Audience, Member
 from progrock.consumers.watchdog import watch
 from progrock.ledger import Row
@@ -52,6 +53,8 @@ class Hub:
         self._ignores = False  # whether it was said that another installation's pushes arrive
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
+        #: Streams of events, and other answers that take long. They end when the server stops.
+        self.responses: set[Response] = set()
         self.admission = Admission()
         self.missed = Missed()
         self.outgoing = Outgoing(self.publisher, self.layer)
@@ -70,6 +73,7 @@ class Hub:
                 self.outgoing.run(),  # publishes again what could not be published
                 self.attention.run(),  # tells workers which audiences have open sockets here
                 self.repair.run(),  # finds changes whose push was lost
+                end_with_server(self.responses, self.outgoing.later),
                 self._beat(),  # shows scripts that their socket lives
                 watch(),  # names in the log what holds the event loop
             )

@@ -10,16 +10,15 @@ from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from progrock import conf, doors, ledger, wire
+from progrock import doors, wire
 from progrock.attempts import NoAnswer
-from progrock.audiences import identify
-from progrock.consumers.admission import Crowded, Gone
+from progrock.consumers.admission import Gone
 from progrock.consumers.database import AWAY, database
+from progrock.consumers.entry import DATABASE_AWAY, enter, leave
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
 from progrock.errors import Refused
 from progrock.ledger import Row
-from progrock.own_code import own_code
 from progrock.storable import read_leniently, read_strictly
 
 #: The longest text frame that is read, in bytes. The server itself closes a socket with 1009 when a
@@ -36,13 +35,12 @@ LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
-DATABASE_AWAY = "The database is away; try again in a moment."
+#: How the socket of a browser that may not enter closes, by the code of the reason.
+CLOSE_CODES = {"login_required": LOGIN_REQUIRED, "misconfigured": INTERNAL_ERROR}
 NO_ANSWER = (
     "The database did not answer in time, so this may yet be done."
     " The same request may be asked again: it starts one job."
 )
-MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
-
 
 #: What a start or a cancel does with its message.
 _Act = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
@@ -69,47 +67,19 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         What changes while the snapshot is read is sent after it, so nothing is missed.
         """
         self.hub = hub()
+        outbox = Outbox(self._send_text)
         try:
-            async with self.hub.admission.place(self._receive):
-                cookie, rows = await self._enter()
+            entered = await enter(
+                self.hub, self.scope, self._receive, outbox=outbox, close=self._end_session
+            )
         except Gone:
             raise StopConsumer from None
-        except Crowded:
-            await self._refuse(TRY_AGAIN_LATER, "busy", "Many come at once; try again in a moment.")
-        except AWAY:
-            await self._refuse(TRY_AGAIN_LATER, "unavailable", DATABASE_AWAY)
-        except _NotAdmitted as no:
-            await self._refuse(no.close_code, no.code, no.message)
-        except Refused as wrong:
-            await self._refuse(INTERNAL_ERROR, wrong.code, wrong.message)
+        except Refused as refused:
+            await self._refuse(refused)
         else:
-            assert self.member is not None
+            self.member, cookie = entered.member, entered.cookie
             await self.accept(headers=[(b"set-cookie", cookie.encode("latin-1"))] if cookie else ())
-            snapshot = wire.snapshot_frame(rows, conf.backends())
-            await self.member.outbox.open(wire.encode(snapshot))
-
-    async def _enter(self) -> tuple[str | None, list[Row]]:
-        """Register the socket. Returns the cookie to set, and the jobs of the snapshot.
-
-        Raises _NotAdmitted.
-        """
-        with self.hub.missed.reading() as reader:
-            audiences, cookie, rows = await database(_identify, self.scope)
-            if not audiences:
-                sentence = "Sign in to run jobs and to see yours."
-                raise _NotAdmitted(LOGIN_REQUIRED, "login_required", sentence)
-            # A project's own audiences may need no session; then there are no names.
-            sessions = self.scope["progrock.sessions"]
-            if sessions and self.hub.sockets(sessions[0]) >= conf.max_sockets():
-                sentence = "Too many pages of yours are open; close some."
-                raise _NotAdmitted(TRY_AGAIN_LATER, "too_many_sockets", sentence)
-            self.member = Member(audiences, sessions, Outbox(self._send_text), self._end_session)
-            self.hub.enter(self.member, rows, self.hub.missed.since(reader))
-        if not self.hub.joined(self.member):  # until now this process heard nothing of them
-            await self.hub.join(self.member)
-            rows = await database(ledger.snapshot, audiences)
-            self.hub.snapshot_shown(self.member, rows)
-        return cookie, rows
+            await outbox.open(entered.snapshot())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Leave the hub at the end, whatever ends this socket.
@@ -121,8 +91,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await super().__call__(scope, receive, send)
         finally:
             if self.member is not None:
-                self.member.outbox.close()
-                self.hub.unregister(self.member)
+                leave(self.hub, self.member)
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Call the handler of a message.
@@ -224,14 +193,14 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         else:
             self.member.outbox.offer(row.id, wire.encode(wire.job_frame(row)))
 
-    async def _refuse(self, close_code: int, code: str, sentence: str) -> None:
+    async def _refuse(self, refused: Refused) -> None:
         """Accept the socket, say why, and close it.
 
         A script that was refused in the handshake would see nothing but 1006.
         """
         await self.accept()
-        await self._send_error(code, sentence)
-        await self.close(close_code)
+        await self._send_error(refused.code, refused.message)
+        await self.close(CLOSE_CODES.get(refused.code, TRY_AGAIN_LATER))
 
     async def _send_error(self, code: str, sentence: str, request: str | None = None) -> None:
         frame = wire.error_frame(code, sentence, request and request[:MAX_REQUEST])
@@ -246,24 +215,6 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
 
     async def _end_session(self) -> None:
         await self.close(SESSION_ENDED)
-
-
-class _NotAdmitted(Refused):
-    """The socket is closed with `close_code`, after a frame that says why."""
-
-    def __init__(self, close_code: int, code: str, sentence: str) -> None:
-        super().__init__(code, sentence)
-        self.close_code = close_code
-
-
-def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
-    """A handshake's audiences, its cookie, and the jobs of these audiences: one call for all.
-
-    Raises Refused where nobody can say who the visitor is, because PROGROCK_AUDIENCES failed.
-    """
-    with own_code("PROGROCK_AUDIENCES", MISTAKE):
-        audiences, cookie = identify(scope)
-    return audiences, cookie, ledger.snapshot(audiences) if audiences else []
 
 
 def _parse(text: str | None) -> dict[str, Any]:

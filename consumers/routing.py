@@ -1,57 +1,14 @@
-"""Routes of WebSockets: `/prog/`, with sessions, behind a check of the Origin."""
-
-import logging
-from typing import Any
-from urllib.parse import urlsplit
+"""Routes: `/prog/` for WebSockets, with sessions, and the streams before Django's own HTTP."""
 
 from channels.routing import URLRouter
-from channels.security.websocket import OriginValidator, WebsocketDenier
 from channels.sessions import SessionMiddlewareStack
-from django.conf import settings
 from django.urls import path
 
+from progrock.consumers.http import http_application
+from progrock.consumers.origins import SameSite
 from progrock.consumers.progress import ProgressConsumer
 
-logger = logging.getLogger(__name__)
-
-#: The origins that were refused and logged; no more than so many are told.
-_refused: set[str] = set()
-MOST_TOLD = 100
+__all__ = ["http_application", "websocket_application", "websocket_urlpatterns"]
 
 websocket_urlpatterns = [path("prog/", ProgressConsumer.as_asgi())]
-
-
-class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
-    """Refuses pages of other sites.
-
-    Browsers always send an Origin (RFC 6455, 10.2). Programs send none and are let through.
-    """
-
-    def __init__(self, application: Any) -> None:
-        super().__init__(application, [])
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        """Refuse an Origin that is no address at all, because OriginValidator would raise."""
-        try:
-            for name, value in scope["headers"]:
-                if name == b"origin":
-                    urlsplit(value.decode("latin-1"))
-        except ValueError:
-            return await WebsocketDenier()(scope, receive, send)
-        return await super().__call__({**scope, "progrock.send": send}, receive, send)
-
-    def valid_origin(self, parsed_origin: Any) -> bool:
-        """Whether there is no Origin, or its host is in ALLOWED_HOSTS."""
-        self.allowed_origins = settings.ALLOWED_HOSTS
-        if settings.DEBUG and not self.allowed_origins:  # as Django does it
-            self.allowed_origins = [".localhost", "127.0.0.1", "[::1]"]
-        if parsed_origin is None or self.validate_origin(parsed_origin):
-            return True
-        origin = parsed_origin.geturl()[:200]
-        if origin not in _refused and len(_refused) < MOST_TOLD:
-            _refused.add(origin)
-            logger.warning("refused a socket of %r: its host is not in ALLOWED_HOSTS", origin)
-        return False
-
-
 websocket_application = SameSite(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))

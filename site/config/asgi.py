@@ -9,6 +9,11 @@ django_application = get_asgi_application()  # before the imports below: it load
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  (needs the apps)
 
-from progrock.consumers.routing import websocket_application  # noqa: E402  (needs the apps)
+from progrock.consumers.routing import (  # noqa: E402  (needs the apps)
+    http_application,
+    websocket_application,
+)
 
-application = ProtocolTypeRouter({"http": django_application, "websocket": websocket_application})
+application = ProtocolTypeRouter(
+    {"http": http_application(django_application), "websocket": websocket_application}
+)

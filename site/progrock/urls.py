@@ -9,6 +9,7 @@ app_name = "progrock"
 urlpatterns = [
     path("", views.index, name="index"),
     path("jobs/<uuid:job_id>", views.job, name="job"),
+    path("events", views.events, name="events"),
     path("login/", LoginView.as_view(template_name="progrock/login.html"), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", views.healthz, name="healthz"),

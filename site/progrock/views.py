@@ -14,6 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 from progrock import clock, conf, ledger, pages, wire
 from progrock.audiences import audiences_of_request
 from progrock.models import Job
+from progrock.problems import problem
 from progrock.pulse import pulse
 from progrock.sessions import make_visitor
 
@@ -52,6 +53,16 @@ def _job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     if found is None or not (own or pages.may_see_all(request)):
         return pages.missing_page(request)
     return pages.job_page(request, found, own=own)
+
+
+@require_safe
+def events(request: HttpRequest) -> HttpResponse:
+    """Says why there are no events: `http_application` would have answered before Django."""
+    sentence = (
+        "Events need an ASGI server, and `http_application` of `progrock.consumers.routing` around"
+        " Django in the project's asgi.py."
+    )
+    return problem("needs_asgi", sentence)
 
 
 @never_cache

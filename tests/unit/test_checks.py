@@ -10,8 +10,8 @@ from django.http import JsonResponse
 from django.test import Client, override_settings
 
 from progrock import checks, conf, views
-from progrock.consumers import routing
-from progrock.consumers.routing import SameSite
+from progrock.consumers import origins
+from progrock.consumers.origins import SameSite
 from tests.logs import own
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
@@ -171,15 +171,15 @@ def test_without_allowed_hosts_debug_allows_this_machine(origin: str, allowed: b
 def test_a_refused_origin_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "_refused", set())
+    monkeypatch.setattr(origins, "_refused", set())
     with override_settings(DEBUG=False, ALLOWED_HOSTS=["real.example"]):
-        for n in range(3 * routing.MOST_TOLD):
+        for n in range(3 * origins.MOST_TOLD):
             origin = urlparse(f"https://evil{n // 2}.example")
             assert not SameSite(None).valid_origin(origin)
     said = [each.getMessage() for each in own(caplog)]
-    assert len(said) == routing.MOST_TOLD
+    assert len(said) == origins.MOST_TOLD
     assert said[0] == (
-        "refused a socket of 'https://evil0.example': its host is not in ALLOWED_HOSTS"
+        "refused a page of 'https://evil0.example': its host is not in ALLOWED_HOSTS"
     )
 
 

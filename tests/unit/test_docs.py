@@ -101,7 +101,7 @@ def test_the_wire_page_names_each_error_code() -> None:
     text = "".join(file.read_text() for file in files)
     used = set(
         re.findall(
-            r'(?:Refused|error_frame|_refuse|_send_error|_NotAdmitted)\(\s*(?:\w+, )?"([a-z_]+)"',
+            r'(?:Refused|error_frame|_send_error|problem)\(\s*(?:\w+, )?"([a-z_]+)"',
             text,
         )
     )

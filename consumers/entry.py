@@ -1,0 +1,100 @@
+"""How a browser enters, over a socket or a stream: who it is, its place in the hub, its jobs."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from progrock import conf, ledger, wire
+from progrock.audiences import identify
+from progrock.consumers.admission import Crowded
+from progrock.consumers.database import AWAY, database
+from progrock.consumers.hub import Hub
+from progrock.consumers.sockets import Member, Outbox
+from progrock.errors import Refused
+from progrock.ledger import Row
+from progrock.own_code import own_code
+
+DATABASE_AWAY = "The database is away; try again in a moment."
+MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entered:
+    """A browser that has entered: a member of the hub, which must `leave` at its end.
+
+    `cookie` is the value of the Set-Cookie header of a new visitor. `rows` are for the snapshot.
+    """
+
+    member: Member
+    cookie: str | None
+    rows: list[Row]
+
+    def snapshot(self) -> str:
+        """The text of the first frame."""
+        return wire.encode(wire.snapshot_frame(self.rows, conf.backends()))
+
+
+async def enter(
+    hub: Hub,
+    scope: dict[str, Any],
+    receive: Callable[[], Coroutine[Any, Any, Any]],
+    *,
+    outbox: Outbox,
+    close: Callable[[], Coroutine[Any, Any, None]],
+) -> Entered:
+    """Register a browser under its audiences, and read its snapshot.
+
+    What changes while the snapshot is read goes into the outbox, so nothing is missed. `scope` has
+    a session. `receive` gives nothing but the news that the browser has left. `close` is called
+    when the session has ended.
+
+    Raises Gone for a browser that has left while it waited for its place, and Refused with the
+    code `login_required`, `too_many_sockets`, `busy`, `unavailable` or `misconfigured`.
+    """
+    try:
+        async with hub.admission.place(receive):
+            return await _enter(hub, scope, outbox, close)
+    except Crowded:
+        raise Refused("busy", "Many come at once; try again in a moment.") from None
+    except AWAY:
+        raise Refused("unavailable", DATABASE_AWAY) from None
+
+
+async def _enter(
+    hub: Hub, scope: dict[str, Any], outbox: Outbox, close: Callable[[], Coroutine[Any, Any, None]]
+) -> Entered:
+    with hub.missed.reading() as reader:
+        audiences, cookie, rows = await database(_identify, scope)
+        if not audiences:
+            raise Refused("login_required", "Sign in to run jobs and to see yours.")
+        # A project's own audiences may need no session; then there are no names.
+        sessions = scope["progrock.sessions"]
+        if sessions and hub.sockets(sessions[0]) >= conf.max_sockets():
+            raise Refused("too_many_sockets", "Too many pages of yours are open; close some.")
+        member = Member(audiences, sessions, outbox, close)
+        hub.enter(member, rows, hub.missed.since(reader))
+    try:
+        if not hub.joined(member):  # until now this process heard nothing of them
+            await hub.join(member)
+            rows = await database(ledger.snapshot, audiences)
+            hub.snapshot_shown(member, rows)
+    except BaseException:
+        leave(hub, member)
+        raise
+    return Entered(member=member, cookie=cookie, rows=rows)
+
+
+def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
+    """A browser's audiences, its cookie, and the jobs of these audiences: one call for all.
+
+    Raises Refused where nobody can say who the visitor is, because PROGROCK_AUDIENCES failed.
+    """
+    with own_code("PROGROCK_AUDIENCES", MISTAKE):
+        audiences, cookie = identify(scope)
+    return audiences, cookie, ledger.snapshot(audiences) if audiences else []
+
+
+def leave(hub: Hub, member: Member) -> None:
+    """Send nothing more to a browser, and forget it."""
+    member.outbox.close()
+    hub.unregister(member)
