@@ -684,6 +684,70 @@ async def test_a_property_set_before_the_script_came_is_kept(
     await expect(part(element(page), "state")).to_have_text("Running")
 
 
+async def test_the_property_job_takes_a_frame_and_null_shows_nothing(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed()
+    card, gone = element(page), frame(7, state="succeeded", progress=100, label="Old")
+    await page.evaluate(
+        """gone => {
+          const card = document.createElement("job-progress");
+          card.job = gone; // as a framework may do before the script has come
+          document.querySelector("main").append(card); }""",
+        gone,
+    )
+    await server.connected(frame(3, job="other", progress=41))
+    await expect(part(card, "state")).to_have_text("Succeeded")
+    await expect(card).to_have_attribute("job", JOB)
+    await card.evaluate("(card, gone) => { card.job = gone; }", {**gone, "job": "third"})
+    await expect(part(card, "state")).to_have_text("Succeeded")
+    await card.evaluate("card => { card.job = { job: 'other', version: 1, state: 'queued' }; }")
+    await expect(part(card, "percent")).to_have_text("41 %")
+    assert await card.evaluate("card => card.job") == "other", "the property reads as the id"
+    for nothing in ("null", "undefined", "''"):
+        await card.evaluate(f"card => {{ card.job = {nothing}; }}")
+        assert not await card.evaluate("card => card.innerText")
+        assert await card.get_attribute("state") is None
+        await card.evaluate("card => { card.job = 'other'; }")
+        await expect(part(card, "percent")).to_have_text("41 %")
+    said = await card.evaluate(
+        "card => { try { card.job = { id: 7 } } catch (e) { return e.message } }"
+    )
+    assert said == "`job` is a job's id, or its frame with the id as `job`. Got id."
+
+
+async def test_the_end_of_a_job_is_told_once(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await page.evaluate(
+        "document.addEventListener('job-end', e => { document.title += ' ' + e.detail.state; })"
+    )
+    await server.connected(frame())
+    await expect(part(element(page), "state")).to_have_text("Running")
+    server.send(frame(2, state="failed", error="Why"))
+    await expect(page).to_have_title("Somebody's page failed")
+    await element(page).evaluate("card => card.parentElement.prepend(card)")
+    await element(page).evaluate("card => card.after(document.createElement('job-progress'))")
+    await element(page).last.evaluate("(card, job) => { card.job = job; }", JOB)
+    await expect(page).to_have_title("Somebody's page failed failed")
+
+
+async def test_a_refusal_that_comes_after_another_job_was_set_says_nothing_of_it(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed('<job-progress job="gone" href="/slow"></job-progress>')
+    asked: asyncio.Queue[Route] = asyncio.Queue()
+    await page.route(f"{HOST}/slow", asked.put_nowait)
+    await server.connected(frame(progress=41))
+    route = await asyncio.wait_for(asked.get(), PATIENCE)
+    await element(page).evaluate("(card, job) => { card.job = job; }", JOB)
+    async with page.expect_response(f"{HOST}/slow"):
+        await route.fulfill(status=404)
+    await page.evaluate("() => new Promise(requestAnimationFrame)")
+    await expect(part(element(page), "state")).to_have_text("Running")
+
+
 @pytest.mark.parametrize("page_scheme", ["light", "dark", "normal"])
 @pytest.mark.parametrize("system", ["light", "dark"])
 async def test_its_colours_are_those_of_the_page_and_not_of_the_system(

@@ -432,22 +432,29 @@ const PARTS = {
   time: "time",
 };
 
+// A server that renders React or Vue imports this file too, and has no elements.
+const BaseElement = globalThis.HTMLElement ?? class {};
+
 /**
  * <job-progress job="<id>" [label="Invoice export"] [src="/prog/"] [href="/jobs/<id>"]>
  * shows a job, live, and can cancel it.
  *
  * Attributes: `src` is the socket's URL. `href` is where the job is as JSON, for a job that is too
- * old to be in the snapshot. The element itself sets `state`. Each is a property as well.
+ * old to be in the snapshot. The element itself sets `state`. Each is a property as well. The
+ * property `job` also takes a job's frame, which is shown until the socket knows better.
  *
  * It has no shadow DOM, so that the page's CSS applies to its children (progrock.css is a start).
  * It needs no inline style or script, so a strict CSP holds. Children that the server rendered, as
  * the template tag does, are kept and changed in place.
  *
- * It emits "job" at each change. The event bubbles, and `detail` is the job.
+ * It emits "job" at each change, and "job-end" once for a job that has ended, even when it had ended
+ * before the element came. The events bubble, and `detail` is the job.
  */
-class JobProgress extends HTMLElement {
+class JobProgress extends BaseElement {
   static observedAttributes = ["job", "label", "src", "href"];
   #job = null;
+  #given = null; // the frame that the page has set as `job`
+  #endTold = ""; // the id of the job whose end was told
   #parts = {};
   #life = null;
   #socket = null;
@@ -483,7 +490,9 @@ class JobProgress extends HTMLElement {
     if (before === after) return;
     if (name === "job") this.#job = null;
     if (!this.#socket) return;
-    if (name !== "src") this.#lookUp();
+    if (name === "job") this.#clear();
+    if (name === "label" && this.#job) this.#render(this.#job);
+    else if (name !== "src") this.#lookUp();
     else {
       this.disconnectedCallback();
       this.connectedCallback();
@@ -502,6 +511,22 @@ class JobProgress extends HTMLElement {
     return this.getAttribute("job") ?? "";
   }
 
+  /** The id of the job that is shown, or "". Set it to an id, to a job's frame, or to null. */
+  get job() {
+    return this.#id;
+  }
+
+  set job(value) {
+    const frame = typeof value === "object" ? value : null;
+    if (frame && typeof frame.job !== "string") {
+      const keys = Object.keys(frame).join(", ") || "nothing";
+      throw new TypeError(`\`job\` is a job's id, or its frame with the id as \`job\`. Got ${keys}.`);
+    }
+    this.#given = frame;
+    reflect(this, "job", frame ? frame.job : value);
+    if (frame && this.#socket) this.#lookUp();
+  }
+
   /** What the job is called on the page and aloud: as somebody says, or else "render 3f2a". */
   get #name() {
     const given = this.getAttribute("label") || this.#job?.label;
@@ -509,27 +534,40 @@ class JobProgress extends HTMLElement {
   }
 
   #lookUp() {
-    const job = this.#socket.jobs.get(this.#id);
+    if (!this.#id) return;
+    const known = this.#socket.jobs.get(this.#id);
+    if (known || this.#given?.job !== this.#id) this.#given = null;
+    const job = known ?? this.#given;
     if (job) this.#update(job);
     else if (["live", "delayed", "refused"].includes(this.#socket.state)) this.#fetch();
   }
 
   async #fetch() {
+    const [id, before] = [this.#id, this.#job];
     const href = this.getAttribute("href");
     const headers = { Accept: "application/json" };
     const answer = href && (await fetch(href, { headers }).catch(() => null));
-    if (!this.#socket) return;
     const found = answer?.ok && (await answer.json());
+    if (!this.#socket || id !== this.#id) return;
     if (found) {
-      const older = found.job !== this.#id || this.#job?.version > found.version;
-      if (this.#socket && !older) this.#update(found); // else a frame was faster
+      const older = found.job !== id || this.#job?.version > found.version;
+      if (!older) this.#update(found); // else a frame was faster
+    } else if (this.#job !== before) {
+      // A frame was faster.
     } else if (!href || answer?.status === 404) {
+      this.#clear();
       this.setAttribute("state", "unknown");
-      for (const part of Object.values(this.#parts)) part.hidden = true;
       this.#text("name", this.#name);
       this.#text("state", "Not available");
       this.#text("message", "There is no such job, or it is not yours.");
     }
+  }
+
+  /** Show nothing, as there is no job or another one. */
+  #clear() {
+    this.removeAttribute("state");
+    this.removeAttribute("aria-label");
+    for (const part of Object.values(this.#parts)) part.hidden = true;
   }
 
   #update(job, isNews = false) {
@@ -539,6 +577,9 @@ class JobProgress extends HTMLElement {
     if (before?.version === job.version) return;
     if (before || isNews) this.#announce(before, job);
     this.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
+    if (!job.complete || this.#endTold === job.job) return;
+    this.#endTold = job.job;
+    this.dispatchEvent(new CustomEvent("job-end", { detail: job, bubbles: true }));
   }
 
   #render(job) {
@@ -622,9 +663,15 @@ class JobProgress extends HTMLElement {
   }
 }
 
+/** Set an attribute, or remove it where the value is null or undefined. */
+function reflect(element, name, value) {
+  if (value === null || value === undefined) element.removeAttribute(name);
+  else element.setAttribute(name, value);
+}
+
 // Frameworks set properties where an element has them, so each attribute is one that reflects.
-const ATTRIBUTES = ["job", "label", "src", "href", "state"];
-for (const name of ATTRIBUTES) {
+const ATTRIBUTES = [...JobProgress.observedAttributes, "state"];
+for (const name of ATTRIBUTES.filter((each) => each !== "job")) {
   Object.defineProperty(JobProgress.prototype, name, {
     configurable: true,
     enumerable: true,
@@ -632,8 +679,7 @@ for (const name of ATTRIBUTES) {
       return this.getAttribute(name) ?? "";
     },
     set(value) {
-      if (value === null || value === undefined) this.removeAttribute(name);
-      else this.setAttribute(name, value);
+      reflect(this, name, value);
     },
   });
 }
@@ -642,7 +688,8 @@ for (const name of ATTRIBUTES) {
 // second exports what the first has, so that there is one socket, one element and one voice.
 const own = { ProgressError, ProgressSocket, JobProgress, announce, announceConnection };
 const first = (globalThis[Symbol.for("progrock")] ??= own);
-if (!customElements.get("job-progress")) customElements.define("job-progress", first.JobProgress);
+const elements = globalThis.customElements;
+if (elements && !elements.get("job-progress")) elements.define("job-progress", first.JobProgress);
 
 const { ProgressError: error, ProgressSocket: socket, JobProgress: element } = first;
 const { announce: say, announceConnection: sayConnection } = first;
