@@ -4,11 +4,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 
+import aiohttp
 import pytest
 
 from deploy.demo.rabbitmq_node import free_port
 from tests.integration.test_security import client, post, sign_in
 from tests.listener import Listener, listen
+from tests.proxy import proxy
 from tests.services import PATIENCE, Stack, answers
 from tests.visitor import browse
 
@@ -94,6 +96,32 @@ async def test_a_stream_takes_a_place_and_a_browser_that_leaves_gives_it_up(
                     if again.answer.status == 200:
                         break
                 await asyncio.sleep(0.1)
+
+
+async def test_behind_a_proxy_that_refuses_websockets_the_frames_come_as_events(
+    running: Stack,
+) -> None:
+    with proxy(running.url, websockets="refuse") as there:
+        async with listen(running, url=there.url) as listener:
+            await listener.snapshot()
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await listener.session.ws_connect(f"{there.url}/prog/")
+            async with browse(running, listener.session) as browser:
+                job = (await browser.start("render", seconds=0.2))["job"]
+                await listener.ended(job)
+        there.events = "refuse"
+        async with listen(running, url=there.url) as refused:
+            assert refused.answer.status == 502
+        there.events = "hold"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), listen(running, url=there.url):
+                pytest.fail("the proxy let something through")
+        assert [each.split()[1] for each in there.requests] == [
+            "/events",
+            "/prog/",
+            "/events",
+            "/events",
+        ]
 
 
 async def is_problem(listener: Listener, status: int, code: str) -> None:
