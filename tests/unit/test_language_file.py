@@ -14,6 +14,7 @@ from progrock.backends.http.table import HttpSpec
 from progrock.backends.templates import Text
 from tests.language import options, spec, toml
 
+INSTEAD = '{ path = "/t/{handle}", instead = { when = "why", path = "/q/{answer.id}" } }'
 MANY = '{ path = "/t?i={handles}", items = "jobs", id = "id" }'
 
 
@@ -109,6 +110,15 @@ def test_a_request_knows_its_own_keys_and_no_others(request_: str) -> None:
         ("poll_many", MANY.replace(" }", ", max = 0 }"), "poll_many max", "from 1 to 1000"),
         ("cancel", '{ path = "/cancel" }', "cancel", "{handle}"),
         ("cancel", '{ path = "/t/{handle}", wait = 1 }', "cancel wait", "true or false"),
+        ("cancel", '{ path = "/t/{answer.id}" }', "cancel path", "in this place"),
+        (
+            "cancel",
+            INSTEAD.replace('when = "why"', 'when = "a["'),
+            "cancel instead when",
+            "JMESPath",
+        ),
+        ("cancel", INSTEAD.replace('when = "why", ', ""), "cancel instead when", "JMESPath"),
+        ("cancel", INSTEAD.replace("{answer.id}", "{answr.id}"), "cancel instead path", "{answer}"),
         ("stat", "7", "", "state"),
         ("interval", '"1"', "interval", "a number"),
     ],
@@ -121,6 +131,12 @@ def test_a_mistake_is_told_with_where_found_and_wanted(
     assert raised.value.where.endswith(f"[render] {where}".rstrip())
     assert told in raised.value.wanted
     assert "\n" not in str(raised.value)
+
+
+def test_a_cancel_that_depends_on_a_look_needs_a_poll() -> None:
+    assert options(cancel=INSTEAD).spec.cancel.instead.when.written == "why"
+    with pytest.raises(ConfigError, match="cancel instead: found no poll; wanted a poll"):
+        options(cancel=INSTEAD, poll=None, poll_many=MANY)
 
 
 def test_a_poll_may_be_named_by_its_body_its_headers_or_the_job() -> None:

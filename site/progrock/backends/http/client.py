@@ -144,21 +144,31 @@ class HttpBackend:
     async def cancel(self, job: JobView) -> Status | None:
         """See Backend. Does nothing where the table has no `cancel`.
 
-        After a cancel that failed, the job is looked at before another one is sent.
+        After a cancel that failed, the job is looked at before another one is sent; always, where
+        the table has another cancel for some answers.
         """
         if (request := self.spec.cancel) is None:
             return None
-        moved: str | None = None
-        if job.again:
+        moved, before = None, None
+        status: Status | BackendError | None = None
+        if request.instead:
+            status, before = await self._look_before(job)
+        elif job.again:
             status = (await self.poll([job]))[job.id]
-            if isinstance(status, Status) and status.state != "running":
+        if isinstance(status, Status):
+            if status.state != "running":
                 return status
-            if isinstance(status, Status) and (moved := status.handle):
+            if moved := status.handle:
                 job = JobView(job.id, moved, job.params)
+        scope = Scope(job)
+        if before and request.instead:
+            scope = Scope(job, answer=before.json, headers=before.headers)
+            if self.reader.find("when", request.instead.when, before.seen(scope)):
+                request = request.instead
         timeout = request.timeout or self.options.timeout
         try:
             async with asyncio.timeout(timeout), self._slots:
-                answer = await self.ask("cancel", request, Scope(job))
+                answer = await self.ask("cancel", request, scope)
         except TimeoutError:
             raise self._late(timeout) from None
         if answer.status < 300:
@@ -179,6 +189,18 @@ class HttpBackend:
             handle=status.handle or moved,
             retry_after=max(filter(None, (answer.wait, status.retry_after)), default=None),
         )
+
+    async def _look_before(self, job: JobView) -> tuple[Status, Answer]:
+        """Where a job stands, and the answer that says so. Raises BackendError."""
+        assert self.spec.poll is not None  # the table has it beside `instead`
+        scope = Scope(job)
+        try:
+            async with asyncio.timeout(self._look_limit), self._slots:
+                answer = await self.ask("poll", self.spec.poll, scope)
+                status = self.reader.look(answer, scope)
+                return await self._finished(status, answer, answer.json, job), answer
+        except TimeoutError:
+            raise self._late(self._look_limit) from None
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -36,6 +36,8 @@ class Request:
     taken: tuple[int, ...] = ()
     # cancel
     wait: bool = False
+    instead: "Request | None" = None
+    when: Value | None = None  # of `instead`
     # fetch
     read: Literal["json", "text", "lines"] = "json"
     on: tuple[Ends, ...] = ("succeeded",)
@@ -87,6 +89,7 @@ class Request:
             body=bodies.bound(f"{where} body", self.body, environ),
             form=bodies.bound(f"{where} form", self.form, environ),
             headers=bound_headers(f"{where} headers", self.headers, environ),
+            instead=self.instead and self.instead.bound(f"{where} instead", environ),
         )
 
 
@@ -198,9 +201,14 @@ def fetch_keys() -> dict[str, Key]:
     }
 
 
-def cancel_keys() -> dict[str, Key]:
-    """The key that only `cancel` has."""
-    return {"wait": flag(False)}
+def cancel_keys(instead: Key) -> dict[str, Key]:
+    """The keys that only `cancel` has; `instead` is a request as well."""
+    return {"wait": flag(False), "instead": instead}
+
+
+def instead_keys(when: Key) -> dict[str, Key]:
+    """The keys that only `instead` has; `when` is an expression."""
+    return {"wait": flag(False), "when": when}
 
 
 def _request(where: str, values: dict[str, Any], *, sends_params: bool) -> Request:

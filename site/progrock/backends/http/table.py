@@ -77,7 +77,8 @@ class HttpSpec:
     @property
     def needed_params(self) -> list[Hole]:
         """The holes of params without which a job would start that cannot be asked for."""
-        later = (self.poll, self.poll_many, self.fetch, self.cancel)
+        instead = self.cancel and self.cancel.instead
+        later = (self.poll, self.poll_many, self.fetch, self.cancel, instead)
         holes = [hole for request in later if request for hole in request.needed]
         return [hole for hole in (*holes, *self.handle.holes) if hole.root == "params"]
 
@@ -122,6 +123,13 @@ def http_keys(where: str) -> dict[str, Key]:
     value = partial(_value_key, where)
     job = ("job", "params")
     known = ("job", "handle", "params")
+    instead = request_key(
+        where,
+        "cancel instead",
+        (*known, "answer", "header"),
+        method="DELETE",
+        more=requests.instead_keys(_expression_key(f"{where} cancel instead when")),
+    )
     return {
         "url": replace(_URL, make=partial(text, f"{where} url", allowed=())),
         "start": request_key(
@@ -145,7 +153,9 @@ def http_keys(where: str) -> dict[str, Key]:
         "fetch": request_key(
             where, "fetch", (*known, "answer", "header"), more=requests.fetch_keys()
         ),
-        "cancel": request_key(where, "cancel", known, method="DELETE", more=requests.cancel_keys()),
+        "cancel": request_key(
+            where, "cancel", known, method="DELETE", more=requests.cancel_keys(instead)
+        ),
         "handle": value("handle", REQUIRED),
         "state": value("state"),
         "states": Key(
@@ -213,6 +223,12 @@ def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
             f"{where} state",
             found="nothing",
             wanted="where an item of poll_many has its word, since all share one HTTP status",
+        )
+    if spec.cancel and spec.cancel.instead and spec.poll is None:
+        raise ConfigError(
+            f"{where} cancel instead",
+            found="no poll",
+            wanted="a poll, because the look at one job decides which cancel is sent",
         )
     if spec.poll_many and (holes := [h for each in spec.headers.values() for h in each.holes]):
         raise ConfigError(
