@@ -39,27 +39,26 @@ class Commits:
         self._backends = {options.name: options}
         self._background: set[asyncio.Task[Any]] = set()
 
-    async def finish(
-        self, decided: Sequence[tuple[Row, Decision]], *, starts: bool = False
-    ) -> None:
-        """Commit, tell the log, and send what follows. `starts`: no job was running before.
+    async def finish(self, decided: Sequence[tuple[Row, Decision]]) -> None:
+        """Commit, and send what follows.
 
         Raises PublishFailed: then the tasks must come again.
         """
         if decided:
             committed = await self.commit(decided)
-            journal.stepped(committed, starts=starts)
             await self.follow_up(decided, committed)
 
     async def commit(self, decided: Sequence[tuple[Row, Decision]]) -> list[Committed]:
-        """Write one step of each job; gives those that won."""
+        """Write one step of each job, and tell the log; gives those that won."""
         now = clock.now()
         if self._options.unwatched is not None:
             decided = [
                 (row, lifecycle.paced(row, decision, self._options, now))
                 for row, decision in decided
             ]
-        return await self.database.commit(decided, now)
+        committed = await self.database.commit(decided, now)
+        journal.stepped(committed)
+        return committed
 
     async def follow_up(
         self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]

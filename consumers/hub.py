@@ -128,8 +128,7 @@ class Hub:
 
         Returns at once. What is sent is `dispatch.asked`.
         """
-        if not row.active:
-            journal.ended(row)
+        journal.asked(row)
         outbound = dispatch.after([dispatch.asked(row)], conf.backends())
         for changes in outbound.feeds.values():
             self.deliver(changes)

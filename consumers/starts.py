@@ -35,7 +35,7 @@ class Starts:
         for group in groups:
             async with self._one_group:
                 decided = await self._start_group(group, telling)
-            await self._commits.finish(decided, starts=True)
+            await self._commits.finish(decided)
         await asyncio.gather(*telling)
 
     async def _start_group(self, rows: Sequence[Row], telling: list[asyncio.Task[None]]) -> Decided:

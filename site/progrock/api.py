@@ -99,10 +99,12 @@ def known(audience: str, request: str | None) -> Job | None:
     return Job.objects.filter(audience=audience, request=request).first()
 
 
-def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job, bool]:
+def create(
+    audience: str, backend: str, params: Any, request: Any, *, like: str | None = None
+) -> tuple[Job, bool]:
     """A new job, or the one that this request started before; and whether it is new.
 
-    Raises Refused.
+    `like` is the id of the job that is started again, which is a milestone of it. Raises Refused.
     """
     params = checked(backend, params, request)
     options = conf.backends()[backend]
@@ -135,6 +137,8 @@ def create(audience: str, backend: str, params: Any, request: Any) -> tuple[Job,
                     "too_many_starts", f"{most} jobs in an hour are the limit; try again later."
                 )
             job.save(force_insert=True)
+            if like is not None:
+                ledger.note_again(like, str(job_id))
     except IntegrityError:  # the same request, at the same time; or else a mistake
         if before := known(audience, request):
             return before, False
@@ -186,8 +190,7 @@ def _follow(job_id: str, send: _Send) -> None:
     try:
         installation.read()  # what is sent bears it
         row = ledger.load([job_id])[job_id]
-        if not row.active:
-            journal.ended(row)
+        journal.asked(row)
         send(job_id, dispatch.after([dispatch.asked(row)], conf.backends()))
     except Exception as error:
         _not_sent(job_id, error)

@@ -63,7 +63,7 @@ def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Ou
 def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -> list[Message]:
     """One message for each shard and lane; regular polls travel by themselves."""
     delays: dict[tuple[str, float], list[Row]] = defaultdict(list)
-    for row, delay, _ in committed:
+    for row, delay, *_ in committed:
         if delay is not None and row.backend in backends:
             delays[row.backend, delay].append(row)
     messages: dict[tuple[str, int, Lane | None, bool], Message] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from django.utils.module_loading import import_string
 
-from progrock import api, clock, conf, ledger
+from progrock import api, clock, conf, journal, ledger
 from progrock.attempts import all_or_nothing
 from progrock.errors import Refused
 from progrock.gate import checked_authorization
@@ -25,13 +25,19 @@ CANNOT_TELL = (
 
 
 def start(
-    scope: Mapping[str, Any], audiences: Sequence[str], backend: Any, params: Any, request: Any
+    scope: Mapping[str, Any],
+    audiences: Sequence[str],
+    backend: Any,
+    params: Any,
+    request: Any,
+    *,
+    like: str | None = None,
 ) -> tuple[Row, bool]:
     """Start a job for the first of the audiences; without a backend, on the first that they may.
 
     `scope` is what PROGROCK_AUDIENCES gets. Returns the job, and whether it is new: the same
     `request` gives the job that it started before, and then PROGROCK_AUTHORIZE is not asked.
-    Raises Refused.
+    `like` is the id of the job that is started again. Raises Refused.
     """
     name, audience = _startable(backend), audiences[0]
     if path := conf.authorize_path():
@@ -39,7 +45,7 @@ def start(
         if api.known(audience, request) is None:
             params = _authorized(path, scope, name, params)
     with all_or_nothing():
-        job, created = api.create(audience, name, params, request)
+        job, created = api.create(audience, name, params, request, like=like)
         job_id = str(job.pk)
         return ledger.load([job_id], results=True)[job_id], created
 
@@ -53,7 +59,11 @@ def again(
     Refused.
     """
     row = look(audiences, job)
-    return start(scope, audiences, row.backend, orjson.loads(row.params), request)
+    params = orjson.loads(row.params)
+    new, created = start(scope, audiences, row.backend, params, request, like=row.id)
+    if created:
+        journal.again(row.id, new.id, new.backend)
+    return new, created
 
 
 def cancel(audiences: Sequence[str], job: Any) -> tuple[Row, bool]:

@@ -1,4 +1,4 @@
-"""Writes a line in the log for each change of a job that matters: started, retried, ended.
+"""Writes a line in the log for each milestone of a job, and for each first retry in a row.
 
 A poll that finds nothing new, or only progress, writes nothing.
 """
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from progrock.ledger import Committed, Row
-from progrock.models import State
+from progrock.milestones import Milestone, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -17,18 +17,21 @@ MOST_RETRIES = 10
 LONGEST = 300
 
 
-def stepped(committed: Sequence[Committed], *, starts: bool = False) -> None:
-    """Tell of steps that stand in the ledger; `starts`: none of these jobs was running before."""
+def stepped(committed: Sequence[Committed]) -> None:
+    """Tell of steps that stand in the ledger."""
     retried: list[Row] = []
-    for row, _, visible in committed:
-        if not visible:
-            continue
-        if not row.active:
-            ended(row)
-        elif row.attempts == 1:
-            retried.append(row)
-        elif starts and row.state == State.RUNNING:
-            logger.info("job started, job=%s backend=%s", row.id, row.backend)
+    for row, _, _, milestone in committed:
+        match milestone:
+            case Milestone.STARTED:
+                logger.info("job started, job=%s backend=%s", row.id, row.backend)
+            case Milestone.REFUSED:
+                retried.append(row)
+            case Milestone.CANCEL_TAKEN:
+                logger.info(
+                    "job's cancel was taken by the backend, job=%s backend=%s", row.id, row.backend
+                )
+            case Milestone.ENDED:
+                ended(row)
     level = logging.INFO if len(retried) <= MOST_RETRIES else logging.DEBUG
     for row in retried:
         logger.log(
@@ -45,6 +48,19 @@ def stepped(committed: Sequence[Committed], *, starts: bool = False) -> None:
         )
 
 
+def asked(row: Row) -> None:
+    """Tell of a job that somebody has just started, or asked to cancel."""
+    if row.cancel_requested:
+        logger.info("job's cancel was asked for, job=%s backend=%s", row.id, row.backend)
+    if not row.active:
+        ended(row)
+
+
+def again(job_id: str, new_id: str, backend: str) -> None:
+    """Tell that a job was started again, as the job `new_id`."""
+    logger.info("job was started again, as=%s job=%s backend=%s", new_id, job_id, backend)
+
+
 def ended(row: Row) -> None:
     """Tell of a job's end, with the reason where there is one."""
     reason = f" ({_line(row.error)})" if row.error else ""
@@ -52,5 +68,4 @@ def ended(row: Row) -> None:
 
 
 def _line(text: str) -> str:
-    """A backend's text on one line."""
-    return " ".join(text.split())[:LONGEST]
+    return one_line(text, LONGEST)

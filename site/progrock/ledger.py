@@ -7,6 +7,7 @@ thread of the process. `progrock.sql` has what the two databases spell different
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,9 +15,10 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
-from progrock import clock, lifecycle, sql
+from progrock import clock, lifecycle, milestones, sql
 from progrock.attempts import all_or_nothing
 from progrock.lifecycle import Decision
+from progrock.milestones import Event, Milestone
 from progrock.models import ACTIVE, ENDED, Job
 
 #: A result above so many bytes of compact JSON stays out of frames; `GET /jobs/<id>` gives it.
@@ -42,7 +44,8 @@ class Row:
     refuses to start it. `result` is None where it was not asked for. `result_size` is its
     length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended,
     and its `job_finished`, or the last cancel at its backend, may not have been sent. `watched` is
-    whether somebody watches the job; true where that was not asked for.
+    whether somebody watches the job; true where that was not asked for. `milestones` is the column
+    that `progrock.milestones` reads, and empty where it was not asked for.
     """
 
     id: str
@@ -72,23 +75,37 @@ class Row:
     ended: str | None
     owed: bool
     watched: bool = True
+    milestones: str = ""
 
     @property
     def active(self) -> bool:
         """Whether the job has not come to its end."""
         return self.state in ACTIVE
 
+    @property
+    def story(self) -> list[Event]:
+        """The job's milestones, for a row that was read with them."""
+        return milestones.told(
+            self.milestones,
+            created=_utc(self.created),
+            ended=_utc(self.ended) if self.ended else None,
+            state=self.state,
+            error=self.error,
+        )
+
 
 class Committed(NamedTuple):
     """A change of a job that stands in the ledger.
 
     `row` is the job after it. `delay` is how many seconds later the next poll task is due; None
-    where no task follows. `visible` says whether browsers see a difference.
+    where no task follows. `visible` says whether browsers see a difference. `milestone` is which
+    one the change is, if any.
     """
 
     row: Row
     delay: float | None
     visible: bool
+    milestone: Milestone | None = None
 
 
 # Reading
@@ -103,12 +120,13 @@ def load(
 ) -> dict[str, Row]:
     """The jobs of these ids, by id; unknown ids are absent.
 
-    `results` reads their results as well, but for large ones; `large` reads those, too.
-    `attention` reads whether somebody watches them.
+    `results` reads their results as well, but for large ones; `large` reads those, too, and the
+    milestones. `attention` reads whether somebody watches them.
     """
     result = "result" if large else _small_result() if results else "NULL"
     rows = [[key] for key in sql.keys(job_ids)]
-    return _select(result, f"WHERE {sql.is_listed()}", rows, ("n_id",), attention=attention)
+    where = f"WHERE {sql.is_listed()}"
+    return _select(result, where, rows, ("n_id",), attention=attention, story=large)
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
@@ -249,10 +267,13 @@ def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committe
     were. The cancel flag is never written. If it was set since the row was read, the next step is
     due now.
     """
-    visible: list[tuple[Row, Decision]] = []
-    hidden: list[tuple[Row, Decision]] = []
-    for step in decided:
-        (visible if lifecycle.is_visible(*step) else hidden).append(step)
+    visible: list[_Step] = []
+    hidden: list[_Step] = []
+    for row, decision in decided:
+        if lifecycle.is_visible(row, decision):
+            visible.append((row, decision, lifecycle.milestone(row, decision)))
+        else:
+            hidden.append((row, decision, None))
     # one statement is a transaction by itself
     with transaction.atomic() if visible and hidden else nullcontext():
         written = _write(hidden, now, visible=False)
@@ -263,16 +284,20 @@ def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committe
     ]
 
 
+#: A step, and which milestone it is, if any.
+_Step = tuple[Row, Decision, Milestone | None]
 #: What the database gives back of a step: version, cancel_requested, ended_at as text, and due_at
 #: where somebody may have come.
 _Answer = tuple[int, bool, str | None, float | None]
 #: What is written of a step for which it does not matter who watches.
 _NO_SOON = (None, None, None)
+#: What is written of a step that leaves no line among the milestones: its end has a column.
+_NO_LINE = (None, None)
 
 
 def _write(
-    steps: Sequence[tuple[Row, Decision]], now: float, *, visible: bool
-) -> list[tuple[Row, Decision, _Answer]]:
+    steps: Sequence[_Step], now: float, *, visible: bool
+) -> list[tuple[Row, Decision, Milestone | None, _Answer]]:
     """The steps that won. What a browser could see is written only with `visible`."""
     if not steps:
         return []
@@ -287,9 +312,14 @@ def _write(
         version = version + 1, changed_at = {sql.now()},
         ended_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END,
         owed_at = CASE WHEN n_slot IS NULL THEN {sql.now()} END"""
+    # a batch without a milestone, which most are, does not touch their column
+    if told := any(_leaves_a_line(milestone) for _, _, milestone in steps):
+        names += ["n_mark", "n_text"]
+        news += f""", milestones = CASE WHEN n_mark IS NULL OR {_contains("n_mark")} THEN milestones
+        ELSE milestones || {_line("n_mark", "n_text")} END"""
     # NULL in `free_at` is the mark of `hasten`: somebody has come since the last step
     came, came_slot, due_at = "", "", "NULL"
-    if paced := any(decision.soon is not None for _, decision in steps):
+    if paced := any(decision.soon is not None for _, decision, _ in steps):
         names += ["n_soon", "n_soon_slot", "n_free"]
         news += ", free_at = n_free"
         came = "WHEN free_at IS NULL AND n_soon IS NOT NULL THEN n_soon"
@@ -304,9 +334,9 @@ def _write(
         return due
 
     values: list[list[object]] = []
-    by_key: dict[str, tuple[Row, Decision]] = {}
-    for key, step in zip(sql.keys(row.id for row, _ in steps), steps, strict=True):
-        row, decision = step
+    by_key: dict[str, _Step] = {}
+    for key, step in zip(sql.keys(row.id for row, _, _ in steps), steps, strict=True):
+        row, decision, milestone = step
         by_key[key] = step
         due = due_after(decision.delay)
         seen = lifecycle.knows_of_cancel(row, decision)
@@ -316,6 +346,8 @@ def _write(
             missing = decision.missing_at
             value += [decision.error, *decision.result, missing and sql.time_text(missing)]
             value.append(decision.cancel_taken)
+        if told:
+            value += _line_of(milestone, decision) if _leaves_a_line(milestone) else _NO_LINE
         if paced:
             soon = decision.soon is not None
             value += (*due_after(decision.soon), due_after(decision.free)[0]) if soon else _NO_SOON
@@ -340,8 +372,35 @@ def _write(
     ]
 
 
+def _leaves_a_line(milestone: Milestone | None) -> bool:
+    return milestone is not None and milestone is not Milestone.ENDED
+
+
+def _line_of(milestone: Milestone | None, decision: Decision) -> tuple[str, str]:
+    """The mark and the text of a step's line."""
+    assert milestone is not None
+    text = decision.message if milestone is Milestone.REFUSED else ""
+    return milestones.mark(milestone), milestones.one_line(text)
+
+
+def _contains(mark: str) -> str:
+    """The condition that a line with this mark stands among the milestones."""
+    return f"milestones LIKE '%%' || {mark} || '%%'"
+
+
+def _line(mark: str, text: str) -> str:
+    """A line of the milestones, with the database's time."""
+    return f"{mark} || {sql.utc_text(sql.now())} || ' ' || {text}"
+
+
 def _advance(
-    row: Row, decision: Decision, answer: _Answer, now: float, *, visible: bool
+    row: Row,
+    decision: Decision,
+    milestone: Milestone | None,
+    answer: _Answer,
+    now: float,
+    *,
+    visible: bool,
 ) -> Committed:
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
@@ -361,7 +420,7 @@ def _advance(
         row.message, row.error = decision.message, decision.error
         row.result, row.result_size = decision.result
         row.missing_at, row.cancel_taken = decision.missing_at, decision.cancel_taken
-    return Committed(row, None if decision.opens_intent else delay, visible)
+    return Committed(row, None if decision.opens_intent else delay, visible, milestone)
 
 
 def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
@@ -379,8 +438,9 @@ def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Commi
         delays = (decision.delay, decision.soon, 0.0)
         if any(_same(due_at, now + (delay or 0.0)) for delay in delays):
             visible = lifecycle.is_visible(row, decision)
+            milestone = lifecycle.milestone(row, decision) if visible else None
             answer = (there.version, there.cancel_requested, there.ended, due_at)
-            found.append(_advance(row, decision, answer, now, visible=visible))
+            found.append(_advance(row, decision, milestone, answer, now, visible=visible))
             row.due_at = due_at
     return found
 
@@ -405,10 +465,11 @@ def request_cancel(job_id: str, now: float) -> Row | None:
     A queued job ends now. A running one is made due now, and its next step cancels it. A starting
     one is only flagged.
     """
+    mark = milestones.mark(Milestone.CANCEL_ASKED)
     with all_or_nothing():
         found = sql.execute(
             f"""UPDATE {_TABLE} SET cancel_requested = TRUE, version = version + 1,
-            changed_at = {sql.now()},
+            changed_at = {sql.now()}, milestones = milestones || {_line("n_mark", "''")},
             state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
             turn = CASE WHEN state = 'queued' THEN turn + 1 ELSE turn END,
             ended_at = CASE WHEN state = 'queued' THEN {sql.now()} END,
@@ -416,10 +477,22 @@ def request_cancel(job_id: str, now: float) -> Row | None:
             due_at = CASE WHEN state = 'running' THEN n_now ELSE due_at END,
             due_slot = CASE state WHEN 'running' THEN n_slot WHEN 'starting' THEN due_slot END
             FROM v WHERE id = n_id AND {_ACTIVE} AND NOT cancel_requested RETURNING id""",
-            [[*sql.keys([job_id]), sql.time_text(now), _slot(now)]],
-            ("n_id", "n_now", "n_slot"),
+            [[*sql.keys([job_id]), sql.time_text(now), _slot(now), mark]],
+            ("n_id", "n_now", "n_slot", "n_mark"),
         )
         return load([job_id])[job_id] if found else None
+
+
+def note_again(job_id: str, new_id: str) -> None:
+    """Keep among the milestones of a job that it was started again, as the job `new_id`."""
+    mark = milestones.mark(Milestone.AGAIN)
+    times = "LENGTH(milestones) - LENGTH(REPLACE(milestones, n_mark, ''))"
+    sql.execute(
+        f"""UPDATE {_TABLE} SET milestones = milestones || {_line("n_mark", "n_text")} FROM v
+        WHERE id = n_id AND {times} < {len(mark) * milestones.MOST_AGAIN} RETURNING id""",
+        [[*sql.keys([job_id]), mark, new_id]],
+        ("n_id", "n_mark", "n_text"),
+    )
 
 
 def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
@@ -601,6 +674,10 @@ def _same(one: float, other: float) -> bool:
     return abs(one - other) < 2e-6
 
 
+def _utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 def _slot(seconds: float) -> int:
     return int(seconds // _SLOT)
 
@@ -610,16 +687,19 @@ def _small_result() -> str:
 
 
 @cache
-def _columns(result: str, postgresql: bool, attention: bool) -> str:
+def _columns(result: str, postgresql: bool, attention: bool, story: bool) -> str:
     """What is selected for a Row, in the order of its fields; kept for each kind of database.
 
-    With `attention` it holds a parameter: the time of reading.
+    With `attention` it holds a parameter: the time of reading. `story` adds the milestones.
     """
-    return ", ".join(
-        result if each.name == "result" else _expression(each.name)
-        for each in fields(Row)
-        if attention or each.name != "watched"
-    )
+    columns = {each.name: _expression(each.name) for each in fields(Row)} | {"result": result}
+    if not story:
+        del columns["milestones"]
+    if not attention:
+        columns["watched"] = "TRUE"
+        if not story:
+            del columns["watched"]
+    return ", ".join(columns.values())
 
 
 def _expression(field: str) -> str:
@@ -650,9 +730,10 @@ def _select(
     names: Sequence[str],
     *,
     attention: bool = False,
+    story: bool = False,
 ) -> dict[str, Row]:
     """Jobs by id; `result` is the expression for their results."""
-    columns = _columns(result, sql.is_postgresql(), attention)
+    columns = _columns(result, sql.is_postgresql(), attention, story)
     more = [sql.time_text(clock.now())] if attention else []
     jobs = {}
     for values in sql.execute(f"SELECT {columns} FROM {_TABLE} {where}", rows, names, more):

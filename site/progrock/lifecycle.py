@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from progrock.backends.base import Handle, Options, Status, check_handle, percent
 from progrock.backends.errors import BackendError, shortened
 from progrock.broker.lanes import round_delay
+from progrock.milestones import Milestone
 from progrock.models import State
 from progrock.storable import (
     LONGEST_ERROR,
@@ -395,6 +396,19 @@ def is_visible(job: Job, decision: Decision) -> bool:
         or decision.missing_at != job.missing_at
         or decision.cancel_taken != job.cancel_taken
     )
+
+
+def milestone(job: Job, decision: Decision) -> Milestone | None:
+    """Which milestone of the job the step is; None for mere progress and the like."""
+    if decision.delay is None:
+        return Milestone.ENDED
+    if decision.state == State.RUNNING and job.state != State.RUNNING:
+        return Milestone.STARTED
+    if decision.attempts == 1 and not job.attempts:
+        return Milestone.REFUSED
+    if decision.cancel_taken and not job.cancel_taken:
+        return Milestone.CANCEL_TAKEN
+    return None
 
 
 def knows_of_cancel(job: Job, decision: Decision) -> bool:

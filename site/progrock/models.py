@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from progrock.fields import TimeField
+from progrock.milestones import Event, told
 
 
 class State(models.TextChoices):
@@ -94,6 +95,13 @@ class Job(models.Model):
         db_default=Now(), help_text="The database's clock at the last visible change"
     )
     ended_at = TimeField(null=True, blank=True)
+    milestones = models.TextField(
+        default="",
+        db_default="",
+        blank=True,
+        editable=False,
+        help_text="What happened to the job, a line each (progrock.milestones)",
+    )
     owed_at = TimeField(
         null=True,
         editable=False,
@@ -130,6 +138,17 @@ class Job(models.Model):
     def active(self) -> bool:
         """Whether the job has not come to its end."""
         return self.state in ACTIVE
+
+    @property
+    def story(self) -> list[Event]:
+        """The milestones of the job, in their order."""
+        return told(
+            self.milestones,
+            created=self.created_at,
+            ended=self.ended_at,
+            state=self.state,
+            error=self.error,
+        )
 
 
 class Attention(models.Model):

@@ -28,7 +28,8 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
     """A job as one frame.
 
     The last frame of a job has `complete`, and then `result` or `error`. A result that is large, or
-    was not read, is left out, and `result_url` says where it is; `whole` keeps a large one.
+    was not read, is left out, and `result_url` says where it is. `whole` keeps a large one, and
+    adds the milestones, which no frame on a socket has.
     """
     frame: dict[str, Any] = {
         "type": "job",
@@ -52,6 +53,10 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
         frame["result"] = None if large else row.result
     elif not row.active:
         frame["error"] = row.error or None
+    if whole:
+        frame["milestones"] = [
+            {"at": _iso(at), "what": what, "text": text} for at, what, text in row.story
+        ]
     return frame
 
 
@@ -106,7 +111,11 @@ def encode(frame: Mapping[str, Any]) -> str:
 
 def _time(text: str) -> str:
     """A text of a time in UTC as ISO 8601, to the millisecond."""
-    return datetime.fromisoformat(text).isoformat(timespec="milliseconds") + "Z"
+    return _iso(datetime.fromisoformat(text))
+
+
+def _iso(time: datetime) -> str:
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def _url(job_id: str) -> str | None:

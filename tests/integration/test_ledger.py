@@ -315,6 +315,109 @@ def test_since_when_a_job_is_missing_is_kept_and_forgotten() -> None:
             assert each.missing_at == (missing and pytest.approx(missing, abs=1e-5))
 
 
+def story(row: Row) -> list[tuple[str, str]]:
+    """The milestones that the ledger holds, with their texts."""
+    return [(each.what, each.text) for each in ledger.load([row.id], large=True)[row.id].story]
+
+
+def test_the_milestones_of_a_life_are_kept_in_their_order_with_the_databases_time() -> None:
+    row = make(state="queued", handle="")
+
+    def walk(**changes: Any) -> None:
+        nonlocal row
+        commit(step(row, **changes))
+        [row] = ledger.load([row.id]).values()
+
+    unreachable = "asking again: the\nbackend is unreachable"
+    walk(state="starting", handle="", opens_intent=True)
+    walk(state="running", handle="h1")
+    walk(progress=50.0)
+    walk(attempts=1, message=unreachable)
+    walk(attempts=0)
+    walk(attempts=1, message="asking again: it has failed for the second time")
+    ledger.request_cancel(row.id, time.time())
+    [row] = ledger.load([row.id]).values()
+    walk(cancel_taken=True)
+    walk(state="failed", error="it broke", delay=None)
+    for n in range(9):
+        ledger.note_again(row.id, f"job {n}")
+    whole = ledger.load([row.id], large=True)[row.id]
+    assert story(row) == [
+        ("queued", ""),
+        ("started", ""),
+        ("refused", "asking again: the backend is unreachable"),
+        ("cancel_asked", ""),
+        ("cancel_taken", ""),
+        ("failed", "it broke"),
+        *(("again", f"job {n}") for n in range(6)),
+    ]
+    times = [event.at for event in whole.story]
+    assert times == sorted(times)
+    assert all(abs(each.timestamp() - time.time()) < 60 for each in times)
+    told = wire.job_frame(whole, whole=True)["milestones"]
+    assert [each["what"] for each in told] == [event.what for event in whole.story]
+    assert told[0]["at"] == wire.job_frame(row)["created"]
+    assert told[5]["at"] == wire.job_frame(row)["ended"]
+    assert told[2].keys() == {"at", "what", "text"}
+    assert "milestones" not in wire.job_frame(whole)
+    assert Job.objects.get(pk=row.id).story == whole.story, "the model tells the same"
+
+
+def test_a_job_that_is_cancelled_in_the_line_was_asked_for_before_it_ended() -> None:
+    row = make(state="queued", handle="")
+    ledger.request_cancel(row.id, time.time())
+    assert [what for what, _ in story(row)] == ["queued", "cancel_asked", "cancelled"]
+
+
+def test_what_loses_leaves_no_milestone() -> None:
+    row, other = make(), make()
+    first = step(row, message="first")
+    late = step(row, attempts=1, message="late")
+    commit(first)
+    won = commit(late, step(other, attempts=1, message="away"))
+    assert won.keys() == {other.id}
+    assert story(row) == [("queued", "")]
+    assert story(other) == [("queued", ""), ("refused", "away")]
+
+
+def test_of_a_batch_only_the_milestones_are_written_and_told() -> None:
+    moved, refused, taken, ended = (make() for _ in range(4))
+    steps = [
+        step(moved),
+        step(refused, attempts=1, message="away 100%"),
+        step(taken, cancel_taken=True),
+        step(ended, state="succeeded", delay=None),
+    ]
+    won = {each.row.id: each.milestone for each in ledger.commit(steps, time.time())}
+    assert [won[row.id] for row, _ in steps] == [None, "refused", "cancel_taken", "ended"]
+    assert story(moved) == [("queued", "")]
+    assert story(refused) == [("queued", ""), ("refused", "away 100%")]
+    assert story(taken) == [("queued", ""), ("cancel_taken", "")]
+    assert story(ended) == [("queued", ""), ("succeeded", "")]
+
+
+def test_a_look_without_a_milestone_costs_nothing_for_milestones() -> None:
+    """One statement each, whose columns are those of before there were milestones."""
+    said: list[str] = []
+
+    def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        said.append(sql)
+        return execute(sql, params, many, context)
+
+    moved, same, ended = make(), make(), make()
+    with connection.execute_wrapper(note):
+        commit(step(moved), step(ended, state="succeeded", delay=None))
+        commit(hidden(same))
+        ledger.load([moved.id], attention=True)
+        ledger.snapshot(["user:1"])
+    assert len(said) == 4
+    assert not [statement for statement in said if "milestones" in statement]
+    columns = "n_id, n_turn, n_attempts, n_crashes, n_seen, n_due, n_slot"
+    seen = "n_state, n_handle, n_progress, n_message, n_error, n_result, n_result_size"
+    assert said[0].startswith(f"WITH v({columns}, {seen}, n_missing, n_taken) AS")
+    assert said[1].startswith(f"WITH v({columns}) AS")
+
+
 def test_a_snapshot_leaves_large_results_out() -> None:
     results = {"x" * 100: False, "x" * 20_000: True, "é" * 8_000: False, "é" * 10_000: True}
     for result, large in results.items():

@@ -135,6 +135,13 @@ async def test_a_cancelled_job_ends_as_cancelled(running: Stack) -> None:
         assert again["version"] == last["version"], (
             "there is nothing to cancel any more, and nothing changed"
         )
+        async with browser.session.get(f"{running.url}/jobs/{job['job']}") as answer:
+            milestones = (await answer.json())["milestones"]
+        assert [each["what"] for each in milestones] == [
+            "queued", "started", "cancel_asked", "cancelled"
+        ]  # fmt: skip
+        assert (milestones[0]["at"], milestones[-1]["at"]) == (last["created"], last["ended"])
+        assert not [f for f in browser.frames if "milestones" in f]
 
 
 async def test_a_job_runs_again_with_the_params_that_it_had(running: Stack) -> None:
@@ -144,6 +151,9 @@ async def test_a_job_runs_again_with_the_params_that_it_had(running: Stack) -> N
         await browser.send({"action": "again", "job": job["job"], "request": "anew"})
         anew = await browser.until(lambda f: f.get("request") == "anew")
         assert anew["job"] != job["job"]
+        async with browser.session.get(f"{running.url}/jobs/{job['job']}") as answer:
+            last = (await answer.json())["milestones"][-1]
+        assert (last["what"], last["text"]) == ("again", anew["job"])
         assert (await browser.ended(anew["job"]))["state"] == "failed"
         await browser.send({"action": "again", "job": str(uuid.uuid4()), "request": "none"})
         error = await browser.error()

@@ -11,6 +11,7 @@ from progrock.consumers import trouble
 from progrock.consumers.calls import Calls
 from progrock.consumers.trouble import Trouble
 from progrock.ledger import Committed, Row
+from progrock.milestones import Milestone
 from tests.jobs import row
 from tests.logs import own
 
@@ -20,9 +21,9 @@ def all_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="progrock")
 
 
-def step(visible: bool = True, **changes: Any) -> Committed:
+def step(milestone: Milestone | None = None, **changes: Any) -> Committed:
     """A job after a step."""
-    return Committed(row(**changes), None, visible)
+    return Committed(row(**changes), None, True, milestone)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -33,10 +34,12 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_start_and_an_end_are_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
-    started = step(state="running", handle="h1")
-    failed = step(state="failed", error="the backend answered 400:\nno\n such film")
-    done = step(state="succeeded")
-    journal.stepped([started, failed, done], starts=True)
+    started = step(Milestone.STARTED, state="running", handle="h1")
+    failed = step(
+        Milestone.ENDED, state="failed", error="the backend answered 400:\nno\n such film"
+    )
+    done = step(Milestone.ENDED, state="succeeded")
+    journal.stepped([started, failed, done])
     assert said(caplog) == [
         f"INFO job started, job={started.row.id} backend=render",
         "INFO job ended: failed (the backend answered 400: no such film),"
@@ -46,23 +49,40 @@ def test_a_start_and_an_end_are_a_line_each(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_progress_and_polls_without_news_are_no_line(caplog: pytest.LogCaptureFixture) -> None:
-    journal.stepped([step(state="running", progress=5.0), step(visible=False, state="running")])
-    journal.stepped([step(state="queued"), step(state="starting")], starts=True)
+    journal.stepped([step(state="running", progress=5.0), step(state="starting")])
     assert said(caplog) == []
 
 
-def test_only_the_first_retry_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    retried = step(state="running", attempts=1, message="backend unreachable")
+def test_a_retry_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    retried = step(Milestone.REFUSED, state="running", message="backend unreachable")
     journal.stepped([retried, step(state="running", attempts=2, message="backend unreachable")])
     assert said(caplog) == [
         f"INFO job is retried: backend unreachable, job={retried.row.id} backend=render"
     ]
 
 
+def test_a_cancel_is_a_line_when_it_is_asked_for_and_when_the_backend_has_taken_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = row(state="running", cancel_requested=True)
+    in_line = row(state="cancelled", cancel_requested=True)
+    journal.asked(row())
+    journal.asked(asked)
+    journal.asked(in_line)
+    taken = step(Milestone.CANCEL_TAKEN, state="running")
+    journal.stepped([taken])
+    assert said(caplog) == [
+        f"INFO job's cancel was asked for, job={asked.id} backend=render",
+        f"INFO job's cancel was asked for, job={in_line.id} backend=render",
+        f"INFO job ended: cancelled, job={in_line.id} backend=render",
+        f"INFO job's cancel was taken by the backend, job={taken.row.id} backend=render",
+    ]
+
+
 def test_an_outage_of_thousands_of_jobs_is_one_line_a_step(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    many = [step(state="running", attempts=1, message="away") for _ in range(100)]
+    many = [step(Milestone.REFUSED, state="running", message="away") for _ in range(100)]
     journal.stepped(many)
     lines = said(caplog)
     assert [line for line in lines if line.startswith("INFO")] == [

@@ -25,6 +25,7 @@ from progrock.lifecycle import (
     intent,
     is_visible,
     knows_of_cancel,
+    milestone,
     next_step,
     one_by_one,
     owes_cancel,
@@ -33,6 +34,7 @@ from progrock.lifecycle import (
     standing,
     too_late_to_start,
 )
+from progrock.milestones import Milestone
 from progrock.models import ACTIVE, ENDED
 from progrock.storable import Result
 
@@ -223,6 +225,30 @@ def test_a_start_that_was_not_sent_comes_again_at_once(repeated: bool, state: st
 def test_only_what_a_browser_sees_is_visible(changes: dict[str, Any], visible: bool) -> None:
     decision = Decision(state="running", handle="h1", progress=40.0, message="Rendering", delay=1.0)
     assert is_visible(Job(), decision._replace(**changes)) is visible
+
+
+@pytest.mark.parametrize(
+    ("job", "decision", "found"),
+    [
+        (waiting("queued"), intent(waiting("queued"), options=OPTIONS), None),
+        (waiting("starting"), start("h1"), Milestone.STARTED),
+        (waiting("starting"), put_back(waiting("starting"), repeated=False), None),
+        (waiting("starting"), start(BackendError("no connection", sent=False)), Milestone.REFUSED),
+        (Job(), poll(Status(state="running", progress=41.0)), None),
+        (Job(), poll(Status(state="running", progress=40.0, message="Rendering")), None),
+        (Job(), poll(BackendError("the backend answered 503")), Milestone.REFUSED),
+        (Job(attempts=1), poll(BackendError("no answer"), Job(attempts=1)), None),
+        (Job(attempts=1), poll(BackendError("a pause", asked=False), Job(attempts=1)), None),
+        (Job(), cancel(Status(state="running", cancelling=True)), Milestone.CANCEL_TAKEN),
+        (Job(cancel_taken=True), poll(Status(state="running"), Job(cancel_taken=True)), None),
+        (Job(), cancel(None), Milestone.ENDED),
+        (Job(), poll(Status(state="succeeded")), Milestone.ENDED),
+        (waiting("starting"), start(BackendError("no", final=True)), Milestone.ENDED),
+    ],
+)
+def test_which_step_is_a_milestone(job: Job, decision: Decision, found: Milestone | None) -> None:
+    assert milestone(job, decision) is found
+    assert found is None or is_visible(job, decision)
 
 
 @pytest.mark.parametrize(

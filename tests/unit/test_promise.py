@@ -356,6 +356,7 @@ class Kept:
     intent: float = 0.0
     cancelled: bool = False
     claimed: int = 0
+    story: str = ""
     risks: int = 0  # crashes that were counted, and claims, since a round committed
     winners: set[int] = field(default_factory=set)
 
@@ -536,7 +537,7 @@ class Promise(RuleBasedStateMachine):
     def come(self, published: bool, worker: int, steps: int) -> None:
         """Somebody opens the page; mostly somewhere in a worker's round."""
         self.go_on(worker, steps)
-        for row, _, _ in attention.watch(["user:1"]):
+        for row, *_ in attention.watch(["user:1"]):
             if published:
                 self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
@@ -658,8 +659,9 @@ class Promise(RuleBasedStateMachine):
         if not hasattr(self, "jobs"):
             return  # not prepared yet
         assert not self.broken, self.broken
-        for job, row in ledger.load(self.jobs, attention=True).items():
+        for job, row in ledger.load(self.jobs, attention=True, large=True).items():
             kept = self.kept[job]
+            self.the_story(row, kept)
             free = row.state != "running" or row.attempts or not row.watched
             assert free or row.due_at <= self.clock + INTERVAL + 1e-3, (
                 "watched, and looked at as if nobody were there"
@@ -681,6 +683,17 @@ class Promise(RuleBasedStateMachine):
             )
         for run in self.runs["once"].values():
             assert run.arrivals <= 1, "started twice where the backend takes no repeat"
+
+    def the_story(self, row: Row, kept: Kept) -> None:
+        """Milestones are only ever added, each once, and they say what the row says."""
+        assert row.milestones.startswith(kept.story), "a milestone was taken back"
+        kept.story = row.milestones
+        seen = [event.what for event in row.story]
+        assert len(seen) == len(set(seen)), f"a milestone twice: {row.story}"
+        assert ("cancel_asked" in seen) is row.cancel_requested
+        assert ("started" in seen) is bool(row.handle)
+        assert "refused" in seen or not row.attempts
+        assert (row.state in seen) is (row.state in {*ENDED, "queued"})
 
     # When faults stop
 
