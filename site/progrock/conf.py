@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "PROGROCK_MAX_SOCKETS": 100,
     "PROGROCK_MAX_STARTS_AN_HOUR": 1000,
     "PROGROCK_PREFIX": "progrock",
+    "PROGROCK_SOCKET_URL": "prog/",
 }
 #: The settings that are numbers: the least, the most, and whether it must be a whole one.
 BOUNDS: dict[str, tuple[int, int, bool]] = {
@@ -182,6 +183,14 @@ def max_starts_an_hour() -> int:
 def keep_days() -> float:
     """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps it for ever."""
     return float(checked("PROGROCK_KEEP_DAYS"))
+
+
+def socket_url() -> str:
+    """Where browsers find the WebSocket: `PROGROCK_SOCKET_URL`.
+
+    It is relative to the path under which the project is served, or a whole path or address.
+    """
+    return str(checked("PROGROCK_SOCKET_URL"))
 
 
 def audiences_path() -> str:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pytest
 from django.template import Context, Template
+from django.utils.html import json_script
 from playwright.async_api import Locator, Page, Route, WebSocketRoute, expect
 
 from progrock.models import Job
@@ -570,7 +571,8 @@ async def test_the_template_tag_shows_a_job_before_any_script_runs(
             Context({"job": job})
         )
     )
-    await expect(page.locator("script")).to_have_count(2)  # the page's own, and one for both tags
+    scripts = page.locator("script:not([type='application/json'])")
+    await expect(scripts).to_have_count(2)  # the page's own, and one for both tags
     card = element(page).first
     await expect(page.get_by_role("progressbar", name="render 3f2a")).to_have_count(2)
     await expect(part(card, "percent")).to_have_text("41 %")
@@ -808,6 +810,69 @@ async def test_the_template_tag_takes_the_address_of_the_socket(
     await embed(tag.render(Context({"job": JOB})))
     await server.connected(frame())
     assert server.socket.url.endswith("/live/prog/")
+
+
+# Texts and addresses
+
+
+async def test_a_page_may_replace_every_text(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(progress=5))
+    await expect(part(element(page), "state")).to_have_text("Running")
+    await page.evaluate(
+        """async () => {
+          const { texts } = await import("/static/progrock/progrock.js");
+          for (const [key, text] of Object.entries(texts)) {
+            const holes = text.match(/{\\w+}/g) ?? [];
+            texts[key] = `[${[key, ...holes].join(" ")}]`;
+          }
+          texts.state_running = "en marche";
+          texts.name = ({ backend, id }) => `${id} de ${backend}`;
+        }"""
+    )
+    card = element(page)
+    await expect(part(card, "state")).to_have_text("en marche")
+    await expect(part(card, "name")).to_have_text("3f2a de render")
+    shown = "el => [el.getAttribute('aria-label'), el.textContent].join(' ')"
+    running = re.sub(r"\d+:\d\d( [AP]M)?", "T", await card.evaluate(shown))
+    assert running == "3f2a de render 3f2a de renderen marche[cancel][percent 5][time_active T]"
+    label = await part(card, "cancel").get_attribute("aria-label")
+    assert label == "[cancel_job 3f2a de render]"
+    await server.socket.close(code=1012)
+    await expect(part(card, "connection")).to_have_text("[connection_lost]")
+    await page.clock.run_for(30_000)
+    ended = frame(9, state="succeeded", result=None, result_url="/x", ended="2026-01-02T04:14:05Z")
+    await server.connected(ended)
+    await expect(part(card, "state")).to_have_text("[state_succeeded]")
+    await expect(part(card, "result")).to_have_text("[result][whole_result]")
+    await expect(part(card, "time")).to_contain_text("[hours 1 10]")
+    await page.clock.run_for(6_000)
+    await expect(page.get_by_role("status")).to_contain_text("[said_succeeded 3f2a de render]")
+
+
+async def test_a_text_has_the_plural_forms_of_the_pages_language(client: Page) -> None:
+    said = await client.evaluate(
+        """async () => {
+          const { sentence, texts } = await import("/static/progrock/progrock.js");
+          document.documentElement.lang = "pl";
+          texts.jobs = { one: "{count} zadanie", few: "{count} zadania", other: "{count} zadań" };
+          return [1, 3, 5, 22].map((count) => sentence("jobs", { count })); }"""
+    )
+    assert said == ["1 zadanie", "3 zadania", "5 zadań", "22 zadania"]
+
+
+async def test_the_page_tells_the_sockets_address_and_its_texts(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    told = {"socket": "/live/prog/", "texts": {"state_running": "</script>Läuft"}}
+    page = await embed(
+        json_script(told, "progrock-page") + f'<job-progress job="{JOB}"></job-progress>'
+    )
+    await server.connected(frame())
+    assert server.socket.url == "ws://host.test/live/prog/"
+    await expect(part(element(page), "state")).to_have_text("</script>Läuft")
 
 
 async def test_a_snapshot_with_lower_versions_is_shown(

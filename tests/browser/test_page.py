@@ -5,6 +5,7 @@ import re
 
 from playwright.async_api import expect
 
+from progrock import texts
 from tests.browser.conftest import Visitor
 from tests.browser.pages import JobsPage, ends, job_of, part
 from tests.services import Stack
@@ -193,3 +194,11 @@ async def test_what_the_server_refuses_is_told(visitor: Visitor) -> None:
     await jobs.is_live()
     await jobs.start(seconds=1)
     await expect(jobs.problem).to_be_hidden()
+
+
+async def test_the_servers_texts_are_those_of_the_scripts(visitor: Visitor) -> None:
+    jobs = await visitor()
+    found = await jobs.page.evaluate(
+        """async () => ({ ...(await import("/static/progrock/progrock.js")).texts })"""
+    )
+    assert found == texts.client_texts() | texts.page_texts()

@@ -1,26 +1,48 @@
-"""`{% load progrock %}{% job_progress job %}`: a job's live progress in anybody's template."""
+"""`{% load progrock %}`: a job's live progress, and the client's script, in anybody's template."""
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django import template
 from django.template import Context
 from django.urls import NoReverseMatch, reverse
 
+from progrock.client import nonce_of, told
 from progrock.models import Job
 
 register = template.Library()
 
 
+@register.inclusion_tag("progrock/client.html", takes_context=True)
+def progrock_client(context: Context, nonce: str = "", page: bool = False) -> dict[str, Any]:
+    """Load progrock.js, and tell it the socket's address and the texts of the page's language.
+
+    For pages whose own scripts use the client. `{% job_progress %}` does the same by itself. Of
+    several such tags in a template only the first one writes something.
+
+    `nonce` is that of the Content-Security-Policy; left out, it is the request's, if there is one.
+    `page`: the page is one of `progrock.urls`.
+    """
+    return _client(context, nonce, page)
+
+
 @register.inclusion_tag("progrock/job_progress.html", takes_context=True)
 def job_progress(
-    context: Context, job: Job | uuid.UUID | str, label: str = "", src: str = ""
+    context: Context,
+    job: Job | uuid.UUID | str,
+    label: str = "",
+    src: str = "",
+    href: str = "",
+    nonce: str = "",
 ) -> dict[str, Any]:
     """Show a job, or the job with this id.
 
     It is called `label`, or what the job's own label says, or else "render 3f2a".
 
-    `src` is the socket's address where the project serves it elsewhere than at `/prog/`.
+    `src` is the socket's address where this job has another than the rest of the page. `href` is
+    where the job is as JSON; left out, it is `jobs/<id>` of `progrock.urls`. `nonce` is that of the
+    Content-Security-Policy; left out, it is the request's, if there is one.
 
     Without JavaScript it shows how the job stood when the page was made. progrock.js keeps it live;
     the first tag of a template loads that. For its looks, link `progrock/progrock.css` or write
@@ -28,12 +50,9 @@ def job_progress(
     """
     row = job if isinstance(job, Job) else None
     job_id = str(job if row is None else row.pk)
-    try:
-        href = reverse("progrock:job", args=[job_id])
-    except NoReverseMatch:  # a project need not route our pages
-        href = ""
-    first = not context.render_context.get("job_progress")
-    context.render_context["job_progress"] = True
+    if not href:
+        with suppress(NoReverseMatch):  # a project need not route our pages
+            href = reverse("progrock:job", args=[job_id])
     name = label or (row and row.label) or f"{row.backend if row else 'job'} {job_id[:4]}"
     percent = None if row is None or row.progress is None else int(row.progress)
     return {
@@ -44,5 +63,15 @@ def job_progress(
         "src": src,
         "name": name,
         "percent": percent,
-        "first": first,
+        **_client(context, nonce),
     }
+
+
+def _client(context: Context, nonce: str, page: bool = False) -> dict[str, Any]:
+    """What client.html shows; `first` is false where this template has written it already."""
+    first = not context.render_context.get("progrock")
+    context.render_context["progrock"] = True
+    if not first:
+        return {"first": False}
+    nonce = nonce or str(context.get("csp_nonce") or "") or nonce_of(context.get("request"))
+    return {"first": True, "nonce": nonce, "told": told(page=page)}

@@ -2,14 +2,7 @@
 
 import { announceConnection } from "./progrock.js";
 import { show } from "./dom.js";
-
-const WORDS = {
-  connecting: "Connecting",
-  live: "Live",
-  delayed: "Delayed",
-  offline: "Offline",
-  refused: "Signed out",
-};
+import { say } from "./words.js";
 
 /** Show how this socket is connected, from now on. */
 export function showConnection(socket) {
@@ -18,7 +11,7 @@ export function showConnection(socket) {
   const tell = () => {
     const { state, message } = socket;
     chip.dataset.state = state;
-    show("connection-word", WORDS[state]);
+    show("connection-word", say(`page_${state}`));
     show("notice-text", state === "live" ? "" : message);
     notice.hidden = state === "live" || !message;
     document.getElementById("notice-link").hidden = state !== "refused";
@@ -27,5 +20,6 @@ export function showConnection(socket) {
     announceConnection(detail);
     tell();
   });
+  document.addEventListener("progrock-texts", tell);
   tell();
 }

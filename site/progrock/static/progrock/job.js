@@ -6,6 +6,7 @@
 import { ProgressSocket, announce } from "./progrock.js";
 import { showConnection } from "./connection.js";
 import { localTimes } from "./times.js";
+import { say } from "./words.js";
 
 const page = document.getElementById("job");
 const id = page.dataset.job;
@@ -56,7 +57,7 @@ function offerLink(button) {
   const before = button.textContent;
   button.hidden = false;
   button.addEventListener("click", async () => {
-    const done = (await copied(location.href)) ? "Link copied" : "Copy the address of this page";
+    const done = say((await copied(location.href)) ? "page_copied" : "page_not_copied");
     button.textContent = done;
     announce("copy", done);
     setTimeout(() => (button.textContent = before), 3_000);

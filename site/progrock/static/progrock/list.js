@@ -1,6 +1,7 @@
 /** The list of the visitor's jobs on the page at `/`, newest first. */
 
 import { make, show } from "./dom.js";
+import { say } from "./words.js";
 
 /** Show the jobs of this socket in the page's list, from now on. */
 export function showJobs(socket) {
@@ -13,6 +14,7 @@ export function showJobs(socket) {
     if (!card(detail.job)) list.prepend(makeCard(detail.job));
     summarise();
   });
+  document.addEventListener("progrock-texts", summarise);
 
   function card(job) {
     return list.querySelector(`[data-job="${CSS.escape(job)}"]`);
@@ -49,7 +51,8 @@ export function showJobs(socket) {
   function summarise() {
     const jobs = [...socket.jobs.values()];
     const active = jobs.filter(({ complete }) => !complete).length;
-    show("summary", jobs.length ? `${active} active, ${jobs.length - active} ended` : "");
+    const values = { active, ended: jobs.length - active };
+    show("summary", jobs.length ? say("page_summary", values) : "");
     byId("empty").hidden = jobs.length > 0 || socket.state === "connecting";
   }
 }

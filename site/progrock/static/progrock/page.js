@@ -4,6 +4,7 @@ import { ProgressSocket } from "./progrock.js";
 import { showConnection } from "./connection.js";
 import { show } from "./dom.js";
 import { showJobs } from "./list.js";
+import { say } from "./words.js";
 
 const socket = ProgressSocket.shared();
 const byId = (id) => document.getElementById(id);
@@ -43,9 +44,8 @@ function tellState() {
 /** Show how many starts wait for a connection; `change` is added to their number. */
 function tellUnsent(change) {
   unsent += change;
-  const some = unsent === 1 ? "1 job starts" : `${unsent} jobs start`;
   const waits = unsent && socket.state === "offline";
-  show("unsent", waits ? `${some} as soon as the connection is back.` : "");
+  show("unsent", waits ? say("page_unsent", { count: unsent }) : "");
 }
 
 /** Offer these backends; keep what was chosen. */

@@ -19,6 +19,7 @@
  * string in it is text, never HTML. docs/javascript.md and docs/wire.md say more.
  */
 
+const SOCKET = "/prog/"; // where the socket is, unless the page says another address
 const MAX_FRAME = 65_536; // bytes: the server reads no longer frame
 const SILENCE = 40_000; // ms without any frame, two beats long: then the connection is dead
 const ANSWER = 5_000; // ms in which the server answers a ping on a connection that lives
@@ -31,6 +32,102 @@ const HALF = /\p{Surrogate}/u; // half a character
 const UNKNOWN_OUTCOME = "outcome_unknown"; // the start may or may not have happened
 // Codes that answer a cancel. Any other without a request answers a start that was not understood.
 const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
+
+/**
+ * Every sentence that people see or hear. A value is a text with {holes}; or an object of such texts
+ * by plural category ({one, other, few, …} as of Intl.PluralRules), chosen by the hole {count}; or
+ * a function of the holes' values that returns the text.
+ */
+const TEXTS = {
+  connected: "Connected",
+  connection_lost: "The connection is lost. Your jobs run on, and this page catches up by itself.",
+  session_ended: "You have signed out.",
+  closed: "This page has closed its connection.",
+
+  bad_request: "The request is a string of 1 to {most} printable characters.",
+  params_no_json: "The params are no JSON: {error}.",
+  params_half_character: "The params hold half a character, as slice() leaves of an emoji.",
+  params_too_large: "The params are too large.",
+
+  name: "{backend} {id}",
+  name_unknown: "job {id}",
+  state_queued: "Queued",
+  state_starting: "Starting",
+  state_running: "Running",
+  state_cancelling: "Cancelling",
+  state_succeeded: "Succeeded",
+  state_failed: "Failed",
+  state_cancelled: "Cancelled",
+  state_expired: "Expired",
+  state_unknown: "Not available",
+  unknown_job: "There is no such job, or it is not yours.",
+  percent: "{percent} %",
+  cancel: "Cancel",
+  cancel_job: "Cancel {name}",
+  cancelling: "Cancelling…",
+  cancelling_job: "Cancelling {name}",
+  result: "Result",
+  whole_result: "Open the whole result",
+  seconds: "{s} s",
+  minutes: "{min} min {s} s",
+  hours: "{h} h {min} min",
+  time_active: "started {clock}",
+  time_ended: "{clock} · took {duration}",
+
+  said_queued: "{name} queued",
+  said_starting: "{name} starting",
+  said_running: "{name} running",
+  said_cancelling: "{name} cancelling",
+  said_succeeded: "{name} succeeded",
+  said_failed: "{name} failed",
+  said_cancelled: "{name} cancelled",
+  said_expired: "{name} expired",
+  said_error: "{said}: {error}",
+  said_percent: "{name} {percent} %",
+  said_more: "{said}. And {count} more",
+};
+
+/**
+ * What the page's template tells, as JSON in <script type="application/json" id="progrock-page">:
+ * `socket` (its address) and `texts`.
+ */
+const told = JSON.parse(
+  globalThis.document?.getElementById("progrock-page")?.textContent || "{}",
+);
+
+let renaming; // the timer of an event that tells of new texts
+
+/**
+ * The texts of this page: change some or all with Object.assign, at any time. The document then gets
+ * the event "progrock-texts", at which elements show the new ones.
+ */
+const texts = new Proxy({ ...TEXTS, ...told.texts }, {
+  set(all, key, value) {
+    all[key] = value;
+    renaming ??= setTimeout(() => {
+      renaming = undefined;
+      document.dispatchEvent(new Event("progrock-texts"));
+    });
+    return true;
+  },
+});
+
+/** The text of this key with its holes filled. */
+function sentence(key, values = {}) {
+  const found = texts[key] ?? TEXTS[key] ?? key;
+  if (typeof found === "function") return String(found(values));
+  const chosen = typeof found === "string" ? found : (found[plural(values.count)] ?? found.other);
+  return String(chosen).replace(/\{(\w+)\}/g, (hole, name) => values[name] ?? hole);
+}
+
+/** The plural category of a number in the page's language, such as "one" or "other". */
+function plural(count) {
+  try {
+    return new Intl.PluralRules(document.documentElement.lang || undefined).select(count);
+  } catch {
+    return "other"; // the page's `lang` is no language
+  }
+}
 
 /** Why a start was refused: `code` is for programs, `message` a sentence for people. */
 class ProgressError extends Error {
@@ -78,14 +175,14 @@ class ProgressSocket extends EventTarget {
   static #shared = new Map();
 
   /** The one socket of this page for a URL. Elements use it as well. */
-  static shared(url = "/prog/") {
+  static shared(url = told.socket ?? SOCKET) {
     const { href } = new URL(url, document.baseURI);
     const found = this.#shared.get(href);
     if (!found || found.#life.signal.aborted) this.#shared.set(href, new this(href));
     return this.#shared.get(href);
   }
 
-  constructor(url = "/prog/") {
+  constructor(url = told.socket ?? SOCKET) {
     super();
     this.#url = new URL(url, document.baseURI);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
@@ -140,7 +237,7 @@ class ProgressSocket extends EventTarget {
   /** Close the connection for good. */
   close() {
     this.#life.abort();
-    this.#refuse({ code: "closed", message: "This page has closed its connection." });
+    this.#refuse({ code: "closed", message: sentence("closed") });
   }
 
   /** Open a connection in place of the one that there may be. */
@@ -268,16 +365,13 @@ class ProgressSocket extends EventTarget {
   #lost(code) {
     this.#drop();
     if (code >= 4400 && code < 4500) {
-      const ended = { code: "session_ended", message: "You have signed out." };
+      const ended = { code: "session_ended", message: sentence("session_ended") };
       this.#refuse(this.#refusal ?? ended);
       return;
     }
     const ceiling = Math.min(LONGEST_WAIT, 500 * 2 ** this.#attempts++);
     this.#retry = setTimeout(() => this.#connect(), ceiling * (0.5 + Math.random() / 2));
-    this.#setState(
-      "offline",
-      "The connection is lost. Your jobs run on, and this page catches up by itself.",
-    );
+    this.#setState("offline", sentence("connection_lost"));
   }
 
   /** Stop for good: forget this visitor's jobs, and reject the starts that still wait. */
@@ -344,19 +438,19 @@ function startText(backend, params, request) {
   };
   const length = typeof request === "string" ? [...request].length : 0;
   if (length < 1 || length > MAX_REQUEST || HALF.test(request)) {
-    refuse("bad_request", `The request is a string of 1 to ${MAX_REQUEST} printable characters.`);
+    refuse("bad_request", sentence("bad_request", { most: MAX_REQUEST }));
   }
   let text;
   try {
     text = JSON.stringify({ action: "start", backend, params, request });
   } catch (error) {
-    refuse("bad_params", `The params are no JSON: ${error.message}.`);
+    refuse("bad_params", sentence("params_no_json", { error: error.message }));
   }
   // JSON.stringify writes half a character as \udXXX. An escaped backslash before it is text.
   if (/(?<!\\)(\\\\)*\\ud[89a-f]/.test(text)) {
-    refuse("bad_params", "The params hold half a character, as slice() leaves of an emoji.");
+    refuse("bad_params", sentence("params_half_character"));
   }
-  if (new Blob([text]).size > MAX_FRAME) refuse("too_large", "The params are too large.");
+  if (new Blob([text]).size > MAX_FRAME) refuse("too_large", sentence("params_too_large"));
   return text;
 }
 
@@ -382,16 +476,17 @@ function announce(key, text) {
 /** Say how the connection is, by the `detail` of a "state" event. The first success is no news. */
 function announceConnection({ state, message, before }) {
   if (state !== "live") announce("connection", message);
-  else if (before !== "connecting") announce("connection", "Connected");
+  else if (before !== "connecting") announce("connection", sentence("connected"));
 }
 
 function speak() {
-  const texts = [...waiting.values()];
-  const more = texts.splice(4).length;
+  const all = [...waiting.values()];
+  const more = all.splice(4).length;
+  const said = all.join(". ");
   waiting.clear();
   speaking = undefined;
   spoken = performance.now();
-  region().textContent = texts.join(". ") + (more ? `. And ${more} more` : "");
+  region().textContent = more ? sentence("said_more", { said, count: more }) : said;
 }
 
 function region() {
@@ -405,14 +500,15 @@ function region() {
   return document.body.appendChild(made);
 }
 
-const wordOf = ({ cancelling, state }) => (cancelling ? "cancelling" : state);
+/** How far a job is, as the keys of the texts say it: its state, or "cancelling". */
+const stageOf = ({ cancelling, state }) => (cancelling ? "cancelling" : state);
 
 /** "12 s", "3 min 5 s", "2 h 10 min" */
 function duration(ms) {
   const s = Math.max(0, Math.round(ms / 1000));
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  if (s < 60) return sentence("seconds", { s });
+  if (s < 3600) return sentence("minutes", { min: Math.floor(s / 60), s: s % 60 });
+  return sentence("hours", { h: Math.floor(s / 3600), min: Math.floor((s % 3600) / 60) });
 }
 
 /**
@@ -478,6 +574,7 @@ class JobProgress extends BaseElement {
     socket.addEventListener("snapshot", () => this.#lookUp(), { signal });
     socket.addEventListener("state", ({ detail }) => this.#connection(detail), { signal });
     this.#parts.cancel.addEventListener("click", () => this.#cancel(), { signal });
+    document.addEventListener("progrock-texts", () => this.#reword(), { signal });
     this.#lookUp();
   }
 
@@ -530,7 +627,8 @@ class JobProgress extends BaseElement {
   /** What the job is called on the page and aloud: as somebody says, or else "render 3f2a". */
   get #name() {
     const given = this.getAttribute("label") || this.#job?.label;
-    return given || `${this.#job?.backend ?? "job"} ${this.#id.slice(0, 4)}`;
+    const values = { backend: this.#job?.backend, id: this.#id.slice(0, 4) };
+    return given || sentence(this.#job ? "name" : "name_unknown", values);
   }
 
   #lookUp() {
@@ -540,6 +638,12 @@ class JobProgress extends BaseElement {
     const job = known ?? this.#given;
     if (job) this.#update(job);
     else if (["live", "delayed", "refused"].includes(this.#socket.state)) this.#fetch();
+  }
+
+  /** Show the page's new texts. */
+  #reword() {
+    if (this.#job) this.#render(this.#job);
+    else this.#lookUp();
   }
 
   async #fetch() {
@@ -558,8 +662,8 @@ class JobProgress extends BaseElement {
       this.#clear();
       this.setAttribute("state", "unknown");
       this.#text("name", this.#name);
-      this.#text("state", "Not available");
-      this.#text("message", "There is no such job, or it is not yours.");
+      this.#text("state", sentence("state_unknown"));
+      this.#text("message", sentence("unknown_job"));
     }
   }
 
@@ -589,14 +693,14 @@ class JobProgress extends BaseElement {
     this.setAttribute("aria-label", label);
     this.setAttribute("state", job.state);
     this.#text("name", label);
-    this.#text("state", wordOf(job).replace(/^./, (letter) => letter.toUpperCase()));
+    this.#text("state", sentence(`state_${stageOf(job)}`));
     this.#cancelButton(job, label);
     bar.setAttribute("aria-label", label);
     bar.hidden = !known && job.complete;
     bar.max = 100;
     if (known) bar.value = job.progress;
     else bar.removeAttribute("value");
-    this.#text("percent", known ? `${Math.floor(job.progress)} %` : "");
+    this.#text("percent", known ? sentence("percent", { percent: Math.floor(job.progress) }) : "");
     this.#text("message", job.message);
     this.#text("error", job.error ?? "");
     this.#result(job);
@@ -604,7 +708,8 @@ class JobProgress extends BaseElement {
     const created = new Date(job.created);
     const clock = created.toLocaleTimeString([], { timeStyle: "short" });
     const took = job.ended && duration(new Date(job.ended) - created);
-    this.#text("time", took ? `${clock} · took ${took}` : `started ${clock}`);
+    const key = took ? "time_ended" : "time_active";
+    this.#text("time", sentence(key, { clock, duration: took }));
     time.dateTime = job.created;
     time.title = created.toLocaleString();
   }
@@ -613,8 +718,9 @@ class JobProgress extends BaseElement {
     const button = this.#parts.cancel;
     const focused = button === document.activeElement;
     const able = this.#socket.backends.find(({ name }) => name === job.backend)?.cancel ?? true;
-    this.#text("cancel", job.cancelling ? "Cancelling…" : "Cancel");
-    button.setAttribute("aria-label", `${job.cancelling ? "Cancelling" : "Cancel"} ${label}`);
+    const word = job.cancelling ? "cancelling" : "cancel";
+    this.#text("cancel", sentence(word));
+    button.setAttribute("aria-label", sentence(`${word}_job`, { name: label }));
     button.setAttribute("aria-disabled", job.cancelling); // `disabled` would lose the focus
     button.hidden = job.complete || !able;
     if (focused && button.hidden) this.focus({ preventScroll: true }); // keep the focus at this job
@@ -625,12 +731,12 @@ class JobProgress extends BaseElement {
     details.hidden = !url && (result === undefined || result === null);
     if (details.hidden) return;
     let text = typeof result === "string" ? result : JSON.stringify(result, null, 2);
-    if (url) text = "Open the whole result";
+    if (url) text = sentence("whole_result");
     if (!details.firstChild) {
       details.append(document.createElement("summary"), document.createElement(url ? "a" : "pre"));
-      details.firstChild.textContent = "Result";
       details.open = text.length < 300;
     }
+    details.firstChild.textContent = sentence("result");
     if (url) details.lastChild.href = url;
     if (details.lastChild.textContent !== text) details.lastChild.textContent = text;
   }
@@ -648,10 +754,12 @@ class JobProgress extends BaseElement {
 
   #announce(before, job) {
     const quarter = ({ progress }) => Math.floor((progress ?? 0) / 25);
+    const name = this.#name;
     if (job.state !== before?.state || job.cancelling !== before.cancelling) {
-      announce(job.job, `${this.#name} ${wordOf(job)}${job.error ? `: ${job.error}` : ""}`);
+      const said = sentence(`said_${stageOf(job)}`, { name });
+      announce(job.job, job.error ? sentence("said_error", { said, error: job.error }) : said);
     } else if (quarter(job) > quarter(before)) {
-      announce(job.job, `${this.#name} ${quarter(job) * 25} %`);
+      announce(job.job, sentence("said_percent", { name, percent: quarter(job) * 25 }));
     }
   }
 
@@ -684,19 +792,24 @@ for (const name of ATTRIBUTES.filter((each) => each !== "job")) {
   });
 }
 
-// This file may be on a page twice, by its own name and by one with a hash. The copy that comes
-// second exports what the first has, so that there is one socket, one element and one voice.
-const own = { ProgressError, ProgressSocket, JobProgress, announce, announceConnection };
-const first = (globalThis[Symbol.for("progrock")] ??= own);
+// This file may be on a page twice, by its own name and by one with a hash or in a bundle. The copy
+// that comes second exports what the first has, so that there is one socket, one element and one
+// voice. The number in the symbol goes up when a copy of before could not stand in for one of now.
+const own = { ProgressError, ProgressSocket, JobProgress, texts, sentence };
+Object.assign(own, { announce, announceConnection });
+const first = (globalThis[Symbol.for("progrock/1")] ??= own);
 const elements = globalThis.customElements;
 if (elements && !elements.get("job-progress")) elements.define("job-progress", first.JobProgress);
 
 const { ProgressError: error, ProgressSocket: socket, JobProgress: element } = first;
 const { announce: say, announceConnection: sayConnection } = first;
+const { texts: sentences, sentence: sentenceOf } = first;
 export {
   error as ProgressError,
   socket as ProgressSocket,
   element as JobProgress,
   say as announce,
   sayConnection as announceConnection,
+  sentences as texts,
+  sentenceOf as sentence,
 };

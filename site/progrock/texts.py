@@ -1,0 +1,106 @@
+"""The sentences of the browser's client, in the language of the page.
+
+progrock.js and words.js hold the same sentences in English (a test compares them). A page tells the
+client only those that its language says differently.
+"""
+
+from collections.abc import Callable
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, override
+
+Text = str | dict[str, str]
+
+#: A number of each plural category that a language may have, by which the form is asked for.
+_NUMBERS = {"zero": 0, "one": 1, "two": 2, "few": 3, "many": 11, "other": 100}
+
+
+def different(texts: Callable[[], dict[str, Text]]) -> dict[str, Text]:
+    """Those of `texts()` that the active language says in other words than the source code."""
+    with override(None):
+        source = texts()
+    return {key: text for key, text in texts().items() if text != source[key]}
+
+
+def client_texts() -> dict[str, Text]:
+    """The texts of progrock.js by their keys. The client fills in what stands in {braces}."""
+    return {
+        "connected": _("Connected"),
+        "connection_lost": _(
+            "The connection is lost. Your jobs run on, and this page catches up by itself."
+        ),
+        "session_ended": _("You have signed out."),
+        "closed": _("This page has closed its connection."),
+        "bad_request": _("The request is a string of 1 to {most} printable characters."),
+        "params_no_json": _("The params are no JSON: {error}."),
+        "params_half_character": _(
+            "The params hold half a character, as slice() leaves of an emoji."
+        ),
+        "params_too_large": _("The params are too large."),
+        "name": _("{backend} {id}"),
+        "name_unknown": _("job {id}"),
+        "state_queued": _("Queued"),
+        "state_starting": _("Starting"),
+        "state_running": _("Running"),
+        "state_cancelling": _("Cancelling"),
+        "state_succeeded": _("Succeeded"),
+        "state_failed": _("Failed"),
+        "state_cancelled": _("Cancelled"),
+        "state_expired": _("Expired"),
+        "state_unknown": _("Not available"),
+        "unknown_job": _("There is no such job, or it is not yours."),
+        "percent": _("{percent} %"),
+        "cancel": _("Cancel"),
+        "cancel_job": _("Cancel {name}"),
+        "cancelling": _("Cancelling…"),
+        "cancelling_job": _("Cancelling {name}"),
+        "result": _("Result"),
+        "whole_result": _("Open the whole result"),
+        "seconds": _("{s} s"),
+        "minutes": _("{min} min {s} s"),
+        "hours": _("{h} h {min} min"),
+        "time_active": _("started {clock}"),
+        "time_ended": _("{clock} · took {duration}"),
+        "said_queued": _("{name} queued"),
+        "said_starting": _("{name} starting"),
+        "said_running": _("{name} running"),
+        "said_cancelling": _("{name} cancelling"),
+        "said_succeeded": _("{name} succeeded"),
+        "said_failed": _("{name} failed"),
+        "said_cancelled": _("{name} cancelled"),
+        "said_expired": _("{name} expired"),
+        "said_error": _("{said}: {error}"),
+        "said_percent": _("{name} {percent} %"),
+        "said_more": _plural(
+            lambda count: ngettext("{said}. And {count} more", "{said}. And {count} more", count)
+        ),
+    }
+
+
+def page_texts() -> dict[str, Text]:
+    """The texts of words.js, which only the pages of `progrock.urls` need."""
+    return {
+        "page_connecting": _("Connecting"),
+        "page_live": _("Live"),
+        "page_delayed": _("Delayed"),
+        "page_offline": _("Offline"),
+        "page_refused": _("Signed out"),
+        "page_copied": _("Link copied"),
+        "page_not_copied": _("Copy the address of this page"),
+        "page_summary": _("{active} active, {ended} ended"),
+        "page_unsent": _plural(
+            lambda count: ngettext(
+                "{count} job starts as soon as the connection is back.",
+                "{count} jobs start as soon as the connection is back.",
+                count,
+            )
+        ),
+    }
+
+
+def _plural(form: Callable[[int], str]) -> Text:
+    """A text in each form that the active language has, by the names of Intl.PluralRules."""
+    other = form(_NUMBERS["other"])
+    forms = {category: form(number) for category, number in _NUMBERS.items()}
+    special = {category: text for category, text in forms.items() if text != other}
+    return {**special, "other": other} if special else other
