@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from progrock.broker.errors import BrokerUnavailable
 
+#: The address that stands for no RabbitMQ at all, in tests.
+MEMORY = "memory://"
 FORM = "amqp://user:password@host:port/vhost, or amqps://"
 
 

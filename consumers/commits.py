@@ -37,7 +37,7 @@ class Commits:
         self._options, self._calls = options, calls
         self._publisher, self._layer, self._receivers = publisher, layer, receivers
         self._backends = {options.name: options}
-        self._background: set[asyncio.Task[Any]] = set()
+        self.background: set[asyncio.Task[Any]] = set()
 
     async def finish(self, decided: Sequence[tuple[Row, Decision]]) -> None:
         """Commit, and send what follows.
@@ -122,11 +122,11 @@ class Commits:
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run as a background task; the caller may await it."""
         task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
         return task
 
     async def drain(self, seconds: float) -> None:
         """Wait for the background tasks, but no longer than so many seconds."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=seconds)
+        if self.background:
+            await asyncio.wait(self.background, timeout=seconds)

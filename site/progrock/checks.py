@@ -113,19 +113,38 @@ def check_addresses(**kwargs: Any) -> list[CheckMessage]:
     """The addresses of RabbitMQ can be read, and the files that they name for TLS."""
     found: list[CheckMessage] = []
     try:
-        address.tls_of(conf.amqp_url())
+        if not conf.in_memory():
+            address.tls_of(conf.amqp_url())
     except ImproperlyConfigured as error:
         found.append(Error(str(error), id="progrock.E007"))
     except (BrokerUnavailable, OSError, ValueError) as error:  # ValueError: no name of a file
         found.append(Error(f"AMQP_URL: {error}", id="progrock.E007"))
     else:
         try:
-            address.read_management(conf.management_url())
+            if not conf.in_memory():
+                address.read_management(conf.management_url())
         except ImproperlyConfigured as error:
             found.append(Error(str(error), id="progrock.E007"))
         except BrokerUnavailable as error:
             found.append(Error(f"PROGROCK_MANAGEMENT_URL: {error}", id="progrock.E007"))
     return found
+
+
+@register(deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Jobs run: what is meant for tests has no place in production."""
+    if not _in_memory():
+        return []
+    sentence = "AMQP_URL is memory://, so nothing is sent to RabbitMQ and no job runs"
+    hint = "memory:// is for tests. Name your RabbitMQ: amqp://user:password@host/vhost."
+    return [Error(sentence, hint=hint, id="progrock.E008")]
+
+
+def _in_memory() -> bool:
+    try:
+        return conf.in_memory()
+    except ImproperlyConfigured:  # another check tells
+        return False
 
 
 def _layer() -> Mapping[str, Any]:
@@ -155,7 +174,7 @@ def _check_layer() -> list[CheckMessage]:
         layer = _layer().get("BACKEND")
     except ImproperlyConfigured as error:
         return [Error(str(error), hint=f"CHANNEL_LAYERS = {{{hint}}}", id="progrock.E004")]
-    if layer == LAYER:
+    if layer == LAYER or _in_memory():
         return []
     sentence = (
         f"the channel layer {alias!r} is {layer}: changes that a worker or another process makes"

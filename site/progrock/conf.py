@@ -117,6 +117,11 @@ def amqp_url() -> str:
     return str(checked("AMQP_URL"))
 
 
+def in_memory() -> bool:
+    """Whether `AMQP_URL` is "memory://": a test, in which nothing is sent to RabbitMQ."""
+    return amqp_url() == address.MEMORY
+
+
 def management_url() -> str:
     """RabbitMQ's management API with its credentials: `PROGROCK_MANAGEMENT_URL`.
 

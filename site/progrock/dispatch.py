@@ -14,6 +14,7 @@ from progrock import clock, conf, installation, wire
 from progrock.audiences import feed_of
 from progrock.backends import Options
 from progrock.broker import blocking
+from progrock.broker.address import MEMORY
 from progrock.broker.lanes import Lane, lane_for, spread_of
 from progrock.broker.names import INSTALLATION
 from progrock.broker.tasks import Task, shard_of
@@ -100,8 +101,10 @@ def swept(backend: str, shard: int, claimed: Iterable[tuple[str, int]], now: flo
 def send_now(url: str, outbound: Outbound) -> None:
     """Publish and push over a connection of its own; returns when RabbitMQ has confirmed the tasks.
 
-    Raises BrokerUnavailable or PublishFailed.
+    Raises BrokerUnavailable or PublishFailed. Sends nothing where the URL is MEMORY.
     """
+    if url == MEMORY:
+        return
     batches = [(each.backend, each.shard, each.tasks, each.delay) for each in outbound.messages]
     events = [(feed, _event(changes)) for feed, changes in outbound.feeds.items()]
     blocking.send(url, batches, events, conf.names(), clock=clock.now)

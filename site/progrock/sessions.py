@@ -18,6 +18,7 @@ from django.http import HttpResponse
 
 from progrock import conf, installation
 from progrock.broker import blocking
+from progrock.broker.address import MEMORY
 from progrock.broker.errors import BrokerError
 from progrock.broker.names import INSTALLATION
 from progrock.sending import hand_over
@@ -110,13 +111,15 @@ def _close_sockets(names: list[str]) -> None:
             "sessions": names,
             INSTALLATION: installation.known(),
         }
-        hand_over(lambda: _send(event))
+        url = conf.amqp_url()
+        if url != MEMORY:
+            hand_over(lambda: _send(url, event))
 
 
-def _send(event: dict[str, Any]) -> None:
+def _send(url: str, event: dict[str, Any]) -> None:
     """Tell all web processes of sessions that have ended."""
     try:
-        blocking.group_send(conf.amqp_url(), SESSIONS, event, conf.names())
+        blocking.group_send(url, SESSIONS, event, conf.names())
     except Exception as error:  # whatever it is, nobody else would log it
         _stay_open(error)
 

@@ -24,7 +24,7 @@ def install(folder: Path, *packages: str) -> Path:
     subprocess.run([*UV, "venv", "--python", sys.executable, folder], check=True)
     python = folder / "bin" / "python"
     command = [*UV, "pip", "install", "--compile-bytecode", "--python", python]
-    subprocess.run([*command, "-c", ROOT / "requirements.txt", *packages], check=True)
+    subprocess.run([*command, "-c", ROOT / "requirements-dev.txt", *packages], check=True)
     return python
 
 
@@ -44,6 +44,7 @@ def python(wheel: Path, tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def bare_python(wheel: Path, tmp_path_factory: Any) -> Path:
-    """The Python of an environment that has the wheel without extras, and the host's own server."""
+    """The Python of an environment that has the wheel without extras, and a host's own tools."""
     bare = f"django-progrock @ {wheel.as_uri()}"
-    return install(tmp_path_factory.mktemp("bare") / "venv", bare, "uvicorn", "websockets")
+    own = ["uvicorn", "websockets", "pytest", "pytest-django"]
+    return install(tmp_path_factory.mktemp("bare") / "venv", bare, *own)

@@ -6,6 +6,7 @@ from urllib.parse import urlparse
 import pytest
 from django.core.checks import Error, Warning
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
 from django.http import JsonResponse
 from django.test import Client, override_settings
 
@@ -140,6 +141,17 @@ def test_a_project_may_run_its_tests_with_the_layer_in_memory() -> None:
     assert isinstance(found, Warning)
     assert found.id == "progrock.W002"
     assert checks.LAYER in str(found.hint)
+
+
+def test_nothing_is_wrong_with_tests_that_need_no_rabbitmq() -> None:
+    with override_settings(AMQP_URL="memory://", CHANNEL_LAYERS={"default": MEMORY}):
+        assert everything() == []
+        [found] = checks.check_deployment()
+        with pytest.raises(CommandError, match="AMQP_URL is memory://, which is for tests"):
+            call_command("runworker", skip_checks=True)
+    assert isinstance(found, Error)
+    assert found.id == "progrock.E008"
+    assert checks.check_deployment() == []
 
 
 def test_a_project_may_keep_another_default_layer() -> None:

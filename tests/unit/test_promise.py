@@ -204,7 +204,7 @@ class Worker:
         """kill -9: nothing more happens here, and what was not acked goes back."""
         self.dead = True
         rounds = self.poller.rounds.values()
-        for task in self.tasks.union(*(each.commits._background for each in rounds)):
+        for task in self.tasks.union(*(each.commits.background for each in rounds)):
             task.cancel()
         self.world.pump()
         self.cut()

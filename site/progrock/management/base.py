@@ -8,6 +8,7 @@ from django.db import DatabaseError
 
 from progrock import conf, installation
 from progrock.backends import ConfigError, Options
+from progrock.broker import address
 from progrock.broker.errors import BrokerError
 from progrock.broker.topology import Topology
 
@@ -15,8 +16,15 @@ from progrock.broker.topology import Topology
 class Command(BaseCommand):
     """A command that talks to RabbitMQ; a subclass implements `run`."""
 
+    needs_rabbitmq = True
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Call `run`. An error of RabbitMQ or of the configuration becomes a CommandError."""
+        if self.needs_rabbitmq and conf.in_memory():
+            raise CommandError(
+                "AMQP_URL is memory://, which is for tests; this command wants a RabbitMQ:"
+                f" {address.FORM}"
+            )
         try:
             self.run(**options)
         except (BrokerError, ConfigError) as error:

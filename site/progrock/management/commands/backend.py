@@ -20,6 +20,7 @@ class Command(base.Command):
     """What somebody needs who writes a table of the backends' file. Needs no other service."""
 
     help = "Checks the backends' file, tries a backend, shows the recipes."
+    needs_rabbitmq = False
     requires_system_checks = ()  # they stop at the first wrong table
 
     def add_arguments(self, parser: CommandParser) -> None:
