@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progrock import conf, ledger, wire
-from progrock.audiences import identify
+from progrock.audiences import identify, known_audiences
 from progrock.consumers.admission import Crowded
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import Hub
@@ -41,19 +41,20 @@ async def enter(
     *,
     outbox: Outbox,
     close: Callable[[], Coroutine[Any, Any, None]],
+    quietly: bool = False,
 ) -> Entered:
     """Register a browser under its audiences, and read its snapshot.
 
     What changes while the snapshot is read goes into the outbox, so nothing is missed. `scope` has
     a session. `receive` gives nothing but the news that the browser has left. `close` is called
-    when the session has ended.
+    when the session has ended. `quietly`: read no snapshot, and give no new visitor an id.
 
     Raises Gone for a browser that has left while it waited for its place, and Refused with the
     code `login_required`, `too_many_sockets`, `busy`, `unavailable` or `misconfigured`.
     """
     try:
         async with hub.admission.place(receive):
-            return await _enter(hub, scope, outbox, close)
+            return await _enter(hub, scope, outbox, close, quietly)
     except Crowded:
         raise Refused("busy", "Many come at once; try again in a moment.") from None
     except AWAY:
@@ -61,10 +62,14 @@ async def enter(
 
 
 async def _enter(
-    hub: Hub, scope: dict[str, Any], outbox: Outbox, close: Callable[[], Coroutine[Any, Any, None]]
+    hub: Hub,
+    scope: dict[str, Any],
+    outbox: Outbox,
+    close: Callable[[], Coroutine[Any, Any, None]],
+    quietly: bool,
 ) -> Entered:
     with hub.missed.reading() as reader:
-        audiences, cookie, rows = await database(_identify, scope)
+        audiences, cookie, rows = await database(_know if quietly else _identify, scope)
         if not audiences:
             raise Refused("login_required", "Sign in to run jobs and to see yours.")
         # A project's own audiences may need no session; then there are no names.
@@ -76,8 +81,9 @@ async def _enter(
     try:
         if not hub.joined(member):  # until now this process heard nothing of them
             await hub.join(member)
-            rows = await database(ledger.snapshot, audiences)
-            hub.snapshot_shown(member, rows)
+            if not quietly:
+                rows = await database(ledger.snapshot, audiences)
+                hub.snapshot_shown(member, rows)
     except BaseException:
         leave(hub, member)
         raise
@@ -92,6 +98,12 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     with own_code("PROGROCK_AUDIENCES", MISTAKE):
         audiences, cookie = identify(scope)
     return audiences, cookie, ledger.snapshot(audiences) if audiences else []
+
+
+def _know(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
+    """A browser's audiences, and nothing else. Raises Refused as `_identify` does."""
+    with own_code("PROGROCK_AUDIENCES", MISTAKE):
+        return known_audiences(scope), None, []
 
 
 def leave(hub: Hub, member: Member) -> None:

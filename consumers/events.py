@@ -5,13 +5,10 @@ to the database for each open stream, and a host's middleware could hold its fra
 """
 
 import random
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from django.http import HttpResponse
 
 from progrock import wire
 from progrock.consumers.admission import Gone
+from progrock.consumers.answers import Receive, Scope, Send, read_body, send_response, until_gone
 from progrock.consumers.entry import enter, leave
 from progrock.consumers.hub import hub
 from progrock.consumers.sockets import Member, Outbox
@@ -36,50 +33,41 @@ def _event(frame: str) -> str:
 
 SESSION_ENDED = _event(wire.encode(wire.error_frame("session_ended", "You have signed out.")))
 
-Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
+class Stream:
+    """One browser's stream: `await Stream(receive, send).run(scope)`.
 
-async def events(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Answer one request: an ASGI application, which wants a session in its scope.
-
-    The stream ends when the browser leaves, when its session ends, and with the server.
+    It ends when the browser leaves, when its session ends, and with the server.
     """
-    await _Stream(send).run(scope, receive)
 
+    __slots__ = ("_hub", "_last", "_member", "_receive", "_send", "_shown")
 
-class _Stream:
-    """One browser's stream."""
-
-    __slots__ = ("_hub", "_last", "_member", "_send", "_shown")
-
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._hub = hub()
         self._member: Member | None = None
-        self._send = send
+        self._receive, self._send = receive, send
         self._shown = False  # whether the snapshot was sent
         self._last: str | None = None  # the text with which the stream ends, once it shall
 
-    async def run(self, scope: dict[str, Any], receive: Receive) -> None:
-        """Answer the request, until its end."""
-        # The first message is the body of the request. Then comes nothing but its end.
-        while (await receive()).get("more_body"):
-            pass
+    async def run(self, scope: Scope) -> None:
+        """Answer the request. The scope has a session."""
+        await read_body(self._receive)
         try:
-            await self._open(scope, receive)
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await self._open(scope)
+            await until_gone(self._receive)
         except Gone:
             return
         except Refused as refused:
-            await answer(self._send, problem(refused.code, refused.message))
+            await send_response(self._send, problem(refused.code, refused.message))
         finally:
             self._leave()
 
-    async def _open(self, scope: dict[str, Any], receive: Receive) -> None:
+    async def _open(self, scope: Scope) -> None:
         """Enter, and send the snapshot. Raises Gone and Refused."""
         outbox = Outbox(self._send_frame)
-        entered = await enter(self._hub, scope, receive, outbox=outbox, close=self._end_session)
+        entered = await enter(
+            self._hub, scope, self._receive, outbox=outbox, close=self._end_session
+        )
         self._member = entered.member
         self._hub.responses.add(self)
         cookie = [(b"set-cookie", entered.cookie.encode("latin-1"))] if entered.cookie else []
@@ -115,11 +103,3 @@ class _Stream:
 
     async def _write(self, text: str, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": text.encode(), "more_body": more})
-
-
-async def answer(send: Send, response: HttpResponse) -> None:
-    """Send a whole response of Django's over ASGI."""
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
-    start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": response.content})

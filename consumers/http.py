@@ -1,70 +1,90 @@
-"""HTTP before Django: `http_application` answers streams of events and hands on all else."""
+"""HTTP before Django: streams of events and waiting requests. All else goes on to Django.
 
+What takes long is answered here, because a view would keep a thread and a connection to the
+database meanwhile.
+"""
+
+from collections.abc import Callable, Coroutine
 from io import BytesIO
 from typing import Any
 
 from channels.sessions import SessionMiddlewareStack
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
-from django.urls import Resolver404, ResolverMatch, resolve
+from django.http import HttpResponse
+from django.urls import Resolver404, resolve
 from django.utils import translation
 
-from progrock.consumers.events import answer, events
+from progrock.consumers.answers import Receive, Scope, Send, send_response
+from progrock.consumers.events import Stream
 from progrock.consumers.origins import same_site
-from progrock.errors import Refused
+from progrock.consumers.waits import Wait, conditional, preferred
 from progrock.problems import problem
 
 
 def http_application(django_application: Any) -> Any:
-    """Django's ASGI application with ProgRock's streams before it: "http" in your `asgi.py`.
+    """Django's ASGI application, with ProgRock before it: "http" in your `asgi.py`.
 
     The addresses are those of `progrock.urls`, wherever the project includes them.
     """
-    streams = SessionMiddlewareStack(events)
 
-    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        try:
-            match = _match(scope)
-        except Refused as refused:
-            await answer(send, problem(refused.code, refused.message))
-            return
-        if match is None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        route, job = _route(scope)
+        if route is None:
             await django_application(scope, receive, send)
+        elif route != "events":
+            wait = Wait(django_application, scope, receive, send, job=job)
+            await _with_session(wait.run, scope)
+        elif (refused := _refused(scope)) is None:
+            await _with_session(Stream(receive, send).run, scope)
         else:
-            await streams(scope, receive, send)
+            await send_response(send, refused)
 
     return application
 
 
-def _match(scope: dict[str, Any]) -> ResolverMatch | None:
-    """The route of a request that is answered here; None for one that Django answers.
-
-    Raises Refused for a host or a page that may not ask.
-    """
-    if scope["method"] != "GET" or not scope["path"].endswith("events"):
-        return None
+def _route(scope: Scope) -> tuple[str | None, str | None]:
+    """The name of a route that is answered here, and the job in it; None for all others."""
+    headers = scope["headers"]
+    waits = preferred(headers) > 0
+    if scope["method"] != "GET" or not (waits or scope["path"].endswith("events")):
+        return None, None
     try:
-        request = ASGIRequest(scope, BytesIO())
-        with translation.override(_language(request)):
-            match = resolve(request.path_info)
+        path = ASGIRequest(scope, BytesIO()).path_info
+        # The project's routes may have translations.
+        language = translation.get_language_from_path(path) or translation.get_language()
+        with translation.override(language):
+            match = resolve(path)
     except (Resolver404, UnicodeDecodeError):
-        return None
-    if match.app_names[-1:] != ["progrock"] or match.url_name != "events":
-        return None
-    _check(request)
-    return match
+        return None, None
+    if match.app_names[-1:] != ["progrock"]:
+        return None, None
+    ours = match.url_name == "events" or (
+        waits and (match.url_name == "job" or (match.url_name == "jobs" and conditional(headers)))
+    )
+    job = match.kwargs.get("job_id")
+    return (match.url_name, job and str(job)) if ours else (None, None)
 
 
-def _language(request: ASGIRequest) -> str | None:
-    """The language in which the project's routes are to be read, where they have translations."""
-    return translation.get_language_from_path(request.path_info) or translation.get_language()
+async def _with_session(run: Callable[[Scope], Coroutine[Any, Any, None]], scope: Scope) -> None:
+    """Run with a scope that has the session. `run` sends past the middleware of sessions.
+
+    That would save the session once more.
+    """
+
+    async def inner(known: Scope, *_: Any) -> None:
+        await run(known)
+
+    await SessionMiddlewareStack(inner)(scope, None, None)
 
 
-def _check(request: ASGIRequest) -> None:
-    """Raise Refused for a host that is not in ALLOWED_HOSTS, or for a page of another site."""
+def _refused(scope: Scope) -> HttpResponse | None:
+    """The answer to a wrong host, or to a page of another site."""
+    request = ASGIRequest(scope, BytesIO())
     try:
         request.get_host()
     except DisallowedHost:
-        raise Refused("bad_host", "This host is not in ALLOWED_HOSTS.") from None
+        return problem("bad_host", "This host is not in ALLOWED_HOSTS.")
     if not same_site(request.headers.get("origin")):
-        raise Refused("forbidden", "A page of another site may not ask.")
+        return problem("forbidden", "A page of another site may not ask.")
+    return None

@@ -79,9 +79,7 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     Also puts the names of the session into the scope, as `progrock.sessions`. Queries the database.
     """
     session = scope["session"]
-    if "user" not in scope:  # a project's own middleware may have set one
-        request: Any = SimpleNamespace(session=session)  # get_user reads nothing else
-        scope["user"] = get_user(request)
+    _find_user(scope)
     cookie = None
     # A try that met others may have made the visitor, and perhaps has not saved it.
     if conf.anonymous() and (make_visitor(session) or session.modified):
@@ -89,6 +87,22 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
         cookie = set_cookie(session)
     scope["progrock.sessions"] = digests(session)
     return audiences_of(scope), cookie
+
+
+def known_audiences(scope: dict[str, Any]) -> list[str]:
+    """The audiences of a request with a session, but a new visitor gets no id and has none.
+
+    Also puts the names of the session into the scope, as `identify` does. Queries the database.
+    """
+    _find_user(scope)
+    scope["progrock.sessions"] = digests(scope["session"])
+    return audiences_of(scope)
+
+
+def _find_user(scope: dict[str, Any]) -> None:
+    if "user" not in scope:  # a project's own middleware may have set one
+        request: Any = SimpleNamespace(session=scope["session"])  # get_user reads nothing else
+        scope["user"] = get_user(request)
 
 
 def feed_of(audience: str) -> str:
