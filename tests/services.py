@@ -288,6 +288,16 @@ class Postgres:
         subprocess.run(copy, cwd=self.directory, check=True, capture_output=True, **self._as)
         return self.restart()
 
+    def wait_for_standby(self) -> None:
+        """Return when a standby gets all that is committed here, as it happens."""
+        streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        until = time.monotonic() + PATIENCE
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            while connection.execute(streaming).fetchone() == (0,):
+                if time.monotonic() > until:
+                    raise RuntimeError("no standby follows the server")
+                time.sleep(0.1)
+
     def promote(self) -> None:
         """Make this standby a primary; return when it takes writes."""
         with psycopg.connect(self.url(), autocommit=True) as connection:

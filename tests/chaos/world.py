@@ -313,6 +313,8 @@ class World(Stack):
         if behind:
             new.shut_down()
             time.sleep(behind)
+        else:
+            old.wait_for_standby()  # a server that shuts down waits only for one that follows it
         old.shut_down()
         if behind:
             new.restart()

@@ -114,6 +114,7 @@ async def test_all_goes_on_when_the_name_has_moved_after_a_failover(
         async with running(stack, named) as up, browse(up) as visitor:
             jobs = await visitor.starts(6, seconds=12)
             await visitor.running()
+            await asyncio.to_thread(postgres.wait_for_standby)
             await asyncio.to_thread(postgres.shut_down)
             await asyncio.to_thread(standby.promote)
             await asyncio.to_thread(postgres.follow, standby)
