@@ -2,7 +2,7 @@
 # Installs what is missing on this machine; quick when nothing is.
 #   setup.sh demo    .venv with what the demo runs on; RabbitMQ, if neither it nor Docker is there
 #   setup.sh venv    .venv with what the demo, the tests and the tools need
-#   setup.sh test    the same, and RabbitMQ, PostgreSQL and Chromium
+#   setup.sh test    the same, RabbitMQ, PostgreSQL and Chromium, and npm's packages of the tests
 #   setup.sh servers .venv as above, RabbitMQ, and servers of others in .progrock/servers
 # It asks before it calls apt; as root without a terminal (a container, CI) it goes ahead.
 # It never starts a system service.
@@ -102,6 +102,23 @@ make_servers() {
   stamp "$lock" >"$venv/done"
 }
 
+# make_frameworks: what the pages of the browser tests are built with, by the npm that pip brought
+make_frameworks() {
+  local from=tests/browser/frameworks folder=.progrock/frameworks try
+  local bin=$PWD/.venv/bin
+  [ "$(cat "$folder/done" 2>/dev/null)" != "$(stamp "$from/package-lock.json")" ] || return 0
+  echo "setup: packages of $from/package-lock.json into $folder"
+  mkdir -p "$folder"
+  rm -f "$folder/done"
+  cp "$from/package.json" "$from/package-lock.json" "$from/.npmrc" "$folder"
+  for try in 1 2 3; do  # the registry may be slow or away for a moment
+    ! (cd "$folder" && PATH=$bin:$PATH npm ci --ignore-scripts --loglevel=error) || break
+    [ "$try" != 3 ] || fail "npm could not install $from/package-lock.json; its output is above"
+    sleep $((try * 5))
+  done
+  stamp "$from/package-lock.json" >"$folder/done"
+}
+
 services_for_demo() {
   [ -z "${AMQP_URL:-}" ] || return 0
   has_rabbitmq || { has docker && docker info >/dev/null 2>&1; } ||
@@ -120,7 +137,7 @@ services_for_test() {
 case "${1:-}" in
 demo) make_venv requirements.txt; services_for_demo ;;
 venv) make_venv requirements-dev.txt ;;
-test) make_venv requirements-dev.txt; services_for_test ;;
+test) make_venv requirements-dev.txt; services_for_test; make_frameworks ;;
 servers)
   make_venv requirements-dev.txt
   has_rabbitmq || install_packages "RabbitMQ is missing" rabbitmq-server

@@ -133,7 +133,9 @@ def test_the_javascript_page_names_what_the_client_has() -> None:
     source, page = (STATIC / "progrock.js").read_text(), text_of("javascript.md")
     events = set(re.findall(r'#emit\("(\w+)"', source))
     assert set(first_cells(section("javascript.md", "### Events"))) >= events
-    for name in re.findall(r"^export (?:class|function) (\w+)", source, re.M):
+    exported = re.findall(r"^  \w+ as (\w+),$", source, re.M)
+    assert {"ProgressSocket", "texts"} <= set(exported)
+    for name in exported:
         assert name in page, name
     parts = re.search(r"const PARTS = \{(.*?)\}", source, re.S)
     assert parts

@@ -681,7 +681,11 @@ class JobProgress extends BaseElement {
     if (before?.version === job.version) return;
     if (before || isNews) this.#announce(before, job);
     this.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
-    if (!job.complete || this.#endTold === job.job) return;
+    if (job.complete) setTimeout(() => this.#tellEnd(job)); // so whoever inserts it can still listen
+  }
+
+  #tellEnd(job) {
+    if (!this.isConnected || this.#endTold === job.job) return;
     this.#endTold = job.job;
     this.dispatchEvent(new CustomEvent("job-end", { detail: job, bubbles: true }));
   }

@@ -1,0 +1,57 @@
+/** Uses all that the client exports, as the documentation says. */
+
+import {
+  JobProgress,
+  ProgressError,
+  ProgressSocket,
+  announce,
+  announceConnection,
+  sentence,
+  texts,
+} from "progrock-client";
+import type { Backend, ConnectionState, Job, JobState } from "progrock-client";
+import "progrock-client/progrock.css";
+
+const socket: ProgressSocket = ProgressSocket.shared();
+const own = new ProgressSocket(new URL("https://host.test/prog/"));
+
+try {
+  const job: Job = await socket.start({ backend: "render", params: { seconds: 10 } });
+  const again: Job = await socket.start({ request: "the same" });
+  await socket.start();
+  socket.cancel(job);
+  socket.cancel(again.job);
+} catch (error) {
+  if (error instanceof ProgressError) announce("start", `${error.code}: ${error.message}`);
+}
+new ProgressError({ code: "closed", message: "Closed." }).request satisfies string | null;
+
+socket.addEventListener("job", ({ detail }) => detail.progress satisfies number | null);
+socket.addEventListener("snapshot", ({ detail }) => detail.backends satisfies readonly Backend[]);
+socket.addEventListener("status", ({ detail }) => detail.live satisfies boolean);
+socket.addEventListener("error", ({ detail }) => detail.request satisfies string | null);
+socket.addEventListener("refused", () => socket.reconnect(), { once: true });
+socket.addEventListener("state", ({ detail }) => announceConnection(detail));
+socket.removeEventListener("state", ({ detail }) => announceConnection(detail));
+for (const [id, { state }] of socket.jobs) [id, state] satisfies [string, JobState];
+socket.backends.map(({ name, params }) => [name, params]);
+[socket.state, socket.message] satisfies [ConnectionState, string];
+own.close();
+
+const element = document.createElement("job-progress");
+element satisfies JobProgress;
+element.job = [...socket.jobs.values()][0];
+element.job = "0f4b6f1e-6d1c-4c39-9f3a-2b7f0c55a1d2";
+element.job = null;
+element.job.toUpperCase();
+element.label = "Film";
+element.src = element.href = null;
+element.addEventListener("job", ({ detail }) => detail.message);
+element.addEventListener("job-end", ({ detail }) => detail.result satisfies unknown);
+element.addEventListener("click", ({ clientX }) => clientX);
+document.querySelector("job-progress")?.state satisfies JobState | "unknown" | "" | undefined;
+
+Object.assign(texts, { cancel: "Stop it" });
+texts["jobs"] = { one: "{count} job", other: "{count} jobs" };
+texts["percent"] = ({ percent }) => `${percent} of 100`;
+sentence("percent", { percent: 7 }) satisfies string;
