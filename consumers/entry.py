@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progrock import conf, ledger, wire
-from progrock.audiences import identify, known_audiences
+from progrock.audiences import identify, known_audiences, nobody
 from progrock.consumers.admission import Crowded
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import Hub
@@ -50,7 +50,8 @@ async def enter(
     when the session has ended. `quietly`: read no snapshot, and give no new visitor an id.
 
     Raises Gone for a browser that has left while it waited for its place, and Refused with the
-    code `login_required`, `too_many_sockets`, `busy`, `unavailable` or `misconfigured`.
+    code `login_required`, `no_audience`, `too_many_sockets`, `busy`, `unavailable` or
+    `misconfigured`.
     """
     try:
         async with hub.admission.place(receive):
@@ -70,8 +71,6 @@ async def _enter(
 ) -> Entered:
     with hub.missed.reading() as reader:
         audiences, cookie, rows = await database(_know if quietly else _identify, scope)
-        if not audiences:
-            raise Refused("login_required", "Sign in to run jobs and to see yours.")
         # A project's own audiences may need no session; then there are no names.
         sessions = scope["progrock.sessions"]
         if sessions and hub.sockets(sessions[0]) >= conf.max_sockets():
@@ -93,17 +92,23 @@ async def _enter(
 def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     """A browser's audiences, its cookie, and the jobs of these audiences: one call for all.
 
-    Raises Refused where nobody can say who the visitor is, because PROGROCK_AUDIENCES failed.
+    Raises Refused where there are no audiences, and where nobody can say who the visitor is,
+    because PROGROCK_AUDIENCES failed.
     """
     with own_code("PROGROCK_AUDIENCES", MISTAKE):
         audiences, cookie = identify(scope)
-    return audiences, cookie, ledger.snapshot(audiences) if audiences else []
+    if not audiences:
+        raise nobody(scope.get("user"))
+    return audiences, cookie, ledger.snapshot(audiences)
 
 
 def _know(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
     """A browser's audiences, and nothing else. Raises Refused as `_identify` does."""
     with own_code("PROGROCK_AUDIENCES", MISTAKE):
-        return known_audiences(scope), None, []
+        audiences = known_audiences(scope)
+    if not audiences:
+        raise nobody(scope.get("user"))
+    return audiences, None, []
 
 
 def leave(hub: Hub, member: Member) -> None:

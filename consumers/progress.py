@@ -33,10 +33,15 @@ MAX_REQUEST = 100
 # Close codes; those below 4000 are from the IANA registry.
 LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402
+NO_AUDIENCE = 4403
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 #: How the socket of a browser that may not enter closes, by the code of the reason.
-CLOSE_CODES = {"login_required": LOGIN_REQUIRED, "misconfigured": INTERNAL_ERROR}
+CLOSE_CODES = {
+    "login_required": LOGIN_REQUIRED,
+    "no_audience": NO_AUDIENCE,
+    "misconfigured": INTERNAL_ERROR,
+}
 NO_ANSWER = (
     "The database did not answer in time, so this may yet be done."
     " The same request may be asked again: it starts one job."

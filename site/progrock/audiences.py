@@ -69,8 +69,18 @@ def audience_of(value: Any) -> str:
     if not found and hasattr(value, "session") and conf.anonymous() and make_visitor(value.session):
         found = audiences_of_request(value)
     if not found:
-        raise Refused("login_required", "This request has no audience: sign in first.")
+        raise nobody(getattr(value, "user", None))
     return found[0]
+
+
+def nobody(user: Any) -> Refused:
+    """Why this user, or None, may not enter: their requests and sockets have no audience.
+
+    Somebody who is signed in is not told to sign in: PROGROCK_AUDIENCES gave them none.
+    """
+    if user is not None and user.is_authenticated:
+        return Refused("no_audience", "You are signed in, but your account may see no jobs here.")
+    return Refused("login_required", "Sign in to run jobs and to see yours.")
 
 
 def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:

@@ -9,6 +9,7 @@ from django.http import HttpResponse
 STATUS = {
     "login_required": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
+    "no_audience": HTTPStatus.FORBIDDEN,
     "too_many_sockets": HTTPStatus.TOO_MANY_REQUESTS,
     "misconfigured": HTTPStatus.INTERNAL_SERVER_ERROR,
     "needs_asgi": HTTPStatus.NOT_IMPLEMENTED,

@@ -85,6 +85,7 @@ def page_texts() -> dict[str, Text]:
         "page_delayed": _("Delayed"),
         "page_offline": _("Offline"),
         "page_refused": _("Signed out"),
+        "page_no_audience": _("No access"),
         "page_copied": _("Link copied"),
         "page_not_copied": _("Copy the address of this page"),
         "page_summary": _("{active} active, {ended} ended"),

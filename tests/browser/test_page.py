@@ -1,9 +1,10 @@
 """The page at `/` in a real browser, on a real ProgRock with a real backend."""
 
 import asyncio
+import json
 import re
 
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 
 from progrock import texts
 from tests.browser.conftest import Visitor
@@ -155,6 +156,25 @@ async def test_signing_out_clears_the_other_tabs(visitor: Visitor) -> None:
     await two.page.get_by_role("link", name="Start afresh").click()
     await two.is_live()
     await expect(two.page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
+async def test_somebody_signed_in_who_may_see_nothing_is_not_sent_to_the_login(
+    visitor: Visitor,
+) -> None:
+    jobs = await visitor()
+    sentence = "You are signed in, but your account may see no jobs here."
+    frame = {"type": "error", "code": "no_audience", "message": sentence, "request": None}
+
+    async def refuse(socket: WebSocketRoute) -> None:
+        socket.send(json.dumps(frame))
+        await socket.close(code=4403)
+
+    await jobs.page.route_web_socket("**/prog/", refuse)
+    await jobs.page.reload()
+    await expect(jobs.connection).to_have_text("Connection: No access")
+    await expect(jobs.page.locator("#notice")).to_have_text(sentence, use_inner_text=True)
+    await expect(jobs.page.locator("#notice-link")).to_be_hidden()
+    await expect(jobs.page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
 
 async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, site: Stack) -> None:

@@ -108,6 +108,13 @@ def test_the_wire_page_names_each_error_code() -> None:
     assert told == used
 
 
+def test_the_python_page_names_each_code_with_which_a_start_is_refused() -> None:
+    files = [ROOT / "site/progrock" / name for name in ("api.py", "audiences.py", "gate.py")]
+    text = "".join(file.read_text() for file in files)
+    used = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text))
+    assert used == set(first_cells(section("python.md", "### progrock.Refused")))
+
+
 def test_the_wire_page_names_each_frame_action_and_close_code() -> None:
     wire, consumer = (ROOT / "site/progrock/wire.py").read_text(), text_of_consumer()
     sent = set(re.findall(r'"type": "([a-z]+)"', wire + (ROOT / "consumers/hub.py").read_text()))

@@ -241,7 +241,7 @@ def test_a_request_without_a_session_stands_for_its_user(settings: Any) -> None:
         audience_of(of_an_api)
     assert refused.value.code == "login_required"
     of_an_api.user = AnonymousUser()
-    with pytest.raises(progrock.Refused, match="no audience"):
+    with pytest.raises(progrock.Refused, match="Sign in to run jobs"):
         audience_of(of_an_api)
     of_an_api.user = User(pk=7)
     assert audience_of(of_an_api) == "user:7"

@@ -9,12 +9,13 @@ export function showConnection(socket) {
   const chip = document.getElementById("connection");
   const notice = document.getElementById("notice");
   const tell = () => {
-    const { state, message } = socket;
+    const { state, message, code } = socket;
+    const stranger = code === "no_audience"; // signed in, but may see nothing: no login helps
     chip.dataset.state = state;
-    show("connection-word", say(`page_${state}`));
+    show("connection-word", say(stranger ? "page_no_audience" : `page_${state}`));
     show("notice-text", state === "live" ? "" : message);
     notice.hidden = state === "live" || !message;
-    document.getElementById("notice-link").hidden = state !== "refused";
+    document.getElementById("notice-link").hidden = state !== "refused" || stranger;
   };
   socket.addEventListener("state", ({ detail }) => {
     announceConnection(detail);

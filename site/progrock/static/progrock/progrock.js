@@ -141,7 +141,8 @@ class ProgressError extends Error {
  * The jobs of this visitor, kept up to date. It connects at once, and reconnects by itself.
  *
  * To read: `jobs` (a Map from id to job, as the server last told), `backends` ([{name, progress,
- * cancel}]), `state` and `message` (how the connection is, and a sentence about it).
+ * cancel}]), `state` and `message` (how the connection is, and a sentence about it), and `code` (the
+ * code of what was refused; "" otherwise).
  *
  * `state` is "connecting" at first, and then one of: "live"; "delayed" (connected, but the server's
  * updates are late); "offline" (it reconnects); "refused" (the visitor must sign in or has signed
@@ -153,13 +154,15 @@ class ProgressError extends Error {
  *   "state"     {state, message, before}: the connection's state has changed
  *   "status"    {live, message}: the server says whether its updates are late
  *   "error"     {code, message, request}: an error that no `start()` waits for
- *   "refused"   {code, message}: the visitor must sign in (again). Then call `reconnect()`
+ *   "refused"   {code, message}: the visitor must sign in (again). Then call `reconnect()`. Or they
+ *               are signed in and may see no jobs ("no_audience")
  */
 class ProgressSocket extends EventTarget {
   jobs = new Map();
   backends = [];
   state = "connecting";
   message = "";
+  code = "";
   #url;
   #socket = null;
   #ready = false; // the snapshot has come
@@ -246,6 +249,7 @@ class ProgressSocket extends EventTarget {
     const socket = (this.#socket = new WebSocket(this.#url));
     this.#heard = Date.now();
     this.#refusal = null;
+    this.code = "";
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
       this.#heard = Date.now();
@@ -384,6 +388,7 @@ class ProgressSocket extends EventTarget {
     this.#starts.clear();
     this.#oneByOne = false;
     this.jobs = new Map();
+    this.code = refusal.code;
     this.#setState("refused", refusal.message);
     this.#emit("snapshot", { jobs: [], backends: this.backends });
     if (refusal.code !== "closed") this.#emit("refused", refusal);

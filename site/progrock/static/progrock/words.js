@@ -8,6 +8,7 @@ const TEXTS = {
   page_delayed: "Delayed",
   page_offline: "Offline",
   page_refused: "Signed out",
+  page_no_audience: "No access",
   page_unsent: {
     one: "{count} job starts as soon as the connection is back.",
     other: "{count} jobs start as soon as the connection is back.",
