@@ -112,6 +112,9 @@ async def test_a_teams_job_runs_in_the_hosts_own_page(
             assert answered["code"] == "unknown_job"
         async with eve.get(f"{url}/progress/jobs/{job[1]}") as answer:
             assert answer.status == 404
+    log = (Path(env["HOST_DATABASE"]).parent / "worker.log").read_text()
+    assert "this worker consumes 1 queues: press.0" in log, "the host has no LOGGING"
+    assert f"job started, job={job[1]} backend=press" in log
     see = "from jobs.models import Job; print(Job.objects.get().outcome)"
     told = [python, HOST / "manage.py", "shell", "-v0", "-c", see]
 

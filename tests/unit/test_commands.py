@@ -1,5 +1,6 @@
 """What the commands of manage.py share."""
 
+import logging
 import re
 import socket
 from typing import Any
@@ -11,6 +12,7 @@ from django.core.management.base import CommandError
 from progrock.backends import ConfigError
 from progrock.broker.errors import BrokerUnavailable
 from progrock.management import base
+from progrock.management.commands.runworker import show_log
 
 BROKEN = ConfigError("backends.toml", found="nothing", wanted="a table")
 
@@ -26,6 +28,31 @@ def test_an_error_of_rabbitmq_or_of_the_configuration_is_one_line(error: Excepti
 
     with pytest.raises(CommandError, match=re.escape(str(error))):
         call_command(Command())
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "level"), [(0, logging.WARNING), (1, logging.INFO), (2, logging.DEBUG), (3, 10)]
+)
+def test_a_worker_without_logging_prints_what_it_does(
+    verbosity: int, level: int, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = logging.getLogger("progrock")
+    for name, value in (("handlers", []), ("propagate", False), ("level", logging.NOTSET)):
+        monkeypatch.setattr(ours, name, value)
+    show_log(verbosity)
+    show_log(verbosity)  # another handler would print each line twice
+    assert ours.getEffectiveLevel() == level
+    logging.getLogger("progrock.rounds").warning("a line")
+    assert re.fullmatch(r"\d{4}-.* WARNING progrock.rounds: a line\n", capsys.readouterr().err)
+    ours.setLevel(logging.NOTSET)  # no child remembers what it may log
+
+
+def test_a_project_that_has_logging_keeps_its_own(monkeypatch: Any) -> None:
+    ours, own = logging.getLogger("progrock"), logging.NullHandler()
+    monkeypatch.setattr(ours, "handlers", [own])
+    before = ours.level
+    show_log(2)
+    assert (ours.handlers, ours.level) == ([own], before)
 
 
 def test_the_topology_is_that_of_the_configured_backends() -> None:

@@ -15,6 +15,10 @@ from progrock.management import base
 
 logger = logging.getLogger(__name__)
 
+LINE = "{asctime} {levelname:7} {name}: {message}"
+#: From which level on the log is printed, by --verbosity; above these all of it is.
+LEVELS = {0: logging.WARNING, 1: logging.INFO}
+
 
 class Command(base.Command):
     """A worker process; run as many as the load needs, on as many machines."""
@@ -34,10 +38,27 @@ class Command(base.Command):
         """Work until the process is told to stop."""
         backends = conf.backends()
         queues = choose(options["queues"], backends)
+        show_log(options["verbosity"])
         names = " ".join(f"{backend}.{shard}" for backend, shard in queues)
         logger.info("this worker consumes %d queues: %s", len(queues), names)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(work(queues, backends))
+
+
+def show_log(verbosity: int) -> None:
+    """Print ProgRock's log to stderr where the project's LOGGING has no handler for it.
+
+    Django configures none, and then Python prints warnings and errors alone, without their time. At
+    verbosity 0 those are printed, at 1 what happens to jobs, and above that all.
+    """
+    ours = logging.getLogger("progrock")
+    if ours.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LINE, style="{"))
+    ours.addHandler(handler)
+    if ours.level == logging.NOTSET:
+        ours.setLevel(LEVELS.get(verbosity, logging.DEBUG))
 
 
 def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, int]]:
