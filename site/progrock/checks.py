@@ -1,6 +1,8 @@
 """System checks: a wrong setting stops the start. They say what was found and what to write."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +16,8 @@ from progrock.broker import address
 from progrock.broker.errors import BrokerUnavailable
 from progrock.gate import AUDIENCES, AUTHORIZE, Role, wrong_function
 
+#: On SQLite a writer waits so many seconds at least for the one before it.
+LEAST_TIMEOUT = 10
 LAYER = "progrock.broker.channel_layer.ChannelLayer"
 
 
@@ -45,6 +49,10 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                 conf.checked(name)
             except ImproperlyConfigured as error:
                 found.append(Error(str(error), id="progrock.E003"))
+    try:
+        conf.socket_url()
+    except ImproperlyConfigured as error:
+        found.append(Error(str(error), id="progrock.E003"))
     found += _check_layer()
     found += _check_prefix()
     ours = [app for app in settings.INSTALLED_APPS if app in ("channels", "progrock")]
@@ -128,6 +136,50 @@ def check_addresses(**kwargs: Any) -> list[CheckMessage]:
         except BrokerUnavailable as error:
             found.append(Error(f"PROGROCK_MANAGEMENT_URL: {error}", id="progrock.E007"))
     return found
+
+
+@register()
+def check_sqlite(**kwargs: Any) -> list[CheckMessage]:
+    """On SQLite, web server and workers can write at the same time."""
+    database = getattr(settings, "DATABASES", {}).get("default", {})
+    if database.get("ENGINE") != "django.db.backends.sqlite3" or _in_memory():
+        return []
+    missing = _missing_options(database.get("OPTIONS", {}), database.get("NAME", ""))
+    if not missing:
+        return []
+    sentence = (
+        f"DATABASES['default'] is SQLite without {' and '.join(missing)}: web server and workers"
+        ' write at the same time, and some of that would fail with "database is locked"'
+    )
+    hint = (
+        '"OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE",'
+        ' "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}'
+    )
+    return [Warning(sentence, hint=hint, id="progrock.W003")]
+
+
+def _missing_options(options: Mapping[str, Any], name: Any) -> list[str]:
+    """Which of SQLite's options are missing, in words."""
+    if "memory" in str(name):  # such a database has one process
+        return []
+    missing = []
+    if str(options.get("transaction_mode", "")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+        missing.append("transaction_mode IMMEDIATE")
+    if options.get("timeout", 5) < LEAST_TIMEOUT:  # 5 is Python's default
+        missing.append(f"a timeout of {LEAST_TIMEOUT} s or more")
+    command = str(options.get("init_command", ""))
+    if not re.search(r"journal_mode\s*=\s*['\"]?wal", command, re.I) and not _is_wal(name):
+        missing.append("WAL")
+    return missing
+
+
+def _is_wal(name: Any) -> bool:
+    """Whether the file is in WAL mode already, which it keeps (sqlite.org/fileformat2, 1.3.3)."""
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(20)[18:] == b"\2\2"
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 @register(deploy=True)

@@ -195,7 +195,12 @@ def socket_url() -> str:
 
     It is relative to the path under which the project is served, or a whole path or address.
     """
-    return str(checked("PROGROCK_SOCKET_URL"))
+    url = str(checked("PROGROCK_SOCKET_URL"))
+    if not url or not url.isprintable():
+        raise ImproperlyConfigured(
+            f"PROGROCK_SOCKET_URL is {shown(url)}: wanted a path or an address, such as prog/"
+        )
+    return url
 
 
 def audiences_path() -> str:

@@ -1,9 +1,13 @@
 """What `manage.py check` says of settings, and which origins may open a socket."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+from django.conf import settings
 from django.core.checks import Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
@@ -17,6 +21,12 @@ from tests.logs import own
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 OURS = {"BACKEND": checks.LAYER, "CONFIG": {"host": "amqp://"}}
+EVERY = (
+    checks.check_backends,
+    checks.check_settings,
+    checks.check_addresses,
+    checks.check_sqlite,
+)
 INFINITE = float("inf")
 #: Values of all kinds; each setting takes at most one of them.
 VALUES: list[Any] = [
@@ -58,7 +68,12 @@ def everything() -> list[Any]:
     """What all our checks say."""
     return [
         found
-        for check in (checks.check_backends, checks.check_settings, checks.check_addresses)
+        for check in (
+            checks.check_backends,
+            checks.check_settings,
+            checks.check_addresses,
+            checks.check_sqlite,
+        )
         for found in check()
     ]
 
@@ -73,6 +88,7 @@ def fits(name: str, value: object) -> bool:
         ("PROGROCK_AUTHORIZE", ""),
         ("PROGROCK_MANAGEMENT_URL", ""),
         ("PROGROCK_PREFIX", "x"),
+        ("PROGROCK_SOCKET_URL", "x"),
     ]
 
 
@@ -141,6 +157,44 @@ def test_a_project_may_run_its_tests_with_the_layer_in_memory() -> None:
     assert isinstance(found, Warning)
     assert found.id == "progrock.W002"
     assert checks.LAYER in str(found.hint)
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, "transaction_mode IMMEDIATE and a timeout of 10 s or more and WAL"),
+        ({"timeout": 20, "transaction_mode": "immediate"}, "WAL"),
+        ({"timeout": 20, "init_command": "pragma journal_mode = 'wal'"}, "transaction_mode IMM"),
+        ({"transaction_mode": "EXCLUSIVE", "init_command": "PRAGMA journal_mode=WAL"}, "a timeout"),
+    ],
+)
+def test_sqlite_without_what_two_writers_need_is_told(
+    options: dict[str, Any], missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert checks.check_sqlite() == []
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", options)
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", str(tmp_path / "db.sqlite3"))
+    [found] = checks.check_sqlite()
+    assert isinstance(found, Warning)
+    assert f"SQLite without {missing}" in found.msg
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", "file:memorydb?mode=memory")
+    assert checks.check_sqlite() == []
+
+
+def test_a_file_that_is_in_wal_mode_stays_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "db.sqlite3"
+    monkeypatch.setitem(
+        settings.DATABASES["default"], "OPTIONS", {"timeout": 20, "transaction_mode": "IMMEDIATE"}
+    )
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", file)
+    for mode, told in (("delete", 1), ("wal", 0)):
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute(f"PRAGMA journal_mode={mode}")
+            connection.execute(f"CREATE TABLE {mode}_ (a)")
+            connection.commit()
+        assert len(checks.check_sqlite()) == told
 
 
 def test_nothing_is_wrong_with_tests_that_need_no_rabbitmq() -> None:
