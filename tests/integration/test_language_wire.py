@@ -277,6 +277,30 @@ async def test_a_location_is_followed_as_a_handle_but_no_redirect_ever(render: S
     assert render.lines == ["POST /v1/start", "GET /v1/jobs/5?x=1"]
 
 
+async def test_ends_that_come_together_are_fetched_side_by_side_and_what_has_come_counts(
+    render: Service,
+) -> None:
+    """One that does not answer keeps no other from its result."""
+
+    async def out(asked: Asked) -> Any:
+        if asked.path.endswith("/h0"):
+            await asyncio.sleep(PATIENCE)
+        return {"film": asked.path[-2:]}
+
+    render.says["/v1/tasks"] = {"jobs": [{"id": f"h{n}", "status": "done"} for n in range(8)]}
+    render.says["/v1/out"] = out
+    many = '{ path = "/tasks?ids={handles}", items = "jobs", id = "id" }'
+    lines = {"poll_many": many, "fetch": '{ path = "/out/{handle}" }', "timeout": "1.0"}
+    async with backend(render, **lines, concurrency="2") as made:
+        jobs = [language.job(f"h{n}", id=f"j{n}") for n in range(8)]
+        found = await made.poll(jobs)
+    assert isinstance(found["j0"], BackendError)
+    for n in range(1, 8):
+        status = found[f"j{n}"]
+        assert isinstance(status, Status)
+        assert status.result == {"film": f"h{n}"}
+
+
 async def test_a_303_in_states_is_a_state_and_its_location_is_fetched(render: Service) -> None:
     render.says |= {
         "/v1/jobs": lambda _: response(303, Location=f"{render.url}/v1/out/5"),

@@ -151,6 +151,14 @@ def test_a_poll_may_be_named_by_its_body_its_headers_or_the_job() -> None:
         options(poll='{ path = "/status", method = "POST", body = {} }')
 
 
+def test_files_of_tls_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    file = tmp_path / "backends.toml"
+    file.write_text(toml(tls='{ ca = "own.pem", cert = "/etc/own.pem" }'))
+    spec = load(file)["render"].spec
+    assert isinstance(spec, HttpSpec)
+    assert spec.tls == {"ca": str(tmp_path / "own.pem"), "cert": "/etc/own.pem"}
+
+
 # For people
 
 

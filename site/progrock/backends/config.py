@@ -143,6 +143,7 @@ def _over_http(
     where: str, name: str, values: dict[str, Any], folder: Path, wrap: Any = None
 ) -> Options:
     common = _common(where, values, folder)
+    values["tls"] = {key: str(folder / file) for key, file in values["tls"].items()}
     spec = http_spec(where, values)
     timeout = common["timeout"]
     polls = [each.timeout or timeout for each in (spec.poll, spec.poll_many) if each]

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from time import monotonic, time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -50,6 +50,15 @@ class Outgoing:
         self.name, self.method, self.url = name, method, url
         self.headers, self.body = headers, body
         self.token = ""  # the access token that it goes out with
+
+
+class _End(NamedTuple):
+    """A job that has ended by the answer about many, and the item that says so."""
+
+    job: JobView
+    status: Status
+    answer: Answer
+    item: Any
 
 
 #: Called with each request before it is sent, and with its answer when that is there
@@ -253,10 +262,11 @@ class HttpBackend:
         single, many = self.spec.poll, self.spec.poll_many
         while queue:
             jobs = queue.popleft()
+            ends: list[_End] = []
             try:
                 async with self._slots:
                     if many and (len(jobs) > 1 or single is None):
-                        found |= await self._look_at_many(many, jobs)
+                        ends = await self._look_at_many(many, jobs, found)
                     else:
                         found[jobs[0].id] = await self.look(jobs[0])
             except BackendError as error:
@@ -266,23 +276,51 @@ class HttpBackend:
                     asked_alone = single is not None and len(jobs) == 1
                     error.forgotten = error.forgotten and asked_alone
                     found |= {job.id: error for job in jobs}
+            else:
+                await self._fetch_all(deque(ends), found)
 
     async def _look_at_many(
-        self, request: Request, jobs: Sequence[JobView]
-    ) -> dict[str, Status | BackendError]:
+        self, request: Request, jobs: Sequence[JobView], found: dict[str, Status | BackendError]
+    ) -> list["_End"]:
+        """Ask about these jobs, and put what is known into `found`.
+
+        Returns the ends that want the table's second request.
+        """
         scope = Scope(handles=[job.handle for job in jobs])
         answer = await self.ask("poll_many", request, scope)
         items = self.reader.items(answer, request, scope.handles)
-        found = self.reader.looks(answer, items, jobs)
-        if self.spec.fetch:
+        looks = self.reader.looks(answer, items, jobs)
+        ends = []
+        if fetch := self.spec.fetch:
             for job in jobs:
-                if isinstance(status := found[job.id], Status):
-                    try:
-                        item = items[job.handle]
+                status = looks[job.id]
+                if isinstance(status, Status) and status.state in fetch.on:
+                    ends.append(_End(job, status, answer, items[job.handle]))
+                    del looks[job.id]
+        found |= looks
+        return ends
+
+    async def _fetch_all(
+        self, ends: deque["_End"], found: dict[str, Status | BackendError]
+    ) -> None:
+        """Send the second request of each of these jobs, several at once.
+
+        What has come when the time is over counts: only the others are asked for again.
+        """
+
+        async def pull() -> None:
+            while ends:
+                job, status, answer, item = ends.popleft()
+                try:
+                    async with self._slots:
                         found[job.id] = await self._finished(status, answer, item, job)
-                    except BackendError as error:
-                        found[job.id] = error
-        return found
+                except BackendError as error:
+                    found[job.id] = error
+
+        if ends:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(self.options.concurrency, len(ends))):
+                    tasks.create_task(pull())
 
     async def _finished(self, status: Status, answer: Answer, said: Any, job: JobView) -> Status:
         """The status with what the table's second request brings, where it has one.
@@ -354,7 +392,7 @@ class HttpBackend:
             self._tokens.forget(outgoing.token)
             return await self._asked(name, request, scope, limits, sending, again=True)
         if answer.status in (429, 503) and answer.wait:
-            self._gate.close(answer.wait)
+            self._gate.close(min(answer.wait, self.options.deadline))  # no job waits longer
         return answer
 
     async def _take_turn(self, request: Request) -> None:
