@@ -43,7 +43,12 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
         origin = parsed_origin.geturl()[:200]
         if origin not in _refused and len(_refused) < MOST_TOLD:
             _refused.add(origin)
-            logger.warning("refused a page of %r: its host is not in ALLOWED_HOSTS", origin)
+            logger.warning(
+                "refused a page of %r: its host is %r, and wanted is one of ALLOWED_HOSTS: %s",
+                origin,
+                parsed_origin.hostname,
+                ", ".join(map(repr, self.allowed_origins)) or "there is none",
+            )
         return False
 
 

@@ -19,7 +19,7 @@ from deploy.demo.rabbitmq_node import free_port
 from tests.services import PATIENCE, DemoBackend, Process, answers
 
 HOST = Path(__file__).parent / "host"
-WHOSE = "import {0}; print({0}.__file__)"
+WHOSE = "from importlib.util import find_spec; print(find_spec('{0}').origin)"
 PEOPLE = """
 from people.models import Person
 for name, team in [("ann", "blue"), ("bob", "blue"), ("eve", "red")]:
@@ -99,6 +99,10 @@ async def test_a_teams_job_runs_in_the_hosts_own_page(
             async with ann.get(f"{url}/printing/") as answer:
                 page = await answer.text()
             assert "Printed by broker 7.1 of the print shop" in page
+            script = re.search(r'<script type="module" src="([^"]+)"', page)
+            assert script, page
+            async with ann.get(f"{url}{script[1]}") as answer:
+                assert (answer.status, answer.content_type) == (200, "text/javascript")
             job = re.search(r'<job-progress[^>]*job="([0-9a-f-]{36})"', page)
             assert job, page
             async with asyncio.timeout(PATIENCE):

@@ -245,7 +245,8 @@ def test_a_refused_origin_is_logged_once(
     said = [each.getMessage() for each in own(caplog)]
     assert len(said) == origins.MOST_TOLD
     assert said[0] == (
-        "refused a page of 'https://evil0.example': its host is not in ALLOWED_HOSTS"
+        "refused a page of 'https://evil0.example': its host is 'evil0.example',"
+        " and wanted is one of ALLOWED_HOSTS: 'real.example'"
     )
 
 

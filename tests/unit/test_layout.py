@@ -20,3 +20,15 @@ def test_imports_run_one_way_and_only_broker_knows_amqp() -> None:
         [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_import_before_the_apps_are_loaded_says_what_to_do_in_asgi_py() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import progrock.consumers.routing"],
+        env={"PYTHONPATH": str(ROOT / "site"), "DJANGO_SETTINGS_MODULE": "config.settings"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "In asgi.py, call get_asgi_application() first" in done.stderr
