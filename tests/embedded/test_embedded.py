@@ -34,21 +34,26 @@ def whose(python: Path, name: str, env: dict[str, str]) -> Path:
     return Path(done.stdout.strip())
 
 
+def environment(folder: Path, *, rabbitmq: str, press: str) -> dict[str, str]:
+    """The environment of the host project."""
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PROGROCK_", "DJANGO_", "PYTHON"))
+    }
+    return inherited | {
+        "HOST_DATABASE": str(folder / "host.sqlite3"),
+        "HOST_RABBITMQ": rabbitmq,
+        "PRESS_URL": press,
+        "PYTHONPATH": str(HOST),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
 @pytest.fixture
 def host(
     bare_python: Path, vhost_url: str, demo_backend: DemoBackend, tmp_path: Path
 ) -> Iterator[tuple[str, dict[str, str], Path]]:
     """The host project, running: its address, its environment, its Python."""
-    inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("PROGROCK_", "DJANGO_", "PYTHON"))
-    }
-    env = inherited | {
-        "HOST_DATABASE": str(tmp_path / "host.sqlite3"),
-        "HOST_RABBITMQ": vhost_url,
-        "PRESS_URL": demo_backend.url,
-        "PYTHONPATH": str(HOST),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    env = environment(tmp_path, rabbitmq=vhost_url, press=demo_backend.url)
     for name in ("config", "jobs", "broker", "consumers"):
         assert whose(bare_python, name, env).is_relative_to(HOST)
     for name in ("progrock", "progrock.broker", "progrock.consumers"):
@@ -79,6 +84,20 @@ def host(
     finally:
         worker.stop()
         web.stop()
+
+
+def test_the_hosts_own_tests_need_no_rabbitmq(bare_python: Path, tmp_path: Path) -> None:
+    """By pytest, where the fixture is there by itself, and by Django's own runner."""
+    nothing = "127.0.0.1:1"
+    env = environment(tmp_path, rabbitmq=f"amqp://{nothing}/", press=f"http://{nothing}")
+    for command, told in (
+        (["-m", "pytest", "-p", "no:cacheprovider"], "2 passed"),
+        (["manage.py", "test", "jobs"], "\nOK"),
+    ):
+        done = subprocess.run(
+            [bare_python, *command], env=env, cwd=HOST, capture_output=True, text=True, check=False
+        )
+        assert told in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 async def test_a_teams_job_runs_in_the_hosts_own_page(
