@@ -1,15 +1,21 @@
-"""The page of one job, as HTML for people: all that is known of it, readable without JavaScript."""
+"""The pages of jobs, as HTML for people, readable without JavaScript."""
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_safe
 
-from progrock import conf
+from progrock import conf, everybody
 from progrock.ledger import LARGE_RESULT
+from progrock.milestones import WORDS, Event, Milestone
 from progrock.models import Job
+from progrock.owners import names_of
 
 #: What a definition list can show of params: nothing that has parts of its own.
 _SCALAR = str | int | float | bool | None
@@ -26,21 +32,72 @@ def job_page(request: HttpRequest, job: Job, *, own: bool) -> HttpResponse:
     context = {
         "job": job,
         "own": own,
+        "owner": None if own else names_of([job.audience])[job.audience],
         "anonymous": conf.anonymous(),
-        "name": job.label or f"{job.backend} {str(job.pk)[:4]}",
+        "name": name_of(job),
         "backend_title": _title(job.backend),
         "params": _listed(job.params),
         "params_text": pretty(job.params),
-        "duration": job.ended_at and duration((job.ended_at - job.created_at).total_seconds()),
+        "took": _took(job),
+        "story": [_told(event) for event in job.story],
         "large": large,
         "result": pretty(job.result) if job.result_size is not None and not large else None,
     }
     return render(request, "progrock/job.html", context)
 
 
+def everybody_page(request: HttpRequest) -> HttpResponse:
+    """The list of everybody's jobs, with the filter and the place that the address names."""
+    wanted = {name: request.GET.get(name, "") for name in ("state", "backend", "owner", "q")}
+    found = everybody.page(wanted, everybody.Place.read(request.GET.get("before", "")))
+    owners = names_of({job.audience for job in found.jobs})
+    query = {name: value for name, value in wanted.items() if value}
+    context = {
+        "jobs": [
+            {
+                "row": job,
+                "name": name_of(job),
+                "owner": owners[job.audience],
+                "backend": _title(job.backend),
+                "took": _took(job),
+            }
+            for job in found.jobs
+        ],
+        "chosen": wanted,
+        "filtered": bool(query),
+        "first": "before" not in request.GET,
+        "states": states(),
+        "backends": [(name, options.title or name) for name, options in conf.backends().items()],
+        "newest": urlencode(query),
+        "older": found.after and urlencode({**query, "before": str(found.after)}),
+        "now": timezone.now(),
+    }
+    return render(request, "progrock/everybody.html", context)
+
+
+def states() -> list[tuple[str, str]]:
+    """The states by which lists are filtered, with their words."""
+    return [
+        ("active", _("Active")),
+        ("ended", _("Ended")),
+        ("succeeded", _("Succeeded")),
+        ("failed", _("Failed")),
+        ("cancelled", _("Cancelled")),
+        ("expired", _("Expired")),
+    ]
+
+
 def missing_page(request: HttpRequest) -> HttpResponse:
     """404 for whoever may not see a job. It does not tell whether there is one."""
     return render(request, "progrock/missing.html", status=404)
+
+
+@cache_control(public=True, max_age=7 * 86400)
+@require_safe
+def favicon(request: HttpRequest, running: int) -> HttpResponse:
+    """The icon of a page while so many jobs run. A strict CSP allows no icon made by a script."""
+    context = {"running": running if running < 10 else "9+"}
+    return render(request, "progrock/favicon.svg", context, content_type="image/svg+xml")
 
 
 def may_see_all(request: HttpRequest) -> bool:
@@ -64,6 +121,22 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return _("%(min)d min %(s)d s") % {"min": minutes, "s": rest}
     return _("%(h)d h %(min)d min") % {"h": hours, "min": left}
+
+
+def name_of(job: Job) -> str:
+    """What a job is called, as on its card."""
+    return job.label or f"{job.backend} {str(job.pk)[:4]}"
+
+
+def _took(job: Job) -> str:
+    """How long a job took; "" while it is active."""
+    return duration((job.ended_at - job.created_at).total_seconds()) if job.ended_at else ""
+
+
+def _told(event: Event) -> dict[str, Any]:
+    """A milestone with its words; that of a new job names this one as `job`."""
+    found: dict[str, Any] = {"at": event.at, "word": WORDS[event.what], "text": event.text}
+    return found | ({"job": event.text} if event.what == Milestone.AGAIN else {})
 
 
 def _title(backend: str) -> str:

@@ -86,6 +86,32 @@ def page_texts() -> dict[str, Text]:
         "page_offline": _("Offline"),
         "page_refused": _("Signed out"),
         "page_no_audience": _("No access"),
+        "page_again": _("Run again"),
+        "page_more": _plural(
+            lambda count: ngettext(
+                "{count} more job is shown", "{count} more jobs are shown", count
+            )
+        ),
+        "page_notify_on": _("You will be notified when a job ends while this page is hidden."),
+        "page_notify_off": _("Notifications are off."),
+        "page_notify_denied": _(
+            "Your browser blocks notifications of this page."
+            " Allow them in its settings for this site."
+        ),
+        "page_notify_several": _plural(
+            lambda count: ngettext("{count} job has ended", "{count} jobs have ended", count)
+        ),
+        "page_notify_succeeded": _("{name} succeeded"),
+        "page_notify_failed": _("{name} failed"),
+        "page_notify_cancelled": _("{name} was cancelled"),
+        "page_notify_expired": _("{name} expired"),
+        "page_left": _("about {time} left"),
+        "page_rows": _plural(lambda count: ngettext("{count} row", "{count} rows", count)),
+        "page_some_rows": _("{shown} of {count} rows"),
+        "page_long": _("Show it"),
+        "page_load": _("Load it here"),
+        "page_loading": _("Loading…"),
+        "page_not_loaded": _("It could not be loaded. Try again."),
         "page_copied": _("Link copied"),
         "page_not_copied": _("Copy the address of this page"),
         "page_summary": _("{active} active, {ended} ended"),

@@ -3,13 +3,15 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from progrock import views
+from progrock import pages, views
 
 app_name = "progrock"
 urlpatterns = [
     path("", views.index, name="index"),
     path("jobs/<uuid:job_id>", views.job, name="job"),
     path("events", views.events, name="events"),
+    path("jobs/all", views.everybody, name="everybody"),
+    path("favicon/<int:running>.svg", pages.favicon, name="favicon"),
     path("login/", LoginView.as_view(template_name="progrock/login.html"), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", views.healthz, name="healthz"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from channels.layers import channel_layers
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -26,7 +27,8 @@ def index(request: HttpRequest) -> HttpResponseBase:
     if not conf.anonymous() and not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     make_visitor(request.session)
-    return render(request, "progrock/index.html", {"anonymous": conf.anonymous()})
+    context = {"anonymous": conf.anonymous(), "states": pages.states()}
+    return render(request, "progrock/index.html", context)
 
 
 @never_cache
@@ -45,6 +47,17 @@ def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         return JsonResponse(wire.error_frame("unknown_job", sentence), status=404)
     frame = wire.encode(wire.job_frame(row, whole=True))
     return HttpResponse(frame, content_type="application/json")
+
+
+@never_cache
+@require_safe
+def everybody(request: HttpRequest) -> HttpResponseBase:
+    """The jobs of everybody, for staff with `progrock.view_job`; 403 for anybody else."""
+    if pages.may_see_all(request):
+        return pages.everybody_page(request)
+    if not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    raise PermissionDenied
 
 
 def _job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:

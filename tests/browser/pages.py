@@ -10,7 +10,10 @@ class JobsPage:
 
     def __init__(self, page: Page, url: str) -> None:
         self.page, self.url = page, url
+        self.form = page.locator("#start")
+        self.filter = page.locator("#filter")
         self.cards = page.locator("#jobs job-progress")
+        self.names = self.cards.locator('[data-part="name"]')
         self.connection = page.locator("#connection")
         self.problem = page.locator("#problem")
 
@@ -28,9 +31,9 @@ class JobsPage:
         self, backend: str = "render", seconds: float = 3, outcome: str = "succeed"
     ) -> None:
         """Fill in the form."""
-        await self.page.get_by_label("Backend").select_option(backend)
-        await self.page.get_by_label("Length in seconds").fill(str(seconds))
-        await self.page.get_by_label("What should happen").select_option(outcome)
+        await self.form.get_by_label("Backend").select_option(backend)
+        await self.form.get_by_label("Length in seconds").fill(str(seconds))
+        await self.form.get_by_label("What should happen").select_option(outcome)
 
     async def start(
         self, backend: str = "render", seconds: float = 3, outcome: str = "succeed"

@@ -71,6 +71,9 @@ async def test_by_keyboard_alone(visitor: Visitor) -> None:
     for _ in range(2):
         await keyboard.press("Tab")
     await expect(focused).to_have_text("Start")
+    for name in ("Notify me", "State", "Backend", "Text"):
+        await keyboard.press("Tab")
+        await expect(focused).to_have_accessible_name(name)
     await keyboard.press("Tab")
     await expect(focused).to_have_attribute("data-part", "name")  # the link to the job's page
     await keyboard.press("Tab")

@@ -15,7 +15,7 @@ from tests.services import Stack
 async def test_an_empty_page_explains_itself(visitor: Visitor) -> None:
     jobs = await visitor()
     await expect(jobs.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
-    assert await jobs.page.get_by_label("Backend").locator("option").all_text_contents() == [
+    assert await jobs.form.get_by_label("Backend").locator("option").all_text_contents() == [
         "render",
         "transcribe",
         "report",
@@ -204,7 +204,7 @@ async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, si
 
 async def test_what_the_server_refuses_is_told(visitor: Visitor) -> None:
     jobs = await visitor()
-    await jobs.page.get_by_label("Backend").evaluate(
+    await jobs.form.get_by_label("Backend").evaluate(
         "select => { select.options[0].value = 'nonsense'; }"
     )
     await jobs.page.get_by_role("button", name="Start", exact=True).click()

@@ -1,7 +1,9 @@
-"""The pages beside the one at `/`: a job by itself, and the list of all for staff."""
+"""A job's own page, the filter and the older jobs of the list at `/`, and the list of all jobs."""
 
+import json
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.async_api import Page, expect
@@ -9,13 +11,71 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import Visitor
 from tests.browser.pages import JobsPage, ends, job_of, part
 from tests.browser.test_accessibility import SCHEMES, violations
+from tests.services import Stack
+
+#: Fills the ledger for `eve`, and for `boss`, who is staff. Prints their sessions and her jobs.
+FILL = """
+import json, uuid
+from datetime import timedelta
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from progrock.models import Job
+
+def cookie(user):
+    client = Client()
+    client.force_login(user)
+    return client.cookies["sessionid"].value
+
+eve = User.objects.create_user("eve", "", "eve")
+boss = User.objects.create_superuser("boss", "", "boss")
+now = timezone.now()
+
+def job(minutes, **fields):
+    at = now - timedelta(minutes=minutes)
+    times = {"due_at": at, "deadline_at": at, "created_at": at, "changed_at": at, "ended_at": at}
+    values = {"bucket": 0, "audience": f"user:{eve.pk}", "backend": "render", "due_slot": None}
+    return Job(id=uuid.uuid4(), **{**values, **times, "state": "succeeded", **fields})
+
+pages = [{"page": n, "words": 300 + n} for n in range(3)]
+text = json.dumps([{"n": n, "text": "x" * 40} for n in range(1000)])
+jobs = {
+    "table": job(1, label="Words of a book", params={"book": "Momo", "pages": 3}, result=pages,
+                 result_size=90),
+    "large": job(2, label="Big", result=json.loads(text), result_size=len(text)),
+    "failed": job(3, label="Broken", backend="report", state="failed", error="No paper"),
+    "nested": job(4, params={"deep": {"er": [1]}}, result="https://host.test/a", result_size=21),
+}
+old = [job(100 + n, label=f"Old {n}", progress=100.0) for n in range(120)]
+Job.objects.bulk_create([*jobs.values(), *old])
+print(json.dumps({
+    "eve": cookie(eve), "boss": cookie(boss), "jobs": {k: str(v.pk) for k, v in jobs.items()}
+}))
+"""
 
 
-async def open_job(jobs: JobsPage, job: str) -> Page:
-    """The page of a job, in a tab of the same visitor."""
-    page = await jobs.page.context.new_page()
-    await page.goto(f"{jobs.url}/jobs/{job}")
-    return page
+class Filled(NamedTuple):
+    """A ledger with jobs of `eve`: their ids by name, and sessions by the name of the user."""
+
+    jobs: dict[str, str]
+    sessions: dict[str, str]
+
+    def signed_in(self, name: str, **options: Any) -> dict[str, Any]:
+        """The options of a browser context in which this user has signed in."""
+        cookie = {"name": "sessionid", "value": self.sessions[name], "domain": "127.0.0.1"}
+        return {"storage_state": {"cookies": [{**cookie, "path": "/"}]}, **options}
+
+
+@pytest.fixture(scope="module")
+def filled(site: Stack) -> Filled:
+    told = json.loads(site.shell(FILL))
+    return Filled(told.pop("jobs"), told)
+
+
+NewPage = Callable[..., Awaitable[Page]]
+
+
+# The page of a job
 
 
 async def test_a_card_leads_to_the_page_of_its_job_which_is_live(visitor: Visitor) -> None:
@@ -28,11 +88,13 @@ async def test_a_card_leads_to_the_page_of_its_job_which_is_live(visitor: Visito
     await expect(page.get_by_role("heading", level=1)).to_have_text(name)
     await expect(page.get_by_role("definition").filter(has_text="succeed")).to_be_visible()
     await jobs.is_live()
+    await expect(page).to_have_title(re.compile(rf"^\(1\) {name}"))
     await expect(part(jobs.card(job), "percent")).to_have_text(re.compile(r"[1-9]\d* %"))
     await expect(page.get_by_role("term").filter(has_text="Took")).to_have_count(0)
     await ends(jobs.card(job))
     await expect(page.get_by_role("term").filter(has_text="Took")).to_be_visible()
-    await expect(page.locator("#outcome")).to_contain_text("film-")
+    await expect(page.get_by_role("rowheader", name="frames")).to_be_visible()
+    await expect(page.get_by_role("listitem").filter(has_text="Succeeded")).to_be_visible()
     await page.get_by_role("button", name="Copy link").click()
     await expect(page.get_by_role("button", name="Link copied")).to_be_visible()
     assert await page.evaluate("navigator.clipboard.readText()") == page.url
@@ -41,45 +103,137 @@ async def test_a_card_leads_to_the_page_of_its_job_which_is_live(visitor: Visito
 async def test_the_page_of_a_job_can_cancel_it(visitor: Visitor) -> None:
     jobs = await visitor()
     job = await job_of(await jobs.start(seconds=60))
-    page = await open_job(jobs, job)
-    await page.get_by_role("button", name="Cancel").click()
-    await ends(page.locator("job-progress"), "cancelled")
-    await expect(page.get_by_role("term").filter(has_text="Ended")).to_be_visible()
+    await jobs.page.goto(f"{jobs.url}/jobs/{job}")
+    await jobs.page.get_by_role("button", name="Cancel").click()
+    await ends(jobs.page.locator("job-progress"), "cancelled")
+    asked = jobs.page.get_by_role("listitem").filter(has_text="Cancellation asked for")
+    await expect(asked).to_be_visible()
 
 
 async def test_the_page_of_a_job_is_readable_without_javascript(
-    visitor: Visitor, new_page: Callable[..., Awaitable[Page]]
+    new_page: NewPage, site: Stack, filled: Filled
 ) -> None:
-    jobs = await visitor()
-    card = await jobs.start(seconds=0.5)
-    await ends(card)
-    without = await new_page(
-        java_script_enabled=False, storage_state=await jobs.page.context.storage_state()
-    )
-    await without.goto(f"{jobs.url}/jobs/{await job_of(card)}")
-    for said in ("Succeeded", "100 %", "film-", "seconds"):
-        await expect(without.locator("main")).to_contain_text(said)
-    await expect(without.get_by_role("button", name="Copy link")).to_be_hidden()
+    page = await new_page(**filled.signed_in("eve", java_script_enabled=False))
+    await page.goto(f"{site.url}/jobs/{filled.jobs['table']}")
+    for said in ("Words of a book", "Succeeded", '"words": 301', "Momo"):
+        await expect(page.locator("main")).to_contain_text(said)
+    for button in await page.locator("main").get_by_role("button").all():
+        await expect(button).to_be_hidden()
+    await page.goto(f"{site.url}/jobs/{filled.jobs['failed']}")
+    await expect(page.locator("main")).to_contain_text("No paper")
 
 
-async def test_who_may_not_see_a_job_gets_a_page_that_says_so(visitor: Visitor) -> None:
-    jobs, other = await visitor(), await visitor()
-    job = await job_of(await jobs.start(seconds=0.5))
-    for address in (f"/jobs/{job}", "/jobs/00000000-0000-4000-8000-000000000000"):
-        answer = await other.page.goto(f"{jobs.url}{address}")
+async def test_who_may_not_see_a_job_gets_a_page_that_says_so(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    page = await new_page()
+    for job in (filled.jobs["table"], "00000000-0000-4000-8000-000000000000"):
+        answer = await page.goto(f"{site.url}/jobs/{job}")
         assert answer
         assert answer.status == 404
-        await expect(other.page.get_by_role("heading", level=1)).to_contain_text("not yours")
-    assert await violations(other.page) == []
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("not yours")
+    assert await violations(page) == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_axe_finds_nothing_on_the_page_of_a_job(visitor: Visitor, scheme: str) -> None:
-    jobs = await visitor(color_scheme=scheme, viewport={"width": 360, "height": 740})
-    card = await jobs.start(seconds=0.5)
-    await ends(card)
-    page = await open_job(jobs, await job_of(card))
-    await expect(page.locator("#connection")).to_have_text("Connection: Live")
-    await expect(page.locator("job-progress")).to_have_attribute("state", "succeeded")
+async def test_axe_finds_nothing_on_the_pages_of_jobs(
+    new_page: NewPage, site: Stack, filled: Filled, scheme: str
+) -> None:
+    phone = {"width": 360, "height": 740}
+    page = await new_page(**filled.signed_in("eve", color_scheme=scheme, viewport=phone))
+    for job, shown in (("table", "302"), ("failed", "No paper"), ("nested", "https://host.test/a")):
+        await page.goto(f"{site.url}/jobs/{filled.jobs[job]}")
+        await expect(page.locator("#connection")).to_have_text("Connection: Live")
+        await expect(page.get_by_text(shown, exact=True).last).to_be_visible()
+        assert await violations(page) == []
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+# The filter of the list
+
+
+async def test_the_list_is_filtered_by_state_backend_and_text(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    jobs = await JobsPage(await new_page(**filled.signed_in("eve")), site.url).open()
+    state, backend = (jobs.filter.get_by_label(name) for name in ("State", "Backend"))
+    text = jobs.filter.get_by_label("Text")
+    await expect(jobs.cards).to_have_count(50)
+    await state.select_option("Failed")
+    await expect(jobs.names).to_have_text(["Broken"])
+    await state.select_option("All")
+    await backend.select_option("report")
+    await expect(jobs.names).to_have_text(["Broken"])
+    await expect(jobs.page).to_have_url(f"{site.url}/?backend=report")
+    await jobs.page.reload()
+    await expect(backend).to_have_value("report")
+    await expect(jobs.names).to_have_text(["Broken"])
+    await text.fill("nothing like it")
+    await expect(jobs.cards).to_have_count(0)
+    await expect(jobs.page.get_by_role("heading", name="No job matches")).to_be_visible()
+    await jobs.page.get_by_role("button", name="Show all jobs").click()
+    await expect(jobs.cards).to_have_count(50)
+    await expect(jobs.page).to_have_url(f"{site.url}/")
+    await expect(text).to_be_focused()
+    await text.fill("WORDS OF")
+    await expect(jobs.names).to_have_text(["Words of a book"])
+    assert await violations(jobs.page) == []
+
+
+# The list of all jobs
+
+
+async def test_staff_see_the_jobs_of_everybody(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    page = await new_page(**filled.signed_in("boss"))
+    await page.goto(f"{site.url}/")
+    await page.get_by_role("link", name="All jobs").click()
+    rows = page.get_by_role("row")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("All jobs")
+    await page.get_by_label("Owner").fill("EVE")
+    await page.get_by_label("State").select_option("ended")
+    await page.get_by_role("button", name="Filter").click()
+    await expect(rows).to_have_count(51)
+    await expect(rows.nth(1)).to_contain_text("Words of a book")
+    await expect(rows.nth(1)).to_contain_text("eve")
+    assert await violations(page) == []
+    seen = await page.get_by_role("rowheader").all_text_contents()
+    for _ in range(2):
+        await page.get_by_role("link", name="Show older").click()
+        seen += await page.get_by_role("rowheader").all_text_contents()
+    assert len(seen) == len(set(seen) - {"render"}) == 124
+    await expect(page.get_by_role("link", name="Show older")).to_have_count(0)
+    await page.get_by_label("Text").fill("paper")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("rowheader")).to_have_text(["Broken"])
+    await page.get_by_role("link", name="Broken").click()
+    await expect(page.get_by_role("definition").filter(has_text="eve")).to_be_visible()
+    await expect(page.get_by_role("link", name="All jobs").last).to_be_visible()
+    assert await violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_axe_finds_nothing_in_the_list_of_all_on_a_phone(
+    new_page: NewPage, site: Stack, filled: Filled, scheme: str
+) -> None:
+    phone = {"width": 360, "height": 740}
+    page = await new_page(**filled.signed_in("boss", color_scheme=scheme, viewport=phone))
+    await page.goto(f"{site.url}/jobs/all?state=failed")
+    await expect(page.get_by_role("rowheader", name="Broken")).to_be_visible()
     assert await violations(page) == []
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+async def test_nobody_else_sees_the_jobs_of_everybody(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    page = await new_page(**filled.signed_in("eve"))
+    answer = await page.goto(f"{site.url}/jobs/all")
+    assert answer
+    assert answer.status == 403
+    await page.goto(f"{site.url}/")
+    await expect(page.get_by_role("link", name="All jobs")).to_have_count(0)
+    stranger = await new_page()
+    await stranger.goto(f"{site.url}/jobs/all")
+    await expect(stranger).to_have_url(f"{site.url}/login/?next=/jobs/all")

@@ -412,7 +412,7 @@ async def test_every_page_has_a_strict_content_policy(running: Stack) -> None:
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.headers["X-Frame-Options"] == "DENY"
                 if answer.content_type == "text/html" and answer.status == 200:
-                    inline = r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle="
+                    inline = r"<script(?![^>]*(\bsrc=|application/json))|<style|\son\w+=|\sstyle="
                     assert not re.search(inline, text), path
 
 

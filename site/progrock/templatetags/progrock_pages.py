@@ -13,6 +13,7 @@ register = template.Library()
 @register.filter
 def moment(when: datetime) -> SafeString:
     """A time as a `<time>`, in the project's zone. JavaScript shows it in that of the reader."""
+    when = timezone.make_aware(when) if timezone.is_naive(when) else when
     local = timezone.localtime(when)
     text = f"{formats.date_format(local, 'DATETIME_FORMAT')} {local.tzname()}"
     return format_html('<time datetime="{}">{}</time>', when.isoformat(), text)

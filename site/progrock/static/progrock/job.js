@@ -5,21 +5,34 @@
 
 import { ProgressSocket, announce } from "./progrock.js";
 import { showConnection } from "./connection.js";
+import { make, show } from "./dom.js";
+import { showLeft } from "./left.js";
+import { offerNotifications } from "./notify.js";
+import { presentText } from "./results.js";
+import { showRunning } from "./running.js";
 import { localTimes } from "./times.js";
 import { say } from "./words.js";
 
 const page = document.getElementById("job");
 const id = page.dataset.job;
+const pageOf = (job) => location.pathname.replace(id, job);
 let shown = null; // what of the job the page was last written for
 let asked = Promise.resolve();
 
-localTimes(page);
+complete(page);
 offerLink(document.getElementById("copy"));
 if (page.dataset.own) follow(ProgressSocket.shared());
 
 /** Keep the page up to date by this socket. */
 function follow(socket) {
+  const left = make("span", { className: "left", hidden: true });
+  left.dataset.left = id;
+  page.querySelector("job-progress").append(left);
   showConnection(socket);
+  showLeft(socket);
+  showRunning(socket);
+  offerNotifications(socket, { pageOf });
+  offerAgain(socket, document.getElementById("again"));
   socket.addEventListener("job", ({ detail }) => detail.job === id && look(detail));
   socket.addEventListener("snapshot", () => {
     const job = socket.jobs.get(id);
@@ -47,8 +60,50 @@ async function write() {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of page.querySelectorAll("[data-fresh]")) {
     const found = fresh.getElementById(part.id);
-    if (found) localTimes(document.adoptNode(found));
-    if (found && found.innerHTML !== part.innerHTML) part.replaceWith(found);
+    if (!found) continue;
+    complete(document.adoptNode(found));
+    if (found.innerHTML !== part.innerHTML) part.replaceWith(found);
+  }
+}
+
+/** Show times in the reader's zone, and results as links and tables. */
+function complete(part) {
+  localTimes(part);
+  for (const text of part.querySelectorAll("[data-result]")) {
+    text.replaceWith(presentText(text.textContent));
+  }
+  for (const place of part.querySelectorAll("[data-large]")) offerLarge(place);
+}
+
+/** Offer to load a large result. */
+function offerLarge(place) {
+  const button = make("button", { type: "button", className: "secondary" }, say("page_load"));
+  place.before(button);
+  button.addEventListener("click", async () => {
+    button.textContent = say("page_loading");
+    const answer = await fetch(place.href).catch(() => null);
+    const text = answer?.ok && (await answer.text().catch(() => null));
+    if (text) button.replaceWith(presentText(text));
+    else button.textContent = say("page_not_loaded");
+  });
+}
+
+/** Make the button that runs the job again; the new job has a page of its own. */
+function offerAgain(socket, button) {
+  socket.addEventListener("job", tell);
+  socket.addEventListener("snapshot", tell);
+  button.addEventListener("click", async () => {
+    show("problem", "");
+    try {
+      location.assign(pageOf((await socket.again(id)).job));
+    } catch (error) {
+      show("problem", error.message);
+    }
+  });
+
+  function tell() {
+    const { backend } = page.dataset;
+    button.hidden = !socket.backends.find(({ name }) => name === backend)?.start || !socket.again;
   }
 }
 

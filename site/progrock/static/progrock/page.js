@@ -3,12 +3,18 @@
 import { ProgressSocket } from "./progrock.js";
 import { showConnection } from "./connection.js";
 import { show } from "./dom.js";
+import { showLeft } from "./left.js";
 import { showJobs } from "./list.js";
+import { offerNotifications } from "./notify.js";
+import { showRunning } from "./running.js";
 import { say } from "./words.js";
 
+// The id of no job. The template writes the address of its page, because only Django knows it.
+const NOBODY = "00000000-0000-0000-0000-000000000000";
 const socket = ProgressSocket.shared();
 const byId = (id) => document.getElementById(id);
 const form = byId("start");
+const pageOf = (job) => byId("jobs").dataset.page.replace(NOBODY, job);
 
 let unsent = 0; // starts that the server has not answered
 
@@ -33,12 +39,25 @@ socket.addEventListener("error", ({ detail }) => show("problem", detail.message)
 socket.addEventListener("snapshot", ({ detail }) => offer(detail.backends));
 socket.addEventListener("state", tellState);
 showConnection(socket);
-showJobs(socket);
+showJobs(socket, { pageOf, again });
+showLeft(socket);
+showRunning(socket);
+offerNotifications(socket, { pageOf });
 tellState();
 
 function tellState() {
   byId("go").disabled = socket.state === "refused";
   tellUnsent(0);
+}
+
+/** Run a job again. */
+async function again(job) {
+  show("list-problem", "");
+  try {
+    await socket.again(job);
+  } catch (error) {
+    show("list-problem", error.message);
+  }
 }
 
 /** Show how many starts wait for a connection; `change` is added to their number. */

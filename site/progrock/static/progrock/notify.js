@@ -1,0 +1,87 @@
+/**
+ * Tells the visitor by a notification of the system that a job has ended while the page was hidden.
+ * The visitor turns that on by a button, and this browser keeps it.
+ */
+
+import { announce } from "./progrock.js";
+import { show } from "./dom.js";
+import { nameOf, say } from "./words.js";
+
+const KEPT = "progrock-notify"; // in localStorage
+const SEVERAL = 3; // ends at once; of more there is one notification for all
+
+/**
+ * Make the button with the id "notify" turn notifications on and off. `pageOf(id)` is the address
+ * of a job's page, to which a notification leads.
+ */
+export function offerNotifications(socket, { pageOf }) {
+  if (!("Notification" in window)) return;
+  const button = document.getElementById("notify");
+  const active = new Set(); // the jobs that had not ended when last heard of
+
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    if (isOn()) keep(false);
+    else if ((await Notification.requestPermission()) === "granted") keep(true);
+    tell();
+    const problem = Notification.permission === "denied" ? say("page_notify_denied") : "";
+    show("notify-problem", problem);
+    announce("notify", problem || say(isOn() ? "page_notify_on" : "page_notify_off"));
+  });
+  socket.addEventListener("job", ({ detail }) => look([detail]));
+  socket.addEventListener("snapshot", ({ detail }) => look(detail.jobs));
+  tell();
+
+  function tell() {
+    button.setAttribute("aria-pressed", isOn());
+  }
+
+  /** Notify of those jobs that were active before and have ended now. */
+  function look(jobs) {
+    const ended = jobs.filter(({ job, complete }) => complete && active.delete(job));
+    for (const { job, complete } of jobs) if (!complete) active.add(job);
+    if (!ended.length || !document.hidden || !isOn()) return;
+    if (ended.length > SEVERAL) {
+      notify(say("page_notify_several", { count: ended.length }), { tag: "progrock" });
+      return;
+    }
+    for (const job of ended) {
+      const title = say(`page_notify_${job.state}`, { name: nameOf(job) });
+      notify(title, { tag: job.job, body: job.error ?? job.message }, pageOf(job.job));
+    }
+  }
+
+  function notify(title, options, address) {
+    try {
+      const icon = document.querySelector("link[rel=icon]").href;
+      const notification = new Notification(title, { icon, ...options });
+      notification.onclick = () => {
+        window.focus();
+        if (address) location.assign(address);
+      };
+    } catch {
+      keep(false); // Android wants a service worker, and says so only now
+      button.hidden = true;
+    }
+  }
+}
+
+function isOn() {
+  return Notification.permission === "granted" && kept() === "on";
+}
+
+function kept() {
+  try {
+    return localStorage.getItem(KEPT);
+  } catch {
+    return null; // the browser lets no page keep anything
+  }
+}
+
+function keep(on) {
+  try {
+    localStorage.setItem(KEPT, on ? "on" : "off");
+  } catch {
+    // Then it cannot be turned on.
+  }
+}
