@@ -18,7 +18,7 @@ from progrock.gate import (
     checked_audiences,
     not_an_audience,
 )
-from progrock.sessions import VISITOR, digests, make_visitor, set_cookie
+from progrock.sessions import VISITOR, digests, make_visitor, save, set_cookie
 
 
 def audiences(scope: Mapping[str, Any]) -> list[str]:
@@ -93,7 +93,7 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     cookie = None
     # A try that met others may have made the visitor, and perhaps has not saved it.
     if conf.anonymous() and (make_visitor(session) or session.modified):
-        session.save()
+        save(session)
         cookie = set_cookie(session)
     scope["progrock.sessions"] = digests(session)
     return audiences_of(scope), cookie

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.http import HttpRequest
+from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
 
 import progrock
@@ -314,3 +316,16 @@ def test_a_handshake_that_is_tried_again_still_gives_the_browser_its_session(
     assert cookie
     assert cookie.startswith(f"{settings.SESSION_COOKIE_NAME}=")
     assert found == [f"visitor:{saved[1][sessions.VISITOR]}"]
+
+
+@pytest.mark.django_db
+def test_the_session_of_a_new_visitor_costs_one_insert_and_no_query(settings: Any) -> None:
+    """Ten thousand may come at once. Django itself asks whether the random key is taken."""
+    settings.PROGROCK_ANONYMOUS = True
+    session = SimpleLazyObject(DatabaseSessions)  # as Channels puts it into the scope
+    with CaptureQueriesContext(connection) as asked:
+        audiences.identify({"session": session, "user": AnonymousUser()})
+    words = [query["sql"].split()[0] for query in asked]
+    assert [word for word in words if word in ("SELECT", "INSERT", "UPDATE")] == ["INSERT"]
+    assert DatabaseSessions(session.session_key)[sessions.VISITOR] == session[sessions.VISITOR]
+    assert session.exists(session.session_key), "the store answers as before"
