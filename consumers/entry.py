@@ -10,12 +10,9 @@ from progrock.consumers.admission import Crowded
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Member, Outbox
-from progrock.errors import Refused
+from progrock.errors import CANNOT_TELL_WHO, DATABASE_AWAY, Refused
 from progrock.ledger import Row
 from progrock.own_code import own_code
-
-DATABASE_AWAY = "The database is away; try again in a moment."
-MISTAKE = "The server cannot tell who you are; its log says why. Try again later."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +92,7 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     Raises Refused where there are no audiences, and where nobody can say who the visitor is,
     because PROGROCK_AUDIENCES failed.
     """
-    with own_code("PROGROCK_AUDIENCES", MISTAKE):
+    with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences, cookie = identify(scope)
     if not audiences:
         raise nobody(scope.get("user"))
@@ -104,7 +101,7 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
 
 def _know(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
     """A browser's audiences, and nothing else. Raises Refused as `_identify` does."""
-    with own_code("PROGROCK_AUDIENCES", MISTAKE):
+    with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences = known_audiences(scope)
     if not audiences:
         raise nobody(scope.get("user"))

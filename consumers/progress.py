@@ -14,10 +14,10 @@ from progrock import doors, wire
 from progrock.attempts import NoAnswer
 from progrock.consumers.admission import Gone
 from progrock.consumers.database import AWAY, database
-from progrock.consumers.entry import DATABASE_AWAY, enter, leave
+from progrock.consumers.entry import enter, leave
 from progrock.consumers.hub import BEAT_FRAME, hub
 from progrock.consumers.sockets import Member, Outbox
-from progrock.errors import Refused
+from progrock.errors import DATABASE_AWAY, NO_ANSWER, Refused
 from progrock.ledger import Row
 from progrock.storable import read_leniently, read_strictly
 
@@ -42,10 +42,6 @@ CLOSE_CODES = {
     "no_audience": NO_AUDIENCE,
     "misconfigured": INTERNAL_ERROR,
 }
-NO_ANSWER = (
-    "The database did not answer in time, so this may yet be done."
-    " The same request may be asked again: it starts one job."
-)
 
 #: What a start or a cancel does with its message.
 _Act = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]

@@ -20,6 +20,7 @@ from progrock.broker.tasks import bucket_of
 from progrock.dispatch import Outbound
 from progrock.errors import Refused
 from progrock.gate import checked_params
+from progrock.ledger import Row
 from progrock.models import ACTIVE, Job
 from progrock.sending import hand_over
 
@@ -146,7 +147,7 @@ def create(
     return job, True
 
 
-_Send = Callable[[str, Outbound], None]
+_Send = Callable[[str, Outbound], object]
 
 
 def _start(backend: str, params: Any, audience: Any, request: str | None, send: _Send) -> Job:
@@ -182,18 +183,32 @@ class _Sending:
             await asyncio.wait(waiting, timeout=LONGEST_WAIT)
 
 
+def send_soon(row: Row) -> None:
+    """Send what follows a visitor's start or cancel that stands in the ledger, in another thread.
+
+    Nothing comes out of here.
+    """
+    try:
+        _announce(row, lambda job_id, outbound: hand_over(lambda: _send_now(job_id, outbound)))
+    except Exception as error:
+        _not_sent(row.id, error)
+
+
 def _follow(job_id: str, send: _Send) -> None:
     """After the commit: send what follows.
 
     Nothing comes out of here: the caller's transaction has committed, and its view must go on.
     """
     try:
-        installation.read()  # what is sent bears it
-        row = ledger.load([job_id])[job_id]
-        journal.asked(row)
-        send(job_id, dispatch.after([dispatch.asked(row)], conf.backends()))
+        _announce(ledger.load([job_id])[job_id], send)
     except Exception as error:
         _not_sent(job_id, error)
+
+
+def _announce(row: Row, send: _Send) -> None:
+    installation.read()  # what is sent bears it
+    journal.asked(row)
+    send(row.id, dispatch.after([dispatch.asked(row)], conf.backends()))
 
 
 def _send_now(job_id: str, outbound: Outbound) -> None:

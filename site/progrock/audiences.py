@@ -47,8 +47,24 @@ def audiences_of(scope: Mapping[str, Any]) -> list[str]:
 
 def audiences_of_request(request: Any) -> list[str]:
     """The audiences of an HttpRequest; where it has no session, those of its user alone."""
-    session = getattr(request, "session", {})
-    return audiences_of({"user": getattr(request, "user", None), "session": session})
+    return audiences_of(scope_of(request))
+
+
+def scope_of(request: Any) -> dict[str, Any]:
+    """An HttpRequest in the form of an ASGI scope, under WSGI too; `type` is "http"."""
+    return {
+        "type": "http",
+        "method": request.method,
+        "path": request.path,
+        "query_string": request.META.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        "headers": [
+            (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, value in request.headers.items()
+        ],
+        "cookies": request.COOKIES,
+        "session": getattr(request, "session", {}),
+        "user": getattr(request, "user", None),
+    }
 
 
 def audience_of(value: Any) -> str:

@@ -14,14 +14,10 @@ from django.utils.module_loading import import_string
 
 from progrock import api, clock, conf, journal, ledger
 from progrock.attempts import all_or_nothing
-from progrock.errors import Refused
+from progrock.errors import CANNOT_TELL, Refused
 from progrock.gate import checked_authorization
 from progrock.ledger import Row
 from progrock.own_code import own_code
-
-CANNOT_TELL = (
-    "The server cannot tell whether you may start this; its log says why. Try again later."
-)
 
 
 def start(

@@ -1,4 +1,14 @@
-"""What the Python API raises on purpose; it is exported as `progrock.Refused`."""
+"""What the Python API raises on purpose, as `progrock.Refused`, and sentences of every door."""
+
+DATABASE_AWAY = "The database is away; try again in a moment."
+NO_ANSWER = (
+    "The database did not answer in time, so this may yet be done."
+    " The same request may be asked again: it starts one job."
+)
+CANNOT_TELL_WHO = "The server cannot tell who you are; its log says why. Try again later."
+CANNOT_TELL = (
+    "The server cannot tell whether you may start this; its log says why. Try again later."
+)
 
 
 class Refused(Exception):

@@ -89,6 +89,11 @@ def is_among(column: str, names: str) -> str:
     return f"{column} = ANY(ARRAY({names}))" if is_postgresql() else f"{column} IN ({names})"
 
 
+def unindexed(column: str) -> str:
+    """A column by which SQLite shall choose no index. PostgreSQL has statistics to choose by."""
+    return column if is_postgresql() else f"+{column}"
+
+
 # Ids
 
 

@@ -1,4 +1,4 @@
-"""The pages: the jobs page, a job as JSON, and the health of the process."""
+"""The pages: the jobs page, the page of a job, and the health of the process."""
 
 import uuid
 from typing import Any
@@ -10,9 +10,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from django.views.decorators.vary import vary_on_headers
 
-from progrock import clock, conf, ledger, pages, wire
+from progrock import clock, conf, pages
 from progrock.audiences import audiences_of_request
 from progrock.models import Job
 from progrock.problems import problem
@@ -33,24 +32,6 @@ def index(request: HttpRequest) -> HttpResponseBase:
 
 @never_cache
 @require_safe
-@vary_on_headers("Accept")
-def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """A job: a page for browsers, and a frame of the wire with the whole result for programs.
-
-    404 for whoever may not see it.
-    """
-    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        return _job_page(request, job_id)
-    row = ledger.load([str(job_id)], large=True).get(str(job_id))
-    if row is None or row.audience not in audiences_of_request(request):
-        sentence = "There is no such job, or it is not yours."
-        return JsonResponse(wire.error_frame("unknown_job", sentence), status=404)
-    frame = wire.encode(wire.job_frame(row, whole=True))
-    return HttpResponse(frame, content_type="application/json")
-
-
-@never_cache
-@require_safe
 def everybody(request: HttpRequest) -> HttpResponseBase:
     """The jobs of everybody, for staff with `progrock.view_job`; 403 for anybody else."""
     if pages.may_see_all(request):
@@ -60,7 +41,8 @@ def everybody(request: HttpRequest) -> HttpResponseBase:
     raise PermissionDenied
 
 
-def _job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+def job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """The page of a job, for `GET jobs/<id>` of a browser; 404 for whoever may not see it."""
     found = Job.objects.defer("result").filter(pk=job_id).first()
     own = found is not None and found.audience in audiences_of_request(request)
     if found is None or not (own or pages.may_see_all(request)):

@@ -14,6 +14,16 @@ from progrock.models import State
 #: A committed change as it travels to the hubs: audience, job id, version, ended, the frame's text.
 Change = list[Any]
 
+#: The states in the words of Azure's long-running operations, whose clients can watch our jobs.
+STATUS = {
+    State.QUEUED.value: "NotStarted",
+    State.STARTING.value: "Running",
+    State.RUNNING.value: "Running",
+    State.SUCCEEDED.value: "Succeeded",
+    State.FAILED.value: "Failed",
+    State.EXPIRED.value: "Failed",
+    State.CANCELLED.value: "Canceled",
+}
 #: Why updates are delayed, in a sentence for people.
 DELAYED = {
     "rabbitmq": "Updates are delayed: RabbitMQ is away."
@@ -29,7 +39,8 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
 
     The last frame of a job has `complete`, and then `result` or `error`. A result that is large, or
     was not read, is left out, and `result_url` says where it is. `whole` keeps a large one, and
-    adds the milestones, which no frame on a socket has.
+    adds what no frame on a socket has: the params, the milestones, and the status in the words of
+    Azure's clients.
     """
     frame: dict[str, Any] = {
         "type": "job",
@@ -54,13 +65,15 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
     elif not row.active:
         frame["error"] = row.error or None
     if whole:
+        frame["params"] = orjson.loads(row.params)
+        frame["status"] = STATUS[row.state]
         frame["milestones"] = [
             {"at": _iso(at), "what": what, "text": text} for at, what, text in row.story
         ]
     return frame
 
 
-def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict[str, Any]:
+def snapshot_frame(rows: Iterable[Row], configured: Mapping[str, Options]) -> dict[str, Any]:
     """What a socket gets first: its jobs, newest first, and the backends.
 
     How to fill in a start is said of backends that browsers may start, and of no others.
@@ -68,8 +81,13 @@ def snapshot_frame(rows: Iterable[Row], backends: Mapping[str, Options]) -> dict
     return {
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],
-        "backends": [_backend(name, options) for name, options in backends.items()],
+        "backends": backends(configured),
     }
+
+
+def backends(configured: Mapping[str, Options]) -> list[dict[str, Any]]:
+    """The backends in the order of their file, as a snapshot has them."""
+    return [_backend(name, options) for name, options in configured.items()]
 
 
 def _backend(name: str, options: Options) -> dict[str, Any]:

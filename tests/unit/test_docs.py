@@ -16,7 +16,7 @@ from aiohttp import web
 from django.core.management import get_commands
 
 import progrock
-from progrock import conf
+from progrock import conf, problems
 from progrock.backends import ConfigError, JobView, Options, Status, build, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,8 +95,8 @@ def python_of(room: str) -> Iterator[Path]:
     return (file for file in (ROOT / room).rglob("*.py") if not file.is_symlink())
 
 
-def test_the_wire_page_names_each_error_code() -> None:
-    told = set(first_cells(section("wire.md", "### error")))
+def test_the_pages_of_the_wire_and_of_http_name_each_error_code() -> None:
+    told = set(first_cells(section("wire.md", "### error"))) | codes_over_http().keys()
     files = [file for room in ("consumers", "site") for file in python_of(room)]
     text = "".join(file.read_text() for file in files)
     used = set(
@@ -106,6 +106,16 @@ def test_the_wire_page_names_each_error_code() -> None:
         )
     )
     assert told == used
+
+
+def codes_over_http() -> dict[str, int]:
+    """The codes of the HTTP page, with their statuses."""
+    rows = re.findall(r"^\| (`.*`) \| (\d+) \|", section("http.md", "## Errors"), re.M)
+    return {code: int(status) for codes, status in rows for code in re.findall(r"\w+", codes)}
+
+
+def test_the_http_page_tells_the_status_of_each_code() -> None:
+    assert {code: problems.status_of(code) for code in codes_over_http()} == codes_over_http()
 
 
 def test_the_python_page_names_each_code_with_which_a_start_is_refused() -> None:

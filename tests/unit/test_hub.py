@@ -342,7 +342,7 @@ async def test_what_is_there_already_is_shown_to_the_socket_that_asked_and_sent_
 
     monkeypatch.setattr(progress, "database", database)
     consumer = progress.ProgressConsumer()
-    consumer.hub, consumer.member = hub, asker.member
+    consumer.hub, consumer.member, consumer.scope = hub, asker.member, {}
     await consumer.receive('{"action": "start", "request": "twice"}')
     assert (await asker.next("job"))["job"] == job.id
     assert publisher.tries == 0

@@ -1,0 +1,73 @@
+"""Programs without a browser that use a whole ProgRock over HTTP, with a token."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urljoin
+
+import aiohttp
+import pytest
+
+from tests import bearer
+from tests.services import PATIENCE, Stack
+from tests.visitor import browse
+
+
+@pytest.fixture(scope="module")
+def running(stack: Callable[..., Stack]) -> Iterator[Stack]:
+    """A stack for all of this."""
+    with stack(workers=1, env={"PROGROCK_AUDIENCES": "tests.bearer.audiences"}) as up:
+        yield up
+
+
+@asynccontextmanager
+async def program() -> AsyncIterator[aiohttp.ClientSession]:
+    """A program with a token."""
+    headers = {"Authorization": bearer.TOKEN}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield session
+
+
+async def ended(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    """Look until a job has ended, as the server's Retry-After says."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with session.get(url) as answer:
+                assert answer.status == 200
+                job: dict[str, Any] = await answer.json()
+                if job["complete"]:
+                    return job
+                await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+
+async def test_a_program_starts_a_job_watches_it_and_gets_its_result(running: Stack) -> None:
+    async with program() as session, browse(running, session) as watching:
+        await watching.snapshot()
+        async with session.post(f"{running.url}/jobs", json={"params": {"seconds": 1}}) as answer:
+            assert answer.status == 202
+            url = answer.headers["Location"]
+        job = await ended(session, url)
+        assert job["state"] == "succeeded"
+        assert (await watching.ended(job["job"]))["result"] == job["result"], "both doors agree"
+        async with session.get(f"{url}/result?download") as answer:
+            assert await answer.json() == job["result"]
+        async with session.post(f"{url}/again", json={"request": "anew"}) as answer:
+            anew = await answer.json()
+        assert (await watching.ended(anew["job"]))["request"] == "anew"
+        async with session.get(f"{running.url}/jobs?limit=1") as answer:
+            page = await answer.json()
+        assert [frame["job"] for frame in page["jobs"]] == [anew["job"]]
+        async with session.get(urljoin(running.url, page["next"])) as answer:
+            page = await answer.json()
+        assert [frame["job"] for frame in page["jobs"]] == [job["job"]]
+        assert page["next"] is None
+
+
+async def test_a_cancel_over_http_reaches_the_backend(running: Stack) -> None:
+    async with program() as session, browse(running, session) as watching:
+        job = await watching.start(seconds=600)
+        await watching.until(lambda f: f.get("job") == job["job"] and f["state"] == "running")
+        async with session.delete(f"{running.url}/jobs/{job['job']}") as answer:
+            assert (answer.status, (await answer.json())["cancelling"]) == (202, True)
+        assert (await watching.ended(job["job"]))["state"] == "cancelled"
