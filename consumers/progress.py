@@ -53,8 +53,6 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     docs/wire.md describes the frames.
     """
 
-    channel_layer_alias = None  # the hub has one channel for all sockets of the process
-
     member: Member | None = None  # as the hub knows this socket, once it is accepted
     _read = 0.0
 
@@ -83,13 +81,17 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await outbox.open(entered.snapshot())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Leave the hub at the end, whatever ends this socket.
+        """Read the messages of one socket, and leave the hub at the end, whatever ends it.
 
         A send to a browser that has gone raises, and then no disconnect is dispatched.
+        Channels' own loop would wait for a channel layer as well, with a task for each message.
         """
-        self._receive = receive
+        self.scope, self.base_send, self._receive = scope, send, receive
         try:
-            await super().__call__(scope, receive, send)
+            while True:
+                await self.dispatch(await receive())
+        except StopConsumer:
+            pass
         finally:
             if self.member is not None:
                 leave(self.hub, self.member)
