@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import transaction
 
@@ -54,7 +54,7 @@ async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int)
             await worker.step(row)
             row = await _load(key)
     finally:
-        job = await sync_to_async(_fresh)(job if isinstance(job, Job) else key)
+        job = await database_sync_to_async(_fresh)(job if isinstance(job, Job) else key)
     return job
 
 
@@ -126,7 +126,7 @@ class _Database(WorkerDatabase):
             with transaction.atomic():  # a step that cannot be written leaves the test's own usable
                 return call()
 
-        return await sync_to_async(within)(), False
+        return await database_sync_to_async(within)(), False
 
 
 class _Receivers(Receivers):
@@ -139,7 +139,7 @@ class _Receivers(Receivers):
         """Send the signals of these jobs, one after the other."""
         for row in rows:
             try:
-                await sync_to_async(_tell)(wire.job_frame(row))
+                await database_sync_to_async(_tell)(wire.job_frame(row))
             except Exception as error:  # whatever a receiver of the project's raises
                 self.errors.append(error)
         return [row.id for row in rows]
@@ -160,7 +160,7 @@ def _tell(frame: dict[str, Any]) -> None:
 
 async def _load(key: str) -> Row:
     """The job. Raises Job.DoesNotExist."""
-    rows = await sync_to_async(partial(ledger.load, [key]))()
+    rows = await database_sync_to_async(partial(ledger.load, [key]))()
     if key not in rows:
         raise Job.DoesNotExist(f"there is no job {key}")
     return rows[key]
