@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from channels.db import database_sync_to_async
@@ -54,8 +53,8 @@ async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int)
             await worker.step(row)
             row = await _load(key)
     finally:
-        job = await database_sync_to_async(_fresh)(job if isinstance(job, Job) else key)
-    return job
+        fresh: Job = await database_sync_to_async(_fresh)(job if isinstance(job, Job) else key)
+    return fresh
 
 
 def _goes_on(row: Row, script: Script, options: Options) -> bool:
@@ -160,7 +159,7 @@ def _tell(frame: dict[str, Any]) -> None:
 
 async def _load(key: str) -> Row:
     """The job. Raises Job.DoesNotExist."""
-    rows = await database_sync_to_async(partial(ledger.load, [key]))()
+    rows: dict[str, Row] = await database_sync_to_async(ledger.load)([key])
     if key not in rows:
         raise Job.DoesNotExist(f"there is no job {key}")
     return rows[key]
