@@ -56,7 +56,7 @@ export function showJobs(socket, { pageOf, again }) {
 
   /** Ask the server for what this page does not know and the filter wants. */
   function search() {
-    if (!isEmpty(form) && list.dataset.jobs) load({ isSearch: true });
+    if (!isEmpty(form)) load({ isSearch: true });
   }
 
   /** Show the next page of older jobs. */
@@ -110,7 +110,7 @@ export function showJobs(socket, { pageOf, again }) {
     form.hidden = none && isEmpty(form);
     byId("empty").hidden = !none || !isEmpty(form) || socket.state === "connecting";
     byId("none").hidden = count > 0 || isEmpty(form);
-    more.hidden = !(older.hasMore ?? (list.dataset.jobs && isEmpty(form) && ended >= MANY));
+    more.hidden = !(older.hasMore ?? (isEmpty(form) && ended >= MANY));
   }
 
   function card(job) {
