@@ -281,18 +281,17 @@ class Counts:
     async def aclose(self) -> None: ...
 
 
-def socket_tests() -> type[TestCase]:
-    """The class that docs/python.md shows."""
+def shown(title: str) -> dict[str, Any]:
+    """What a block of docs/python.md defines."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text()
-    code = re.search(r'^```python title="a socket"\n(.*?)^```$', page, re.M | re.S)
+    code = re.search(rf'^```python title="{title}"\n(.*?)^```$', page, re.M | re.S)
     assert code
     namespace: dict[str, Any] = {"__name__": __name__}
     exec(code[1], namespace)
-    shown: type[TestCase] = namespace["SocketTests"]
-    return shown
+    return namespace
 
 
-SocketTests = socket_tests()
+SocketTests = shown("a socket")["SocketTests"]
 
 
 async def frame(socket: Any) -> dict[str, Any]:
@@ -319,6 +318,15 @@ def test_the_fixture_gives_the_same(
     ):
         start()
     assert progrock_jobs.finish(started[0], result=7).result == 7
+
+
+@pytest.mark.django_db
+def test_the_scripts_of_the_page_do_what_they_say(progrock_jobs: Jobs) -> None:
+    scripts, outage, refused = shown("scripts"), start(), start()
+    scripts["test_an_outage_of_the_backend"](progrock_jobs, outage)
+    assert (outage.state, outage.result) == ("succeeded", {"file": "a.mp4"})
+    scripts["test_a_start_that_is_refused_at_first"](progrock_jobs, refused)
+    assert (refused.state, refused.handle) == ("running", "handle-7")
 
 
 @pytest.mark.django_db(transaction=True)
