@@ -44,3 +44,14 @@ def test_a_lock_pins_everything_by_hash_and_names_no_machine(name: str) -> None:
     for entry in entries:
         assert re.match(r"[a-z0-9-]+==[\w.]+(?: ; .+)? \\\n    --hash=sha256:", entry), entry
     assert not re.search(r"://|index-url|find-links| @ |(?:^|[\s=])/", text)
+
+
+def test_the_lock_of_the_test_pages_pins_everything_by_hash_and_names_no_machine() -> None:
+    folder = ROOT / "tests" / "browser" / "frameworks"
+    lock = json.loads((folder / "package-lock.json").read_text())
+    about = json.loads((folder / "package.json").read_text())
+    packages = lock["packages"]
+    assert packages.pop("")["devDependencies"] == about["devDependencies"]
+    for name, entry in packages.items():
+        assert entry["integrity"].startswith("sha512-"), name
+        assert "resolved" not in entry, name
