@@ -718,6 +718,21 @@ async def test_the_property_job_takes_a_frame_and_null_shows_nothing(
     assert said == "`job` is a job's id, or its frame with the id as `job`. Got id."
 
 
+async def test_parts_that_a_framework_removes_come_back(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    card = element(page)
+    await server.connected(frame(progress=41))
+    for others in ("", '<span data-part="state">Queued</span><button data-part="cancel"></button>'):
+        await expect(part(card, "state")).to_have_text("Running")
+        await card.evaluate("(card, others) => { card.innerHTML = others; }", others)
+    await expect(part(card, "state")).to_have_text("Running")
+    await expect(part(card, "percent")).to_have_text("41 %")
+    await page.get_by_role("button", name="Cancel render 3f2a").click()
+    assert await server.message() == {"action": "cancel", "job": JOB}
+
+
 async def test_the_end_of_a_job_is_told_once(
     embed: Callable[..., Awaitable[Page]], server: Server
 ) -> None:

@@ -92,6 +92,10 @@ def films(folder: Path, stack: Callable[..., Stack]) -> Stack:
     return stack(env=env)
 
 
+#: With ?hydrate a page takes over what its server has rendered.
+PAGES = [f"{each}.html{q}" for each in ("react", "preact", "vue") for q in ("", "?hydrate")]
+
+
 class FilmPage:
     """A page with the example of a framework."""
 
@@ -150,8 +154,8 @@ OpenFilm = Callable[[str], Awaitable[FilmPage]]
 async def test_each_example_starts_shows_and_cancels_a_job_and_leaves_nothing(
     open_film: OpenFilm,
 ) -> None:
-    async def play(framework: str) -> None:
-        film = await open_film(f"pages/{framework}.html")
+    async def play(page: str) -> None:
+        film = await open_film(f"pages/{page}")
         await expect(film.card).to_be_hidden()
         card = await film.render()
         assert "job" in await film.listeners()
@@ -160,7 +164,7 @@ async def test_each_example_starts_shows_and_cancels_a_job_and_leaves_nothing(
         assert await card.evaluate("card => card.job") == await card.get_attribute("job")
         await film.unmount()
 
-    await asyncio.gather(*(play(framework) for framework in ("react", "preact", "vue")))
+    await asyncio.gather(*(play(page) for page in PAGES))
 
 
 async def test_htmx_swaps_the_tag_in_and_out(open_film: OpenFilm) -> None:

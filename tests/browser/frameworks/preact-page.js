@@ -1,9 +1,12 @@
 /** Mounts the same example in Preact, and unmounts it. */
 
 import "./watched.js";
-import { h, render } from "preact";
+import { h, hydrate, render } from "preact";
 import { Film } from "./PreactFilm.jsx";
 
 const app = document.getElementById("app");
-render(h(Film), app);
+if (location.search === "?hydrate") {
+  app.innerHTML = '<button>Render</button><job-progress label="Film"></job-progress>';
+  hydrate(h(Film), app);
+} else render(h(Film), app);
 document.getElementById("unmount").onclick = () => render(null, app);

@@ -2,9 +2,18 @@
 
 import "./watched.js";
 import { StrictMode, createElement } from "react";
-import { createRoot } from "react-dom/client";
+import { createRoot, hydrateRoot } from "react-dom/client";
+import { renderToString } from "react-dom/server";
 import { Film } from "./Film.jsx";
 
-const root = createRoot(document.getElementById("app"));
-root.render(createElement(StrictMode, null, createElement(Film)));
+const app = document.getElementById("app");
+const film = createElement(StrictMode, null, createElement(Film));
+let root;
+if (location.search === "?hydrate") {
+  app.innerHTML = renderToString(film); // the server's part
+  root = hydrateRoot(app, film, { onRecoverableError: reportError });
+} else {
+  root = createRoot(app);
+  root.render(film);
+}
 document.getElementById("unmount").onclick = () => root.unmount();

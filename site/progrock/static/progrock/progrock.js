@@ -562,23 +562,17 @@ class JobProgress extends BaseElement {
 
   connectedCallback() {
     for (const name of ATTRIBUTES) this.#upgrade(name);
-    for (const [name, tag] of Object.entries(PARTS)) {
-      const found = this.querySelector(`:scope > [data-part="${name}"]`);
-      this.#parts[name] = found ?? this.appendChild(document.createElement(tag));
-      this.#parts[name].dataset.part = name;
-      if (!found) this.#parts[name].hidden = true;
-    }
-    this.#parts.cancel.type = "button";
-    this.#parts.percent.setAttribute("aria-hidden", "true"); // because the bar says it already
-    this.setAttribute("role", "group");
-    this.tabIndex = -1;
     const { signal } = (this.#life = new AbortController());
     const socket = (this.#socket = ProgressSocket.shared(this.getAttribute("src") ?? undefined));
     const changed = ({ detail }) => detail.job === this.#id && this.#update(detail, true);
     socket.addEventListener("job", changed, { signal });
     socket.addEventListener("snapshot", () => this.#lookUp(), { signal });
     socket.addEventListener("state", ({ detail }) => this.#connection(detail), { signal });
-    this.#parts.cancel.addEventListener("click", () => this.#cancel(), { signal });
+    const clicked = ({ target }) => target === this.#parts.cancel && this.#cancel();
+    this.addEventListener("click", clicked, { signal });
+    const children = new MutationObserver(() => this.#restore());
+    children.observe(this, { childList: true });
+    signal.addEventListener("abort", () => children.disconnect());
     document.addEventListener("progrock-texts", () => this.#reword(), { signal });
     this.#lookUp();
   }
@@ -599,6 +593,34 @@ class JobProgress extends BaseElement {
       this.disconnectedCallback();
       this.connectedCallback();
     }
+  }
+
+  /**
+   * Take over the parts that are there, as from the server, and make those that are missing. Not
+   * before they are needed: React would find them when it hydrates, and complain.
+   */
+  #takeParts() {
+    this.setAttribute("role", "group");
+    this.tabIndex = -1;
+    for (const [name, tag] of Object.entries(PARTS)) {
+      const own = this.#parts[name];
+      if (own?.parentNode === this) continue;
+      const found = this.querySelector(`:scope > [data-part="${name}"]`);
+      const part = (this.#parts[name] = found ?? own ?? document.createElement(tag));
+      if (found) continue;
+      part.dataset.part = name;
+      part.hidden = true;
+      this.append(part);
+    }
+    this.#parts.cancel.type = "button";
+    this.#parts.percent.setAttribute("aria-hidden", "true"); // because the bar says it already
+  }
+
+  /** Bring back what a framework has removed, as Preact does when it hydrates. */
+  #restore() {
+    if (Object.values(this.#parts).every((part) => part.parentNode === this)) return;
+    this.#takeParts();
+    this.#reword();
   }
 
   /** A property that was set before this class was known would hide its setter. */
@@ -664,6 +686,7 @@ class JobProgress extends BaseElement {
     } else if (this.#job !== before) {
       // A frame was faster.
     } else if (!href || answer?.status === 404) {
+      this.#takeParts();
       this.#clear();
       this.setAttribute("state", "unknown");
       this.#text("name", this.#name);
@@ -696,6 +719,7 @@ class JobProgress extends BaseElement {
   }
 
   #render(job) {
+    this.#takeParts();
     const label = this.#name;
     const { progress: bar, time } = this.#parts;
     const known = typeof job.progress === "number";
@@ -753,7 +777,7 @@ class JobProgress extends BaseElement {
   #connection(news) {
     const { state, message } = this.#socket;
     const fine = state === "live" || state === "connecting";
-    this.#text("connection", fine || !this.#job || this.#job.complete ? "" : message);
+    if (this.#job) this.#text("connection", fine || this.#job.complete ? "" : message);
     if (news) announceConnection(news);
   }
 
