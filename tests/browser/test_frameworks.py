@@ -167,11 +167,18 @@ async def test_each_example_starts_shows_and_cancels_a_job_and_leaves_nothing(
     await asyncio.gather(*(play(page) for page in PAGES))
 
 
-async def test_htmx_swaps_the_tag_in_and_out(open_film: OpenFilm) -> None:
+#: Puts what the server shows of a job now over what is on the page.
+MORPH = "url => htmx.ajax('GET', url, { target: '#job', swap: 'innerMorph' })"
+
+
+async def test_htmx_swaps_the_tag_in_and_out_and_morphs_it(open_film: OpenFilm) -> None:
     film = await open_film("htmx")
     card = await film.render()
     assert sorted(await film.listeners()) == ["job", "snapshot", "state"]
     job = await card.get_attribute("job")
+    await card.evaluate("card => { window.before = card; }")
+    await film.page.evaluate(MORPH, f"/film/{job}/card")
+    assert await card.evaluate("card => card === before && card.isConnected")
     await part(card, "cancel").click()
     await expect(film.page.get_by_text(f"The film: {job}")).to_be_visible()
     await expect(film.card).to_have_count(0)

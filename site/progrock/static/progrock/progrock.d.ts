@@ -95,6 +95,8 @@ export class ProgressSocket extends EventTarget {
   readonly backends: readonly Backend[];
   readonly state: ConnectionState;
   readonly message: string;
+  /** Why it is refused, or "". */
+  readonly code: string;
   /** Start a job. Rejects with a ProgressError. */
   start(options?: StartOptions): Promise<Job>;
   cancel(job: string | Pick<Job, "job">): void;
