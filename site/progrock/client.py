@@ -7,15 +7,15 @@ from django.http import HttpRequest
 from django.urls import get_script_prefix
 
 from progrock import conf
-from progrock.texts import client_texts, different, page_texts
+from progrock.texts import client_texts, different, form_texts, page_texts
 
 
 def told(*, page: bool = False) -> dict[str, Any]:
-    """What progrock.js reads from the page as JSON; with `page` also the texts of words.js."""
-    return {
-        "socket": urljoin(get_script_prefix(), conf.socket_url()),
-        "texts": different(client_texts) | (different(page_texts) if page else {}),
-    }
+    """What progrock.js reads from the page as JSON; with `page` all other texts, too."""
+    texts = different(client_texts)
+    if page:
+        texts |= different(page_texts) | different(form_texts)
+    return {"socket": urljoin(get_script_prefix(), conf.socket_url()), "texts": texts}
 
 
 def nonce_of(request: HttpRequest | None) -> str:

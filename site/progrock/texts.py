@@ -1,7 +1,7 @@
 """The sentences of the browser's client, in the language of the page.
 
-progrock.js and words.js hold the same sentences in English (a test compares them). A page tells the
-client only those that its language says differently.
+progrock.js, words.js and form.js hold the same sentences in English (a test compares them). A page
+tells the client only those that its language says differently.
 """
 
 from collections.abc import Callable
@@ -122,6 +122,56 @@ def page_texts() -> dict[str, Text]:
                 count,
             )
         ),
+    }
+
+
+def form_texts() -> dict[str, Text]:
+    """The texts of form.js, which makes forms of JSON Schemas."""
+    return {
+        "form_add": _("Add"),
+        "form_above": _("Write a number above {above}."),
+        "form_below": _("Write a number below {below}."),
+        "form_choose": _("Choose…"),
+        "form_date_time": _("In your own time, {zone}."),
+        "form_few": _plural(
+            lambda count: ngettext(
+                "Give at least {count} entry.", "Give at least {count} entries.", count
+            )
+        ),
+        "form_inexact": _("A browser loses the last digits of whole numbers above {most}."),
+        "form_json": _("Written as JSON."),
+        "form_long": _plural(
+            lambda count: ngettext(
+                "Write {count} character at most.", "Write {count} characters at most.", count
+            )
+        ),
+        "form_many": _plural(
+            lambda count: ngettext(
+                "Give {count} entry at most.", "Give {count} entries at most.", count
+            )
+        ),
+        "form_max": _("Write {max} or less."),
+        "form_min": _("Write {min} or more."),
+        "form_must": _("Tick this to go on."),
+        "form_no_json": _("This is not JSON: {error}."),
+        "form_no_object": _('Write a JSON object, such as {"name": "value"}.'),
+        "form_none": _("No choice"),
+        "form_nothing": _("There is nothing to fill in."),
+        "form_numbered": _("{title} {number}"),
+        "form_optional": _("optional"),
+        "form_params": _("Params"),
+        "form_pattern": _("This does not have the form that is wanted: {pattern}"),
+        "form_remove": _("Remove"),
+        "form_remove_entry": _("Remove {name}"),
+        "form_required": _("Fill this in."),
+        "form_short": _plural(
+            lambda count: ngettext(
+                "Write at least {count} character.", "Write at least {count} characters.", count
+            )
+        ),
+        "form_step": _("Write a multiple of {step}."),
+        "form_twice": _("Two entries are the same."),
+        "form_whole": _("Write a whole number."),
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Error, Page, async_playwright, expect
 
 from tests.browser.pages import JobsPage
-from tests.services import PATIENCE, Stack
+from tests.services import PATIENCE, ROOT, Stack
 
 ARGS = [
     "--no-sandbox",
@@ -45,9 +45,16 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def site(stack: Callable[..., Stack]) -> Stack:
-    """A whole ProgRock with a user `ada` (password `ada`)."""
-    running = stack()
+def site(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A whole ProgRock with a user `ada` (password `ada`), and with the backends of composer.toml.
+
+    These stand behind those of the demo.
+    """
+    backends = tmp_path_factory.mktemp("backends") / "backends.toml"
+    demo = (ROOT / "deploy/backends.toml").read_text()
+    more = (ROOT / "tests/browser/composer.toml").read_text()
+    backends.write_text(f"{demo}\n{more}")
+    running = stack(backends=backends)
     running.manage(
         "shell",
         "-c",

@@ -1,6 +1,7 @@
 """The pages as their reader sees them: what one can do there, and what one can look at."""
 
-from typing import Self
+import json
+from typing import Any, Self
 
 from playwright.async_api import Locator, Page, expect
 
@@ -16,6 +17,13 @@ class JobsPage:
         self.names = self.cards.locator('[data-part="name"]')
         self.connection = page.locator("#connection")
         self.problem = page.locator("#problem")
+        self.sent: list[Any] = []  # the params of the starts that were sent
+        page.on("websocket", lambda socket: socket.on("framesent", self._note))
+
+    def _note(self, frame: str | bytes) -> None:
+        message = json.loads(frame)
+        if message["action"] == "start":
+            self.sent.append(message.get("params"))
 
     async def open(self) -> Self:
         """Go there, and wait until it is connected."""

@@ -42,13 +42,14 @@ async def test_the_first_frame_is_a_snapshot_with_the_backends(running: Stack) -
     assert first["jobs"] == []
     assert first["backends"][0] == {
         "name": "render",
-        "title": "render",
+        "title": "Film",
         "start": True,
         "progress": True,
         "cancel": True,
-        "label": None,
-        "params": None,
+        "label": "{params.film}",
+        "params": first["backends"][0]["params"],
     }
+    assert "film" in first["backends"][0]["params"]["properties"]
 
 
 async def test_a_job_is_watched_from_start_to_result(running: Stack) -> None:

@@ -201,7 +201,7 @@ SCHEMA: dict[str, Any] = {
         ({"pages": 0}, "params.pages: 0 is less than the minimum of 1"),
         ({"pages": "1"}, "params.pages: '1' is not of type 'integer'"),
         ({"pages": True}, "params.pages: True is not of type 'integer'"),
-        ({}, "params: 'pages' is a required property"),
+        ({}, "params.pages: 'pages' is a required property"),
         ({"pages": 1, "admin": 1}, "params: Additional properties are not allowed"),
         ({"pages": 1, "deep": [{}, {"x": "c"}]}, "params.deep.1.x: 'c' is not one of"),
     ],

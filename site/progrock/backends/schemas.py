@@ -62,8 +62,20 @@ def complaint(schema: Mapping[str, Any] | None, params: Any) -> str | None:
         return f"params cannot be checked, because their schema names what is not there: {reason}"
     if error is None:
         return None
-    path = "".join(f".{each}" for each in error.absolute_path)
+    path = "".join(f".{each}" for each in (*error.absolute_path, *_missing(error)))
     return f"params{path}: {shortened(error.message, 300)}"
+
+
+def _missing(error: Any) -> list[str]:
+    """The name of the property that is not there, where that is the error; its path ends before."""
+    match error.validator:
+        case "required":
+            names = error.validator_value
+        case "dependentRequired":
+            names = [name for each in error.validator_value.values() for name in each]
+        case _:
+            names = []
+    return [name for name in names if error.message.startswith(f"{name!r} is a ")][:1]
 
 
 @lru_cache(maxsize=100)

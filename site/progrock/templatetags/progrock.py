@@ -22,7 +22,7 @@ def progrock_client(context: Context, nonce: str = "", page: bool = False) -> di
     several such tags in a template only the first one writes something.
 
     `nonce` is that of the Content-Security-Policy; left out, it is the request's, if there is one.
-    `page`: the page is one of `progrock.urls`.
+    `page`: the page is one of `progrock.urls`, or uses form.js, so it needs more texts.
     """
     return _client(context, nonce, page)
 
