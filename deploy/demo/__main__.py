@@ -1,4 +1,7 @@
-"""`python -m deploy.demo` runs all of ProgRock in the foreground, on loopback, until Ctrl-C."""
+"""Runs all of ProgRock in the foreground, on loopback, until Ctrl-C.
+
+In the repository `make demo` runs it. Where the package was installed, `progrock demo` does.
+"""
 
 import asyncio
 import os
@@ -16,7 +19,10 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
-import psutil
+try:
+    import psutil
+except ImportError:  # it only tells who holds a port
+    psutil = None  # type: ignore[assignment, unused-ignore]
 
 from deploy.demo.rabbitmq_node import installed
 from deploy.demo.supervisor import NotUp, Program, Supervisor
@@ -61,7 +67,8 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{env['DEMO_DIRECTORY']}/db.sqlite3",
         "DEMO_BACKEND_URL": f"http://127.0.0.1:{env['DEMO_BACKEND_PORT']}",
     }
-    return defaults | env | {"PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"}
+    own = {"PROGROCK_DIRECTORY": env["DEMO_DIRECTORY"], "PYTHON": sys.executable}
+    return defaults | env | own | {"PYTHONUNBUFFERED": "1"}
 
 
 def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Program]:
@@ -75,7 +82,8 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
     elif not installed():
         if not shutil.which("docker"):
             raise Unusable(
-                "neither RabbitMQ nor Docker is installed; deploy/setup.sh demo installs RabbitMQ"
+                "neither RabbitMQ nor Docker is installed. Install one of them (Debian and Ubuntu:"
+                " apt-get install rabbitmq-server), or name a RabbitMQ in AMQP_URL"
             )
         table["rabbitmq"]["command"] = table["rabbitmq"]["docker"]
     for kind, entry in table.items():
@@ -91,6 +99,7 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
 def check_ports(chosen: Iterable[Program]) -> None:
     """Raises Unusable if a port is taken: which, by whom if we can see that, and what to do."""
     taken = []
+    again = os.environ.get("DEMO_COMMAND", "make demo")
     for name, port in [pair for program in chosen for pair in program.ports.items()]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -99,18 +108,20 @@ def check_ports(chosen: Iterable[Program]) -> None:
             except PermissionError:
                 taken.append(
                     f"this user may not use port {port}; "
-                    f"to use another: {name}={PORTS[name]} make demo"
+                    f"to use another: {name}={PORTS[name]} {again}"
                 )
             except OSError:
                 taken.append(
                     f"port {port} is taken{_holder(port)}; "
-                    f"to use another: {name}={port + 1} make demo"
+                    f"to use another: {name}={port + 1} {again}"
                 )
     if taken:
         raise Unusable("\n".join(taken))
 
 
 def _holder(port: int) -> str:
+    if psutil is None:
+        return ""
     with suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
             if (

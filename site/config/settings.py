@@ -14,6 +14,8 @@ from progrock import conf
 from progrock.conf import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Where this project keeps its own files: SQLite's database, and static files.
+DIRECTORY = Path(os.environ.get("PROGROCK_DIRECTORY") or ROOT / ".progrock")
 #: Of numbers that are read here alone: the default, and the bounds as in `conf.BOUNDS`.
 OWN_NUMBERS = {"PROGROCK_POOL": (10, (0, 1_000, True))}
 
@@ -110,7 +112,7 @@ try:
     DATABASES: dict[str, Any] = {
         "default": dict(
             dj_database_url.parse(
-                os.environ.get("DATABASE_URL") or f"sqlite:///{ROOT / '.progrock' / 'db.sqlite3'}",
+                os.environ.get("DATABASE_URL") or f"sqlite:///{DIRECTORY / 'db.sqlite3'}",
                 conn_max_age=0 if WEB else 600,
                 conn_health_checks=True,
             )
@@ -181,7 +183,7 @@ USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-STATIC_ROOT = ROOT / ".progrock" / "static"
+STATIC_ROOT = DIRECTORY / "static"
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 SERVESTATIC_USE_FINDERS = DEBUG
 LOGIN_URL = "progrock:login"

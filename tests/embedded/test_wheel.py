@@ -41,12 +41,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     folders = {"progrock": ROOT / "site" / "progrock"}
     folders |= {f"progrock/{name}": ROOT / name for name in ("broker", "consumers")}
+    shipped = ("site/config", "deploy/demo", "deploy/demo_backend")  # what `progrock demo` runs
+    folders |= {f"progrock/_standalone/{name}": ROOT / name for name in shipped}
     written = {
         f"{name}/{path.relative_to(folder)}"
         for name, folder in folders.items()
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    single = ("manage.py", "deploy/backends.toml", "deploy/rabbitmq/advanced.config")
+    written |= {f"progrock/_standalone/{name}" for name in single}
     assert {name for name in files if name.startswith("progrock/")} == written
     assert "progrock/py.typed" in written
     assert "progrock/static/progrock/progrock.js" in written

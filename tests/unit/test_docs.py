@@ -85,6 +85,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert reading == {
         "site/config/settings.py",
         "site/progrock/backends/config.py",  # ${NAME} in backends.toml
+        "site/progrock/command.py",  # hands it on to the demo
         "site/progrock/management/commands/backend.py",  # the same, to hide it in what is printed
         "site/progrock/management/commands/topology.py",  # passwords of the definitions
     }
