@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from tests.services import PATIENCE, Stack
+from tests.wire import checked
 
 Frame = dict[str, Any]
 
@@ -32,8 +33,7 @@ class Listener:
     async def _next(self) -> Frame | None:
         while line := await self.answer.content.readline():
             if line.startswith(b"data: "):
-                frame: Frame = json.loads(line.removeprefix(b"data: "))
-                return frame
+                return checked(json.loads(line.removeprefix(b"data: ")))
         return None
 
     async def snapshot(self) -> Frame:

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from tests.services import PATIENCE, Stack
+from tests.wire import checked
 
 Frame = dict[str, Any]
 
@@ -35,7 +36,7 @@ class Visitor:
                 assert received.type == aiohttp.WSMsgType.TEXT, (
                     f"{received} after {self.frames[-3:]}"
                 )
-                frame: Frame = json.loads(received.data)
+                frame: Frame = checked(json.loads(received.data))
                 self.frames.append(frame)
                 if matches(frame):
                     return frame
