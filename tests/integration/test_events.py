@@ -1,8 +1,11 @@
-"""Server-sent events: the frames of the wire over HTTP, against real servers and RabbitMQ."""
+"""Server-sent events and waiting requests: the wire over HTTP, on real servers and RabbitMQ."""
 
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,16 +15,17 @@ from tests.integration.test_security import client, post, sign_in
 from tests.listener import Listener, listen
 from tests.proxy import proxy
 from tests.services import PATIENCE, Stack, answers
-from tests.visitor import browse
+from tests.visitor import Visitor, browse
 
-PLACES = 3
+PLACES = 20
 ANN = "from django.contrib.auth.models import User; User.objects.create_user('ann', password='ann')"
 
 
 @pytest.fixture(scope="module")
 def running(stack: Callable[..., Stack]) -> Iterator[Stack]:
-    """One stack for the tests that leave it as it was."""
-    with stack(workers=1, env={"PROGROCK_MAX_SOCKETS": str(PLACES)}) as up:
+    """One stack for all tests. Nobody works for `transcribe`, so those jobs stay as they are."""
+    with stack(workers=0, env={"PROGROCK_MAX_SOCKETS": str(PLACES)}) as up:
+        up.start_worker("render")
         yield up
 
 
@@ -78,24 +82,35 @@ async def test_two_visitors_do_not_see_each_others_jobs(running: Stack) -> None:
         assert len(stranger.frames) == 1
 
 
-async def test_a_stream_takes_a_place_and_a_browser_that_leaves_gives_it_up(
+async def test_streams_take_places_and_no_threads_and_a_browser_that_leaves_gives_its_up(
     running: Stack, url: str
 ) -> None:
-    async with listen(running, url=url) as first:
+    async with AsyncExitStack() as opened, listen(running, url=url) as first:
         await first.snapshot()
-        async with listen(running, first.session, url=url) as second:
-            await second.snapshot()
-            async with listen(running, first.session, url=url) as third:
-                await third.snapshot()
-                async with listen(running, first.session, url=url) as refused:
-                    await is_problem(refused, 429, "too_many_sockets")
-                    assert int(refused.answer.headers["Retry-After"]) > 0
+        server = "web" if url == running.url else "daphne"
+        before = threads(running, server)
+        for _ in range(PLACES - 1):
+            more = await opened.enter_async_context(listen(running, first.session, url=url))
+            await more.snapshot()
+        assert threads(running, server) <= before + 5
+        async with listen(running, first.session, url=url) as refused:
+            await is_problem(refused, 429, "too_many_sockets")
+            assert int(refused.answer.headers["Retry-After"]) > 0
+        more.answer.close()
         async with asyncio.timeout(PATIENCE):
             while True:
                 async with listen(running, first.session, url=url) as again:
                     if again.answer.status == 200:
                         break
                 await asyncio.sleep(0.1)
+
+
+def threads(stack: Stack, server: str = "web") -> int:
+    """How many threads a server has."""
+    process = stack.processes[server].popen
+    assert process is not None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("Threads:")[2].split()[0])
 
 
 async def test_behind_a_proxy_that_refuses_websockets_the_frames_come_as_events(
@@ -166,7 +181,145 @@ async def test_a_logout_ends_the_stream_with_its_reason_and_a_server_that_stops_
                     assert answer.status == 302
                 last = await listener.over()
                 assert (last["type"], last["code"]) == ("error", "session_ended")
-                stopping = asyncio.create_task(asyncio.to_thread(up.stop_web))
-                assert (await stays.over())["type"] == "snapshot"
-                await stopping
+                async with browse(up, other) as browser:
+                    job = (await browser.start("render", seconds=60))["job"]
+                    waits = await waiting(browser, f"/jobs/{job}")
+                    stopping = asyncio.create_task(asyncio.to_thread(up.stop_web))
+                    await stays.over()
+                    assert (await waits).json["state"] == "queued"
+                    await stopping
         assert "Traceback" not in up.logs("web")
+
+
+# Waiting requests
+
+
+class Got:
+    """An answer: its status, its headers, and its JSON."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, json: Any) -> None:
+        self.status, self.headers, self.json = answer.status, answer.headers, json
+
+
+async def get(visitor: Visitor, path: str, **headers: str) -> Got:
+    """Ask for a path of the visitor's server."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    patient = aiohttp.ClientTimeout(total=3 * PATIENCE)
+    url = visitor.stack.url + path
+    async with visitor.session.get(url, headers=names, timeout=patient) as answer:
+        found = await answer.json(content_type=None) if answer.status != 304 else None
+        return Got(answer, found)
+
+
+async def waiting(visitor: Visitor, path: str, **headers: str) -> "asyncio.Task[Got]":
+    """A request that waits at the server."""
+    asked = asyncio.create_task(get(visitor, path, Prefer="wait=60", **headers))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    return asked
+
+
+async def cancel(visitor: Visitor, job: str) -> None:
+    """End a job that is queued."""
+    await visitor.send({"action": "cancel", "job": job})
+    await visitor.ended(job)
+
+
+async def test_a_list_waits_for_a_change_of_what_it_shows(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("transcribe", seconds=60)
+        plain = await get(browser, "/jobs?state=active")
+        etag = plain.headers["ETag"]
+        assert [each["job"] for each in plain.json["jobs"]] == [job["job"]]
+        assert (await get(browser, "/jobs", Prefer="wait=60")).status == 200, "it knows no version"
+        short = await get(browser, "/jobs?state=active", Prefer="wait=1", If_None_Match=etag)
+        assert (short.status, short.headers["Preference-Applied"]) == (304, "wait=1")
+        asked = await waiting(browser, "/jobs?state=active", If_None_Match=etag)
+        other = await browser.start("transcribe", seconds=60)
+        got = await asked
+        assert [each["job"] for each in got.json["jobs"]] == [other["job"], job["job"]]
+        assert got.headers["ETag"] != etag
+        await cancel(browser, other["job"])
+        await cancel(browser, job["job"])
+
+
+async def test_with_the_version_that_it_knows_a_look_waits_for_another(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("transcribe", seconds=60)
+        path = f"/jobs/{job['job']}"
+        etag = (await get(browser, path)).headers["ETag"]
+        short = await get(browser, path, Prefer="wait=1", If_None_Match=etag)
+        assert (short.status, short.headers["Preference-Applied"]) == (304, "wait=1")
+        asked = await waiting(browser, path, If_None_Match=etag)
+        await cancel(browser, job["job"])
+        assert (await asked).json["state"] == "cancelled"
+        known = await get(browser, path, Prefer="wait=60", If_None_Match=etag)
+        assert known.json["state"] == "cancelled", "a version that is old is answered at once"
+
+
+async def test_without_a_change_the_plain_answer_comes_at_the_end(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("transcribe", seconds=60)
+        got = await get(browser, f"/jobs/{job['job']}", Prefer="respond-async, wait=1;x=y")
+        assert (got.status, got.json["version"]) == (200, job["version"])
+        assert got.headers["Preference-Applied"] == "wait=1"
+        plain = await get(browser, f"/jobs/{job['job']}", Prefer="wait=0")
+        assert plain.json == got.json
+        assert "Preference-Applied" not in plain.headers
+        await cancel(browser, job["job"])
+
+
+async def test_a_look_that_waits_is_answered_at_the_next_change_and_then_at_once(
+    running: Stack,
+) -> None:
+    async with browse(running) as browser, browse(running) as stranger:
+        job = await browser.start("transcribe", seconds=60)
+        path = f"/jobs/{job['job']}"
+        asked = await waiting(browser, path)
+        await stranger.start("transcribe", seconds=60)
+        other = await browser.start("transcribe", seconds=60)
+        await asyncio.sleep(0.2)
+        assert not asked.done(), "changes of other jobs are none of its own"
+        await cancel(browser, job["job"])
+        got = await asked
+        assert (got.status, got.json["state"], got.json["complete"]) == (200, "cancelled", True)
+        again = await get(browser, path, Prefer="wait=60")
+        assert again.json == got.json, "a job that has ended is answered at once"
+        strange = await get(stranger, path, Prefer="wait=60")
+        assert strange.status == 404, "and so is a job of somebody else"
+        await cancel(browser, other["job"])
+
+
+async def test_requests_that_wait_take_places_and_no_threads(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("transcribe", seconds=60)
+        path = f"/jobs/{job['job']}"
+        before = threads(running)
+        asked = [asyncio.create_task(get(browser, path, Prefer="wait=60")) for _ in range(PLACES)]
+        refused, pending = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        [one] = [each.result() for each in refused]
+        assert (one.status, one.json["code"]) == (429, "too_many_sockets"), "the socket has a place"
+        assert int(one.headers["Retry-After"]) > 0
+        assert one.json["detail"]
+        async with asyncio.timeout(PATIENCE):
+            while threads(running) > before + 5:
+                await asyncio.sleep(0.1)
+        pending.pop().cancel()  # a program that leaves gives up its place
+        async with asyncio.timeout(PATIENCE):
+            while (await get(browser, path, Prefer="wait=1")).status == 429:
+                await asyncio.sleep(0.1)
+        await cancel(browser, job["job"])
+        answers = await asyncio.gather(*pending, return_exceptions=True)
+        assert {each.json["state"] for each in answers if isinstance(each, Got)} == {"cancelled"}
+
+
+async def test_a_program_follows_a_job_to_its_end_by_waiting_requests(running: Stack) -> None:
+    async with browse(running) as browser:
+        job = await browser.start("render", seconds=1)
+        path, versions = f"/jobs/{job['job']}", [job["version"]]
+        async with asyncio.timeout(PATIENCE):
+            while not (got := await get(browser, path, Prefer="wait=60")).json["complete"]:
+                versions.append(got.json["version"])
+        assert got.json["state"] == "succeeded"
+        assert got.json["result"]
+        assert versions == sorted(set(versions)), "each answer is news"

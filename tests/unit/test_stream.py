@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from progrock import wire
 from progrock.consumers import entry, events, shutdown
@@ -155,3 +156,10 @@ async def test_streams_end_with_the_server_and_a_slow_one_holds_up_no_other(
     slow.reads.set()
     await ended(streams[0], hub)
     assert slow.over
+
+
+def test_a_server_that_cannot_stream_says_what_it_lacks(client: Client) -> None:
+    answer = client.get("/events")
+    assert (answer.status_code, answer.json()["code"]) == (501, "needs_asgi")
+    assert answer["Content-Type"] == "application/problem+json"
+    assert "ASGI" in answer.json()["detail"]
