@@ -35,6 +35,7 @@ def job_page(request: HttpRequest, job: Job, *, own: bool) -> HttpResponse:
         "owner": None if own else names_of([job.audience])[job.audience],
         "anonymous": conf.anonymous(),
         "name": name_of(job),
+        "stage": f"{job.state} {'true' if job.cancel_requested and job.active else 'false'}",
         "backend_title": _title(job.backend),
         "params": _listed(job.params),
         "params_text": pretty(job.params),
@@ -103,7 +104,8 @@ def favicon(request: HttpRequest, running: int) -> HttpResponse:
 def may_see_all(request: HttpRequest) -> bool:
     """Whether this visitor may see the jobs of everybody: staff with `progrock.view_job`."""
     user = getattr(request, "user", None)
-    return user is not None and user.is_staff and user.has_perm("progrock.view_job")
+    is_staff = user is not None and getattr(user, "is_staff", False)
+    return bool(is_staff and user.has_perm("progrock.view_job"))
 
 
 def pretty(value: Any) -> str:

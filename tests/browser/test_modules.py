@@ -291,3 +291,30 @@ async def test_a_browser_that_blocks_notifications_is_told(page: Page) -> None:
     await expect(page.get_by_role("button", name="Notify me")).to_have_attribute(
         "aria-pressed", "false"
     )
+
+
+# The last one, because its clock stays
+
+
+async def test_the_time_left_stands_beside_a_running_job_and_goes_with_it(page: Page) -> None:
+    await page.goto(HOST)
+    await page.evaluate(SOCKET)
+    await page.clock.install()
+    await page.evaluate(
+        """async () => {
+          document.getElementById("place").innerHTML = "<span data-left='0001' hidden></span>";
+          (await import("/static/progrock/left.js")).showLeft(socket); }"""
+    )
+    left = page.locator("[data-left]")
+    for second in range(15):
+        await page.evaluate("jobs => tell(...jobs)", [job(1, progress=second)])
+        await page.clock.run_for(1000)
+    await expect(left).to_have_text("about 1 minute left")
+    await page.clock.run_for(30_000)
+    await expect(left).to_be_hidden()
+    for second in range(30, 45):
+        await page.evaluate("jobs => tell(...jobs)", [job(1, progress=second)])
+        await page.clock.run_for(1000)
+    await expect(left).to_have_text("about 50 seconds left")
+    await page.evaluate("jobs => tell(...jobs)", [job(1, "succeeded", progress=100)])
+    await expect(left).to_be_hidden()

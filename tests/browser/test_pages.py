@@ -97,6 +97,8 @@ async def test_a_card_leads_to_the_page_of_its_job_which_is_live(visitor: Visito
     await expect(page.get_by_role("definition").filter(has_text="succeed")).to_be_visible()
     await jobs.is_live()
     await expect(page).to_have_title(re.compile(rf"^\(1\) {name}"))
+    icon = await page.locator("link[rel=icon]").get_attribute("href")
+    assert ">1</text>" in await (await page.request.get(f"{jobs.url}{icon}")).text()
     await expect(part(jobs.card(job), "percent")).to_have_text(re.compile(r"[1-9]\d* %"))
     await expect(page.get_by_role("term").filter(has_text="Took")).to_have_count(0)
     await ends(jobs.card(job))

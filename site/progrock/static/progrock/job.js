@@ -16,7 +16,7 @@ import { say } from "./words.js";
 const page = document.getElementById("job");
 const id = page.dataset.job;
 const pageOf = (job) => location.pathname.replace(id, job);
-let shown = null; // what of the job the page was last written for
+let shown = page.dataset.stage; // of which the page tells; "" asks for the page anew
 let asked = Promise.resolve();
 
 complete(page);
@@ -56,7 +56,10 @@ async function write() {
   const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } }).catch(
     () => null,
   );
-  if (!answer?.ok) return; // the next change, or the next connection, asks again
+  if (!answer?.ok) {
+    shown = ""; // the next change, or the next connection, asks again
+    return;
+  }
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of page.querySelectorAll("[data-fresh]")) {
     const found = fresh.getElementById(part.id);
