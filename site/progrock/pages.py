@@ -103,9 +103,8 @@ def favicon(request: HttpRequest, running: int) -> HttpResponse:
 
 def may_see_all(request: HttpRequest) -> bool:
     """Whether this visitor may see the jobs of everybody: staff with `progrock.view_job`."""
-    user = getattr(request, "user", None)
-    is_staff = user is not None and getattr(user, "is_staff", False)
-    return bool(is_staff and user.has_perm("progrock.view_job"))
+    user: Any = getattr(request, "user", None)
+    return bool(getattr(user, "is_staff", False) and user.has_perm("progrock.view_job"))
 
 
 def pretty(value: Any) -> str:
