@@ -4,7 +4,7 @@ import asyncio
 import logging
 import reprlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -44,7 +44,7 @@ def start(
     where it has started too many in the last hour.
     While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
     """
-    return _start(backend, params, audience, request, _send_now)
+    return _start(backend, params, audience, request, send_now)
 
 
 def cancel(job: Job | uuid.UUID | str) -> bool:
@@ -52,7 +52,7 @@ def cancel(job: Job | uuid.UUID | str) -> bool:
 
     Returns False where there is nothing to cancel. Raises ValueError for what is no job's id.
     """
-    return _cancel(job, _send_now)
+    return _cancel(job, send_now)
 
 
 async def astart(
@@ -147,14 +147,14 @@ def create(
     return job, True
 
 
-_Send = Callable[[str, Outbound], object]
+_Send = Callable[[Sequence[str], Outbound], object]
 
 
 def _start(backend: str, params: Any, audience: Any, request: str | None, send: _Send) -> Job:
     name = audience_of(audience)
     job, created = attempt(lambda: create(name, backend, params, request))
     if created:
-        transaction.on_commit(lambda: _follow(str(job.pk), send))
+        transaction.on_commit(lambda: follow([str(job.pk)], send))
     return job
 
 
@@ -162,7 +162,7 @@ def _cancel(job: Job | uuid.UUID | str, send: _Send) -> bool:
     job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
     found = attempt(lambda: ledger.request_cancel(job_id, clock.measured())) is not None
     if found:
-        transaction.on_commit(lambda: _follow(job_id, send))
+        transaction.on_commit(lambda: follow([job_id], send))
     return found
 
 
@@ -172,9 +172,9 @@ class _Sending:
     def __init__(self) -> None:
         self._under_way: list[Future[None]] = []
 
-    def begin(self, job_id: str, outbound: Outbound) -> None:
+    def begin(self, job_ids: Sequence[str], outbound: Outbound) -> None:
         """Send soon. Inside a transaction this is called when it commits."""
-        if begun := hand_over(lambda: _send_now(job_id, outbound)):
+        if begun := hand_over(lambda: send_now(job_ids, outbound)):
             self._under_way.append(begun)
 
     async def over(self) -> None:
@@ -183,49 +183,52 @@ class _Sending:
             await asyncio.wait(waiting, timeout=LONGEST_WAIT)
 
 
+def send_now(job_ids: Sequence[str], outbound: Outbound) -> None:
+    """Send. While RabbitMQ is away it is late, and not lost."""
+    try:
+        dispatch.send_now(conf.amqp_url(), outbound)
+    except Exception as error:
+        _not_sent(job_ids, error)
+
+
 def send_soon(row: Row) -> None:
     """Send what follows a visitor's start or cancel that stands in the ledger, in another thread.
 
     Nothing comes out of here.
     """
     try:
-        _announce(row, lambda job_id, outbound: hand_over(lambda: _send_now(job_id, outbound)))
+        _announce([row], lambda job_ids, outbound: hand_over(lambda: send_now(job_ids, outbound)))
     except Exception as error:
-        _not_sent(row.id, error)
+        _not_sent([row.id], error)
 
 
-def _follow(job_id: str, send: _Send) -> None:
-    """After the commit: send what follows.
+def follow(job_ids: Sequence[str], send: _Send = send_now) -> None:
+    """After the commit of starts or cancels: send what follows.
 
     Nothing comes out of here: the caller's transaction has committed, and its view must go on.
     """
     try:
-        _announce(ledger.load([job_id])[job_id], send)
+        _announce(list(ledger.load(job_ids).values()), send)
     except Exception as error:
-        _not_sent(job_id, error)
+        _not_sent(job_ids, error)
 
 
-def _announce(row: Row, send: _Send) -> None:
+def _announce(rows: Sequence[Row], send: _Send) -> None:
     installation.read()  # what is sent bears it
-    journal.asked(row)
-    send(row.id, dispatch.after([dispatch.asked(row)], conf.backends()))
+    for row in rows:
+        journal.asked(row)
+    asked = [dispatch.asked(row) for row in rows]
+    send([row.id for row in rows], dispatch.after(asked, conf.backends()))
 
 
-def _send_now(job_id: str, outbound: Outbound) -> None:
-    """Send. While RabbitMQ is away it is late, and not lost."""
-    try:
-        dispatch.send_now(conf.amqp_url(), outbound)
-    except Exception as error:
-        _not_sent(job_id, error)
-
-
-def _not_sent(job_id: str, error: Exception) -> None:
-    """Log it. Whatever the error is, a sweep and a repair see to the job."""
-    known = isinstance(error, BrokerError)
+def _not_sent(job_ids: Sequence[str], error: Exception) -> None:
+    """Log it. Whatever the error is, a sweep and a repair see to the jobs."""
+    known, more = isinstance(error, BrokerError), len(job_ids) - 1
     logger.warning(
-        "job %s is in the ledger, but its task or its push was not sent: %s;"
+        "job %s%s is in the ledger, but its task or its push was not sent: %s;"
         " a worker's sweep or a repair does it later",
-        job_id,
+        job_ids[0],
+        f" (like {more} others)" if more else "",
         error if known else type(error).__name__,
         exc_info=None if known else error,
     )

@@ -519,6 +519,32 @@ def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
         [[each] for each in audiences],
         ("n_audience",),
     )
+    return _second_tasks(found, now)
+
+
+def make_due(job_ids: Iterable[str], now: float) -> list[Committed]:
+    """Make due those of these jobs that wait for a later step: a look, or a start tried again.
+
+    They are due now, or at `free_at` where that is later, as in `hasten`. A job whose start is
+    under way is left alone, because only a sweep may bring a task to an open intent.
+    Returns the jobs for which a second task of the same turn is to be published.
+    """
+    at, slot = sql.time_literal(now), _slot(now)
+    found = sql.execute(
+        f"""UPDATE {_TABLE} SET free_at = NULL,
+        due_at = CASE WHEN free_at > {at} THEN free_at ELSE {at} END,
+        due_slot = CASE WHEN due_slot > {slot} THEN {slot} ELSE due_slot END
+        WHERE {sql.is_listed()} AND state IN ('queued', 'running') AND due_at > {at}
+        AND (free_at IS NULL OR due_at > free_at)
+        RETURNING CAST(id AS text)""",
+        [[key] for key in sql.keys(job_ids)],
+        ("n_id",),
+    )
+    return _second_tasks(found, now)
+
+
+def _second_tasks(found: Sequence[tuple[str]], now: float) -> list[Committed]:
+    """The jobs with these keys that were made due, and how long each of them waits now."""
     rows = load(sql.job_id(key) for (key,) in found).values() if found else ()
     return [
         Committed(row, round(max(0.0, row.due_at - now), 3), visible=False)

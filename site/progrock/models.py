@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from progrock.fields import TimeField
 from progrock.milestones import Event, told
@@ -13,13 +14,13 @@ from progrock.milestones import Event, told
 class State(models.TextChoices):
     """Where a job stands: queued, starting, running, and then one of four ends."""
 
-    QUEUED = "queued"
-    STARTING = "starting"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
+    QUEUED = "queued", _("queued")
+    STARTING = "starting", _("starting")
+    RUNNING = "running", _("running")
+    SUCCEEDED = "succeeded", _("succeeded")
+    FAILED = "failed", _("failed")
+    CANCELLED = "cancelled", _("cancelled")
+    EXPIRED = "expired", _("expired")
 
 
 ACTIVE = (State.QUEUED.value, State.STARTING.value, State.RUNNING.value)
@@ -31,84 +32,121 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     audience = models.CharField(
-        max_length=200, help_text="Who may see the job, e.g. user:7 or visitor:…"
+        _("audience"), max_length=200, help_text=_("Who may see the job, e.g. user:7 or visitor:…")
     )
-    backend = models.CharField(max_length=40)
+    backend = models.CharField(_("backend"), max_length=40)
     bucket = models.PositiveIntegerField(
-        editable=False, help_text="0–65535, from the id; modulo the shards: the queue"
+        _("bucket"),
+        editable=False,
+        help_text=_("0–65535, from the id; modulo the shards: the queue"),
     )
-    params = models.JSONField(default=dict, blank=True)
+    params = models.JSONField(_("params"), default=dict, blank=True)
     request = models.CharField(
-        max_length=100, null=True, blank=True, help_text="The client's own id for its start"
+        _("request"),
+        max_length=100,
+        null=True,
+        blank=True,
+        help_text=_("The client's own id for its start"),
     )
     label = models.CharField(
+        _("label"),
         max_length=200,
         default="",
         db_default="",
         blank=True,
-        help_text="What people call the job, by its backend's template",
+        help_text=_("What people call the job, by its backend's template"),
     )
     handle = models.CharField(
-        max_length=4096, default="", blank=True, help_text="The backend's id for the job"
+        _("handle"),
+        max_length=4096,
+        default="",
+        blank=True,
+        help_text=_("The backend's id for the job"),
     )
-    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
     progress = models.FloatField(
-        null=True, blank=True, help_text="0–100; empty: the backend cannot tell"
+        _("progress"), null=True, blank=True, help_text=_("0–100; empty: the backend cannot tell")
     )
-    message = models.CharField(max_length=500, default="", blank=True)
-    result = models.JSONField(null=True, blank=True)
+    message = models.CharField(_("message"), max_length=500, default="", blank=True)
+    result = models.JSONField(_("result"), null=True, blank=True)
     result_size = models.PositiveIntegerField(
-        null=True, editable=False, help_text="Bytes of the result as compact JSON"
-    )
-    error = models.TextField(default="", blank=True)
-    version = models.PositiveIntegerField(default=1, help_text="+1 at each visible change")
-    turn = models.PositiveIntegerField(
-        default=1, help_text="+1 at each step; a poll task of another turn is stale"
-    )
-    due_at = TimeField(help_text="When the next step is due")
-    due_slot = models.IntegerField(
-        null=True, db_default=0, editable=False, help_text="due_at, coarse, for the sweep's index"
-    )
-    free_at = TimeField(
+        _("size of the result"),
         null=True,
         editable=False,
-        help_text="From when on who comes has the job looked at; empty: somebody has come",
+        help_text=_("Bytes of the result as compact JSON"),
     )
-    cancel_requested = models.BooleanField(default=False)
+    error = models.TextField(_("error"), default="", blank=True)
+    version = models.PositiveIntegerField(
+        _("version"), default=1, help_text=_("+1 at each visible change")
+    )
+    turn = models.PositiveIntegerField(
+        _("turn"), default=1, help_text=_("+1 at each step; a poll task of another turn is stale")
+    )
+    due_at = TimeField(_("due at"), help_text=_("When the next step is due"))
+    due_slot = models.IntegerField(
+        _("due slot"),
+        null=True,
+        db_default=0,
+        editable=False,
+        help_text=_("due_at, coarse, for the sweep's index"),
+    )
+    free_at = TimeField(
+        _("free at"),
+        null=True,
+        editable=False,
+        help_text=_("From when on who comes has the job looked at; empty: somebody has come"),
+    )
+    cancel_requested = models.BooleanField(_("cancel requested"), default=False)
     cancel_taken = models.BooleanField(
+        _("cancel taken"),
         default=False,
         db_default=False,
         editable=False,
-        help_text="The backend has taken the cancel, and the job has not ended there",
+        help_text=_("The backend has taken the cancel, and the job has not ended there"),
     )
-    attempts = models.PositiveIntegerField(default=0, help_text="Failed calls in a row")
-    crashes = models.PositiveIntegerField(default=0, help_text="Workers that died of it, in a row")
-    sweeps = models.PositiveIntegerField(default=0, help_text="Sweeps in vain, in a row")
+    attempts = models.PositiveIntegerField(
+        _("attempts"), default=0, help_text=_("Failed calls in a row")
+    )
+    crashes = models.PositiveIntegerField(
+        _("crashes"), default=0, help_text=_("Workers that died of it, in a row")
+    )
+    sweeps = models.PositiveIntegerField(
+        _("sweeps"), default=0, help_text=_("Sweeps in vain, in a row")
+    )
     missing_at = TimeField(
+        _("missing since"),
         null=True,
         editable=False,
-        help_text="Since when the backend does not know the job, or refuses to start it",
+        help_text=_("Since when the backend does not know the job, or refuses to start it"),
     )
-    deadline_at = TimeField()
-    created_at = TimeField(db_default=Now())
+    deadline_at = TimeField(_("deadline"))
+    created_at = TimeField(_("created"), db_default=Now())
     changed_at = TimeField(
-        db_default=Now(), help_text="The database's clock at the last visible change"
+        _("changed"),
+        db_default=Now(),
+        help_text=_("The database's clock at the last visible change"),
     )
-    ended_at = TimeField(null=True, blank=True)
+    ended_at = TimeField(_("ended"), null=True, blank=True)
     milestones = models.TextField(
+        _("milestones"),
         default="",
         db_default="",
         blank=True,
         editable=False,
-        help_text="What happened to the job, a line each (progrock.milestones)",
+        help_text=_("What happened to the job, a line each (progrock.milestones)"),
     )
     owed_at = TimeField(
+        _("owed since"),
         null=True,
         editable=False,
-        help_text="Since when the job's end is owed to receivers, or a last cancel to its backend",
+        help_text=_(
+            "Since when the job's end is owed to receivers, or a last cancel to its backend"
+        ),
     )
 
     class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
         ordering: ClassVar = ["-created_at"]
         constraints: ClassVar = [
             models.UniqueConstraint(

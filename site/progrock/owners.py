@@ -42,7 +42,7 @@ def _plain(audience: str) -> str:
 def _is_key(users: Any, text: str) -> bool:
     """Whether a text can be the key of a user; an audience may have any name."""
     try:
-        users._meta.pk.to_python(text)
+        users._meta.pk.clean(text, None)  # a number may be too large for the column
     except Exception:  # ValidationError, or whatever a key of the project's own raises
         return False
     return True

@@ -203,6 +203,32 @@ def test_an_open_intent_is_only_flagged() -> None:
     )
 
 
+def test_jobs_that_wait_are_made_due_now_and_a_wait_that_the_backend_wants_is_kept() -> None:
+    now = time.time()
+    waits, kept = make(due_at=at(-60)), make(due_at=at(-60), free_at=at(-30))
+    retried = make(due_at=at(-60), state="queued", handle="")
+    others = [
+        make(due_at=at(1)),  # its task is on its way
+        make(due_at=at(-20), free_at=at(-30)),  # it waits no longer than the backend wants
+        make(due_at=at(-60), state="starting", handle=""),
+        make(due_at=at(-60), state="succeeded"),
+    ]
+    jobs = [waits, kept, retried, *others]
+    found = {each.row.id: each for each in ledger.make_due([row.id for row in jobs], now)}
+    assert found.keys() == {waits.id, kept.id, retried.id}
+    assert [found[row.id].delay for row in (waits, retried)] == [0.0, 0.0]
+    assert found[kept.id].delay == pytest.approx(30, abs=5)
+    rows = ledger.load([row.id for row in jobs])
+    for row in jobs:
+        changed = {"due_at": rows[row.id].due_at} if row.id in found else {}
+        assert rows[row.id] == replace(row, result=None, **changed), "only `due_at` has changed"
+    assert rows[waits.id].due_at == pytest.approx(now, abs=1e-5)
+    slots = {str(job.pk): job.due_slot for job in Job.objects.all()}
+    assert all(slots[job_id] * 5 <= rows[job_id].due_at for job_id in found), "a sweep finds them"
+    [won] = ledger.commit([step(waits, delay=5.0)], now)
+    assert won.row.turn == waits.turn + 1, "the second task is of the same turn"
+
+
 def test_crashes_are_counted_for_one_job_and_a_commit_sets_them_back() -> None:
     row, other = make(), make()
     assert [ledger.count_crash(row.id, row.turn) for _ in range(2)] == [1, 2]

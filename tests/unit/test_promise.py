@@ -541,6 +541,14 @@ class Promise(RuleBasedStateMachine):
             if published:
                 self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
+    @precondition(lambda self: self.jobs)
+    @rule(n=st.integers(0, 3), worker=st.sampled_from(WORKERS), steps=st.integers(0, 9))
+    def look_now(self, n: int, worker: int, steps: int) -> None:
+        """An operator wants a job to be looked at now; mostly somewhere in a worker's round."""
+        self.go_on(worker, steps)
+        for row, *_ in ledger.make_due([self.jobs[n % len(self.jobs)]], self.clock):
+            self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
+
     @rule(
         worker=st.sampled_from(WORKERS),
         backend=st.sampled_from(list(BACKENDS)),
