@@ -20,9 +20,9 @@ from tests.visitor import browse
 
 def authorize(scope: dict[str, Any], backend: str, params: dict[str, Any]) -> dict[str, Any]:
     """What the stack of these tests has as PROGROCK_AUTHORIZE."""
-    if params.get("outcome") == "forbidden":
+    if params.get("wish") == "forbidden":
         raise Refused("over_quota", f"Nobody renders that, {scope['user']} of {backend}.")
-    if params.get("outcome") == "mistake":
+    if params.get("wish") == "mistake":
         return {}["nothing"]  # type: ignore[no-any-return, call-overload]
     return params
 
@@ -165,11 +165,11 @@ async def test_the_projects_own_function_refuses_a_start_and_its_mistake_is_not_
     running: Stack,
 ) -> None:
     async with browse(running) as browser:
-        for outcome, code, words in (
+        for wish, code, words in (
             ("forbidden", "over_quota", "Nobody renders that, AnonymousUser of render."),
             ("mistake", "misconfigured", doors.CANNOT_TELL),
         ):
-            refused = await browser.start(outcome=outcome)
+            refused = await browser.start(wish=wish)
             assert (refused["type"], refused["code"], refused["message"]) == ("error", code, words)
         job = await browser.start(seconds=1)
         await browser.ended(job["job"])
