@@ -1,21 +1,48 @@
-"""What a page tells the browser's client: where the socket is, and its texts in other words."""
+"""What a page tells the browser's client: where the server is, and the texts of its language."""
 
 from typing import Any
 from urllib.parse import urljoin
 
+from django.conf import settings
 from django.http import HttpRequest
-from django.urls import get_script_prefix
+from django.middleware.csrf import get_token
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from progrock import conf
 from progrock.texts import client_texts, different, form_texts, page_texts
 
 
-def told(*, page: bool = False) -> dict[str, Any]:
+def told(request: HttpRequest | None = None, *, page: bool = False) -> dict[str, Any]:
     """What progrock.js reads from the page as JSON; with `page` all other texts, too."""
     texts = different(client_texts)
     if page:
         texts |= different(page_texts) | different(form_texts)
-    return {"socket": urljoin(get_script_prefix(), conf.socket_url()), "texts": texts}
+    return {
+        "socket": urljoin(get_script_prefix(), conf.socket_url()),
+        "http": _http(),
+        "csrf": _csrf(request),
+        "texts": texts,
+    }
+
+
+def _http() -> str | None:
+    """Under which address `progrock.urls` is; None in a project that does not include it."""
+    try:
+        return reverse("progrock:index")
+    except NoReverseMatch:
+        return None
+
+
+def _csrf(request: HttpRequest | None) -> dict[str, str]:
+    """How a script finds and sends Django's CSRF token.
+
+    The token itself is told only where scripts cannot read its cookie.
+    """
+    header = settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-")
+    csrf = {"cookie": settings.CSRF_COOKIE_NAME, "header": header}
+    if request is not None and (settings.CSRF_USE_SESSIONS or settings.CSRF_COOKIE_HTTPONLY):
+        csrf["token"] = get_token(request)
+    return csrf
 
 
 def nonce_of(request: HttpRequest | None) -> str:

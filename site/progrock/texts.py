@@ -29,8 +29,12 @@ def client_texts() -> dict[str, Text]:
         "connection_lost": _(
             "The connection is lost. Your jobs run on, and this page catches up by itself."
         ),
+        "slower": _("Updates come by a slower way, because no WebSocket gets through."),
         "session_ended": _("You have signed out."),
         "closed": _("This page has closed its connection."),
+        "aborted": _("This page waits for the job no longer."),
+        "outcome_unknown": _("The server did not answer, so this may yet be done."),
+        "http_error": _("The server refused this with the status {status}."),
         "bad_request": _("The request is a string of 1 to {most} printable characters."),
         "params_no_json": _("The params are no JSON: {error}."),
         "params_half_character": _(

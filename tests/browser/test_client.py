@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 from django.template import Context, Template
 from django.utils.html import json_script
-from playwright.async_api import Locator, Page, Route, WebSocketRoute, expect
+from playwright.async_api import Locator, Page, Request, Route, WebSocketRoute, expect
 
 from progrock.models import Job
 from tests.browser.pages import part
@@ -136,6 +136,13 @@ async def client(embed: Callable[..., Awaitable[Page]], server: Server) -> Page:
     return page
 
 
+async def comes_back(page: Page, server: Server) -> None:
+    """Let the page's time pass until it tries to connect again, and no longer."""
+    async with asyncio.timeout(PATIENCE):
+        while server.sockets.empty():
+            await page.clock.run_for(500)
+
+
 async def hears(page: Page, type_: str, count: int = 1) -> list[Any]:
     """Wait until the socket has emitted so many events of a type; their details."""
     found = await page.evaluate(
@@ -192,11 +199,11 @@ async def test_an_unanswered_start_is_sent_again_with_the_same_request(
     await client.evaluate(START, {"request": "mine"})
     first = await server.message()
     await server.socket.close(code=1012)
-    await client.clock.run_for(30_000)
+    await comes_back(client, server)
     await server.connected()
     assert await server.message() == first
     await server.socket.close(code=1006 + 5)
-    await client.clock.run_for(30_000)
+    await comes_back(client, server)
     await server.connected(frame(request="mine"))
     await expect(client).to_have_title(f"started {JOB}")
     assert server.messages.empty()
@@ -210,7 +217,7 @@ async def test_a_cancel_while_offline_is_sent_once_the_connection_is_back(
     await server.socket.close(code=1012)
     await hears(client, "state", 2)
     await client.evaluate("id => socket.cancel(id)", JOB)
-    await client.clock.run_for(30_000)
+    await comes_back(client, server)
     await server.connected(frame())
     assert await server.message() == {"action": "cancel", "job": JOB}
 
@@ -244,8 +251,9 @@ async def test_a_connection_without_beats_is_given_up(client: Page, server: Serv
     await hears(client, "status")
     await client.clock.run_for(35_000)
     assert await client.evaluate("socket.state") == "live"
-    await client.clock.run_for(16_000)
+    await client.clock.run_for(7_000)
     assert await client.evaluate("socket.state") == "offline"
+    await comes_back(client, server)
     await server.connected()
     assert (await hears(client, "state", 3))[-1]["state"] == "live"
 
@@ -254,7 +262,7 @@ async def test_a_refused_login_is_told_and_ends_the_trying(client: Page, server:
     server.send(frame())
     await hears(client, "job")
     await server.socket.close(code=1012)
-    await client.clock.run_for(30_000)
+    await comes_back(client, server)
     refused = await asyncio.wait_for(server.sockets.get(), PATIENCE)
     await client.evaluate(START, {})
     refused.send(
@@ -287,7 +295,7 @@ async def test_a_closed_socket_stays_closed(client: Page, server: Server) -> Non
 async def test_attempts_grow_rarer(client: Page, server: Server) -> None:
     await server.socket.close(code=1012)
     for _ in range(8):
-        await client.clock.run_for(30_000)
+        await comes_back(client, server)
         await (await asyncio.wait_for(server.sockets.get(), PATIENCE)).close(code=1013)
         await hears(client, "state", 2)
     await client.clock.run_for(2_000)
@@ -548,7 +556,7 @@ async def test_an_element_says_when_it_is_out_of_touch(
     await expect(page.get_by_role("status")).to_have_count(0)
     await server.socket.close(code=1012)
     await expect(part(element(page), "connection")).to_contain_text("The connection is lost")
-    await page.clock.run_for(30_000)
+    await comes_back(page, server)
     await server.connected(frame(2))
     await expect(part(element(page), "connection")).to_be_hidden()
     await page.clock.run_for(5_000)
@@ -857,7 +865,7 @@ async def test_a_page_may_replace_every_text(
     assert label == "[cancel_job 3f2a de render]"
     await server.socket.close(code=1012)
     await expect(part(card, "connection")).to_have_text("[connection_lost]")
-    await page.clock.run_for(30_000)
+    await comes_back(page, server)
     ended = frame(9, state="succeeded", result=None, result_url="/x", ended="2026-01-02T04:14:05Z")
     await server.connected(ended)
     await expect(part(card, "state")).to_have_text("[state_succeeded]")
@@ -902,3 +910,215 @@ async def test_a_snapshot_with_lower_versions_is_shown(
     await expect(part(element(page), "percent")).to_have_text("20 %")
     server.send(frame(4, progress=30))
     await expect(part(element(page), "percent")).to_have_text("30 %")
+
+
+async def test_a_job_runs_again(client: Page, server: Server) -> None:
+    await client.evaluate(
+        "job => { socket.again(job).then(({ job }) => { document.title = job; }); }", JOB
+    )
+    message = await server.message()
+    assert message == {"action": "again", "job": JOB, "request": message["request"]}
+    server.send(frame(job="another", request=message["request"]))
+    await expect(client).to_have_title("another")
+
+
+async def test_a_start_without_an_answer_is_sent_again_until_the_page_gives_it_up(
+    client: Page, server: Server
+) -> None:
+    await client.evaluate(
+        """() => { window.gives_up = new AbortController();
+          socket.start({ request: "mine", signal: gives_up.signal }).catch(
+            ({ code }) => { document.title = code; }); }"""
+    )
+    first = await server.message()
+    await client.clock.run_for(18_000)
+    assert await server.message() == first
+    await client.evaluate("gives_up.abort()")
+    await expect(client).to_have_title("aborted")
+    await client.clock.run_for(18_000)
+    assert server.messages.empty()
+
+
+async def test_another_generation_of_the_script_does_no_harm(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame())
+    apart = await page.evaluate(
+        """async () => {
+          const one = await import("/static/progrock/progrock.js");
+          const key = Object.getOwnPropertySymbols(globalThis).find(
+            (each) => each.description.startsWith("progrock/"));
+          delete globalThis[key];
+          const two = await import("/static/progrock/progrock.5d41402abc4b.js");
+          return one.ProgressSocket !== two.ProgressSocket; }"""
+    )
+    assert apart
+    await expect(part(element(page), "state")).to_have_text("Running")
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("result", "text", "links"),
+    [
+        ("done", "done", []),
+        ("https://films.test/1?a=b", "https://films.test/1?a=b", ["https://films.test/1?a=b"]),
+        ("javascript:alert(1)", "javascript:alert(1)", []),
+        (
+            {"film": "https://films.test/1", "evil": "javascript:alert(1)", "html": "<b>"},
+            '{\n  "film": "https://films.test/1",\n  "evil": "javascript:alert(1)",\n'
+            '  "html": "<b>"\n}',
+            ["https://films.test/1"],
+        ),
+        (0, "0", []),
+    ],
+)
+async def test_a_result_is_text_and_only_web_addresses_are_links(
+    embed: Callable[..., Awaitable[Page]],
+    server: Server,
+    result: object,
+    text: str,
+    links: list[str],
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(state="succeeded", result=result))
+    shown = part(element(page), "result")
+    await expect(shown).to_be_visible()
+    assert await shown.evaluate("details => details.lastChild.textContent") == text
+    found = await shown.locator("a").evaluate_all("all => all.map((each) => each.href)")
+    assert found == links
+
+
+async def test_a_page_may_show_results_in_its_own_way(
+    embed: Callable[..., Awaitable[Page]], server: Server
+) -> None:
+    page = await embed(f'<job-progress job="{JOB}"></job-progress>')
+    await server.connected(frame(state="succeeded", result={"frames": 3}))
+    shown = part(element(page), "result")
+    await expect(shown).to_contain_text('"frames": 3')
+    await page.evaluate(
+        """async () => {
+          const { JobProgress } = await import("/static/progrock/progrock.js");
+          JobProgress.format = ({ result }) => `<b>${result.frames}</b> pictures`;
+          document.querySelector("job-progress").format = ({ result }) => {
+            const made = document.createElement("strong");
+            made.textContent = `${result.frames} frames`;
+            return made; }; }"""
+    )
+    await expect(shown.locator("strong")).to_have_text("3 frames")
+    await element(page).evaluate("card => { card.format = null; }")
+    await expect(shown).to_contain_text("<b>3</b> pictures")
+
+
+# Where WebSockets are blocked
+
+
+class Api:
+    """The server's side over HTTP, played by the test: WebSockets open and close at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.starts: list[Request] = []
+        self.jobs = [frame()]
+        self.health, self.token, self.refusal = 502, "", ""
+
+    async def accept(self, socket: WebSocketRoute) -> None:
+        """A WebSocket."""
+        self.asked.append("socket")
+        await socket.close(code=1006 + 5)
+
+    async def answer(self, route: Route) -> None:
+        """A request under the address that the page has told."""
+        path = route.request.url.removeprefix(f"{HOST}/films/")
+        self.asked.append(path)
+        if path == "healthz":
+            await route.fulfill(status=self.health)
+        elif path == "backends":
+            headers = {"Set-Cookie": "shopcsrf=token; Path=/"}
+            await route.fulfill(json={"backends": []}, headers=headers)
+        elif path == "events":
+            await route.fulfill(status=501, json={"code": "needs_asgi", "detail": "No."})
+        elif route.request.method == "POST":
+            self.starts.append(route.request)
+            await self._start(route)
+        elif route.request.headers.get("if-none-match") == self._etag():
+            await route.fulfill(status=304)
+        else:
+            await route.fulfill(json={"jobs": self.jobs}, headers={"ETag": self._etag()})
+
+    async def _start(self, route: Route) -> None:
+        if self.refusal:
+            await route.fulfill(status=503, body=self.refusal)
+        else:
+            await route.fulfill(json=frame(2, request=route.request.post_data_json["request"]))
+
+    def _etag(self) -> str:
+        return f'"{[job["version"] for job in self.jobs]}"'
+
+
+@pytest.fixture
+async def blocked(embed: Callable[..., Awaitable[Page]]) -> tuple[Page, Api]:
+    """A page that knows the address of the API, whose WebSockets are blocked."""
+    told = {"http": "/films/", "csrf": {"cookie": "shopcsrf", "header": "X-Shop"}}
+    page, api = await embed(json_script(told, "progrock-page")), Api()
+    await page.route(f"{HOST}/films/**", api.answer)
+    await page.route_web_socket(re.compile("/prog/"), api.accept)
+    await page.evaluate(CONNECT)
+    return page, api
+
+
+async def until(page: Page, ready: Callable[[], bool]) -> None:
+    """Let the page's time pass until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not ready():
+            await page.clock.run_for(250)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_is_away_is_no_blocked_websocket(blocked: tuple[Page, Api]) -> None:
+    page, api = blocked
+    await until(page, lambda: api.asked.count("socket") > 5)
+    assert set(api.asked) == {"socket", "healthz"}
+    assert await page.evaluate("[socket.state, socket.transport]") == ["offline", None]
+
+
+async def test_a_blocked_websocket_is_replaced_by_what_the_server_has(
+    blocked: tuple[Page, Api],
+) -> None:
+    page, api = blocked
+    api.health = 200
+    await until(page, lambda: "jobs?limit=200" in api.asked)
+    await hears(page, "snapshot")
+    assert await page.evaluate("[socket.state, socket.transport]") == ["live", "waiting"]
+    assert await page.evaluate("socket.message") == (
+        "Updates come by a slower way, because no WebSocket gets through."
+    )
+    api.jobs = [frame(3, message="Half way"), frame(job="new")]
+    await until(page, lambda: api.asked.count("jobs?limit=200") > 2)
+    assert [job["job"] for job in await hears(page, "job", 2)] == ["new", JOB]
+    api.refusal = "The proxy has lost it."
+    await page.evaluate(START, {"backend": "render", "params": {"seconds": 3}})
+    await until(page, lambda: len(api.starts) == 1)
+    api.refusal = ""
+    await until(page, lambda: len(api.starts) == 2)
+    await expect(page).to_have_title(f"started {JOB}")
+    first, second = (each.post_data_json for each in api.starts)
+    assert (
+        first
+        == second
+        == {
+            "backend": "render",
+            "params": {"seconds": 3},
+            "request": first["request"],
+        }
+    )
+    assert api.starts[0].headers["x-shop"] == "token"
+    await page.evaluate("socket.csrf = 'mine'")
+    await page.evaluate(START, {})
+    await until(page, lambda: len(api.starts) == 3)
+    assert api.starts[2].headers["x-shop"] == "mine"
+    sockets = api.asked.count("socket")
+    await until(page, lambda: api.asked.count("socket") > sockets)
+    assert await page.evaluate("socket.transport") == "waiting", "a better way was tried in vain"

@@ -32,7 +32,20 @@ def told_by(html: str) -> dict[str, object]:
 
 
 def test_an_english_page_tells_the_socket_and_no_texts() -> None:
-    assert told_by(page("{% progrock_client %}")) == {"socket": "/prog/", "texts": {}}
+    assert told_by(page("{% progrock_client %}")) == {
+        "socket": "/prog/",
+        "http": "/",
+        "csrf": {"cookie": "csrftoken", "header": "X-CSRFTOKEN"},
+        "texts": {},
+    }
+
+
+def test_the_csrf_token_is_told_where_no_script_can_read_its_cookie() -> None:
+    with override_settings(CSRF_COOKIE_HTTPONLY=True, CSRF_COOKIE_NAME="shop"):
+        csrf = told_by(page("{% progrock_client %}", HttpRequest()))["csrf"]
+    assert isinstance(csrf, dict)
+    assert csrf["cookie"] == "shop"
+    assert len(csrf["token"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -49,6 +62,7 @@ def test_the_socket_is_under_the_path_of_the_project(setting: str, prefix: str, 
     try:
         with override_settings(PROGROCK_SOCKET_URL=setting):
             assert client.told()["socket"] == told
+            assert client.told()["http"] == prefix
     finally:
         set_script_prefix("/")
 

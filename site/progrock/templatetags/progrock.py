@@ -73,5 +73,6 @@ def _client(context: Context, nonce: str, page: bool = False) -> dict[str, Any]:
     context.render_context["progrock"] = True
     if not first:
         return {"first": False}
-    nonce = nonce or str(context.get("csp_nonce") or "") or nonce_of(context.get("request"))
-    return {"first": True, "nonce": nonce, "told": told(page=page)}
+    request = context.get("request")
+    nonce = nonce or str(context.get("csp_nonce") or "") or nonce_of(request)
+    return {"first": True, "nonce": nonce, "told": told(request, page=page)}

@@ -13,8 +13,8 @@ export function showConnection(socket) {
     const stranger = code === "no_audience"; // signed in, but may see nothing: no login helps
     chip.dataset.state = state;
     show("connection-word", say(stranger ? "page_no_audience" : `page_${state}`));
-    show("notice-text", state === "live" ? "" : message);
-    notice.hidden = state === "live" || !message;
+    show("notice-text", message);
+    notice.hidden = !message;
     document.getElementById("notice-link").hidden = state !== "refused" || stranger;
   };
   socket.addEventListener("state", ({ detail }) => {

@@ -56,7 +56,16 @@ export interface StartOptions {
   params?: object | undefined;
   /** 1 to 100 characters. The same one twice starts one job. */
   request?: string | undefined;
+  /** Ends the waiting. A job that was asked for already may start all the same. */
+  signal?: AbortSignal | undefined;
 }
+
+export interface SocketOptions {
+  /** The address under which `progrock.urls` is. Without it only the WebSocket is used. */
+  http?: string | undefined;
+}
+
+export type Transport = "websocket" | "events" | "waiting";
 
 export type ConnectionState = "connecting" | "live" | "delayed" | "offline" | "refused";
 
@@ -77,6 +86,7 @@ export interface ProgressSocketEventMap {
   job: CustomEvent<Job>;
   snapshot: CustomEvent<{ readonly jobs: readonly Job[]; readonly backends: readonly Backend[] }>;
   state: CustomEvent<StateChange>;
+  transport: CustomEvent<{ readonly transport: Transport; readonly before: Transport | null }>;
   status: CustomEvent<{ readonly live: boolean; readonly message: string }>;
   error: CustomEvent<{
     readonly code: string;
@@ -89,16 +99,25 @@ export interface ProgressSocketEventMap {
 /** The jobs of this visitor, kept up to date. It connects at once, and reconnects by itself. */
 export class ProgressSocket extends EventTarget {
   /** The one socket of this page for a URL. Elements use it as well. */
-  static shared(url?: string | URL): ProgressSocket;
-  constructor(url?: string | URL);
+  static shared(url?: string | URL, options?: SocketOptions): ProgressSocket;
+  constructor(url?: string | URL, options?: SocketOptions);
   readonly jobs: ReadonlyMap<string, Job>;
   readonly backends: readonly Backend[];
   readonly state: ConnectionState;
   readonly message: string;
-  /** Why it is refused, or "". */
+  /** The code of what was refused; "" otherwise. */
   readonly code: string;
+  /** How updates come; null before the first snapshot. */
+  readonly transport: Transport | null;
+  /** Django's CSRF token, for pages where the client cannot find it. */
+  csrf: string | null;
   /** Start a job. Rejects with a ProgressError. */
   start(options?: StartOptions): Promise<Job>;
+  /** Start a new job with the backend and the params of this one. Rejects with a ProgressError. */
+  again(
+    job: string | Pick<Job, "job">,
+    options?: Pick<StartOptions, "request" | "signal">,
+  ): Promise<Job>;
   cancel(job: string | Pick<Job, "job">): void;
   reconnect(): void;
   close(): void;
@@ -133,7 +152,12 @@ export interface JobProgressProps {
   src?: string | null | undefined;
   /** Where the job is as JSON, for one that is too old to be in the snapshot. */
   href?: string | null | undefined;
+  /** What shows a result. */
+  format?: Format | null | undefined;
 }
+
+/** Makes a text or a node of a job's result. */
+export type Format = (job: Job) => string | Node;
 
 export interface JobProgressEventMap extends HTMLElementEventMap {
   job: CustomEvent<Job>;
@@ -143,6 +167,8 @@ export interface JobProgressEventMap extends HTMLElementEventMap {
 /** The element `<job-progress>`. */
 export class JobProgress extends HTMLElement {
   static readonly observedAttributes: string[];
+  /** What shows results in all elements that have no `format` of their own. */
+  static format: Format;
   /** Reads as the id. */
   get job(): string;
   set job(value: JobProgressProps["job"]);
@@ -152,6 +178,8 @@ export class JobProgress extends HTMLElement {
   set src(value: JobProgressProps["src"]);
   get href(): string;
   set href(value: JobProgressProps["href"]);
+  get format(): Format;
+  set format(value: JobProgressProps["format"]);
   /** The element sets it: the job's state, or "unknown". */
   get state(): JobState | "unknown" | "";
   connectedCallback(): void;

@@ -20,6 +20,15 @@
  */
 
 const SOCKET = "/prog/"; // where the socket is, unless the page says another address
+const HANDSHAKE = 20_000; // ms for a connection to be made
+const FIRST_FRAME = 5_000; // ms from then to the first frame; a proxy that takes longer hoards them
+const UNANSWERED = 15_000; // ms after which a start that has no answer is sent again
+const ANSWERED = 15_000; // ms in which an HTTP request is answered
+const WAIT = 20; // seconds that a waiting GET may wait at the server
+const PAUSE = 1_000; // ms between two waiting GETs
+const PLAIN_PAUSE = 3_000; // ms where the server does not wait
+const CLIMB = 15_000; // ms until a better way is tried again, and twice as long after each failure
+const RARELY = 600_000; // ms, but never longer
 const MAX_FRAME = 65_536; // bytes: the server reads no longer frame
 const SILENCE = 40_000; // ms without any frame, two beats long: then the connection is dead
 const ANSWER = 5_000; // ms in which the server answers a ping on a connection that lives
@@ -30,6 +39,11 @@ const QUIET = 5_000; // ms between two spoken messages
 
 const HALF = /\p{Surrogate}/u; // half a character
 const UNKNOWN_OUTCOME = "outcome_unknown"; // the start may or may not have happened
+const LOGIN_REQUIRED = 4401; // close codes of the wire
+const SESSION_ENDED = 4402;
+const BROKEN = 1006;
+const STRANGER = ["login_required", "no_audience"]; // codes of who may not see any job
+const HTTP_CODE = /^http_/; // the codes of answers that are not ours
 // Codes that answer a cancel. Any other without a request answers a start that was not understood.
 const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
 
@@ -41,8 +55,12 @@ const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
 const TEXTS = {
   connected: "Connected",
   connection_lost: "The connection is lost. Your jobs run on, and this page catches up by itself.",
+  slower: "Updates come by a slower way, because no WebSocket gets through.",
   session_ended: "You have signed out.",
   closed: "This page has closed its connection.",
+  aborted: "This page waits for the job no longer.",
+  outcome_unknown: "The server did not answer, so this may yet be done.",
+  http_error: "The server refused this with the status {status}.",
 
   bad_request: "The request is a string of 1 to {most} printable characters.",
   params_no_json: "The params are no JSON: {error}.",
@@ -89,7 +107,8 @@ const TEXTS = {
 
 /**
  * What the page's template tells, as JSON in <script type="application/json" id="progrock-page">:
- * `socket` (its address) and `texts`.
+ * `socket` (its address), `http` (the address under which `events` and `jobs` are), `csrf` ({cookie,
+ * header} by name, and perhaps `token`) and `texts`.
  */
 const told = JSON.parse(
   globalThis.document?.getElementById("progrock-page")?.textContent || "{}",
@@ -138,11 +157,274 @@ class ProgressError extends Error {
 }
 
 /**
+ * One connection to the server, over one of the ways below. It opens by itself, and then calls
+ * `onframe(frame)` for each frame of the server, of which the first is the snapshot, or the error
+ * that says why there is none. It calls `onlost(code)` once when it has ended by itself, with a
+ * close code of the wire. `send(message)` passes on a start, a cancel or a ping, and `close()` ends
+ * the connection without a word.
+ */
+class Way {
+  spoke = false; // it has given a frame
+  #onframe;
+  #onlost;
+  #hoarded; // the timer of a first frame that does not come
+
+  constructor({ onframe, onlost }) {
+    this.#onframe = onframe;
+    this.#onlost = onlost;
+  }
+
+  /** The connection is made, so the first frame must come soon. */
+  opened() {
+    this.#hoarded = setTimeout(() => this.lost(BROKEN), FIRST_FRAME);
+  }
+
+  /** Give a frame. One that came `aside`, by another request, does not prove that this lives. */
+  heard(frame, aside = false) {
+    if (!aside) clearTimeout(this.#hoarded);
+    this.spoke = true;
+    this.#onframe?.(frame, aside);
+  }
+
+  lost(code) {
+    const tell = this.#onlost;
+    this.close();
+    tell?.(code);
+  }
+
+  close() {
+    clearTimeout(this.#hoarded);
+    this.#onframe = this.#onlost = null;
+  }
+}
+
+/** The WebSocket. */
+class SocketWay extends Way {
+  #socket;
+
+  constructor(options) {
+    super(options);
+    const socket = (this.#socket = new WebSocket(options.socket));
+    socket.onopen = () => this.opened();
+    socket.onmessage = ({ data }) => this.heard(JSON.parse(data));
+    socket.onclose = ({ code }) => this.lost(code);
+  }
+
+  send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  close() {
+    super.close();
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close();
+  }
+}
+
+/** What the two ways over plain HTTP share: requests, and the starts and cancels among them. */
+class HttpWay extends Way {
+  life = new AbortController();
+  #options;
+
+  constructor(options) {
+    super(options);
+    this.#options = options;
+    queueMicrotask(() => this.run().catch(() => this.lost(BROKEN)));
+  }
+
+  /** Send a start or a cancel. Its answer is a frame, as it would be on a socket. */
+  async send({ action, job, ...body }) {
+    if (action === "ping") return this.ping();
+    let answer = null;
+    let frame;
+    try {
+      const path = job ? `jobs/${encodeURIComponent(job)}` : "jobs";
+      if (action === "cancel") answer = await this.#change("DELETE", path);
+      else answer = await this.#change("POST", action === "again" ? `${path}/again` : path, body);
+      if (isJson(answer)) frame = await answer.json();
+    } catch {
+      // There was no whole answer.
+    }
+    this.heard(frame ?? (await problem(answer, body.request)), true);
+  }
+
+  /** A request that changes something, with Django's CSRF token. */
+  async #change(method, path, body) {
+    // A visitor who has no token yet gets its cookie with any answer of the API.
+    if (!this.#options.csrf().token) await this.get("backends");
+    const { header, token } = this.#options.csrf();
+    const headers = { "Content-Type": "application/json", [header]: token };
+    return this.get(path, { method, headers, body: body && JSON.stringify(body) });
+  }
+
+  /** A request under `progrock.urls`. */
+  get(path, { signals = [], ...options } = {}) {
+    return ask(new URL(path, this.#options.http), { ...options, signals: [this.life, ...signals] });
+  }
+
+  /** Tell why there is no answer of the kind that was asked for, and end. */
+  async refused(answer) {
+    const frame = await problem(answer);
+    const code = STRANGER.includes(frame.code) ? LOGIN_REQUIRED : BROKEN;
+    // What is not from us, or says that this way does not exist here, is like a broken connection.
+    const ours = ![UNKNOWN_OUTCOME, "needs_asgi"].includes(frame.code) && !HTTP_CODE.test(frame.code);
+    if (ours && !this.spoke) this.heard(frame);
+    this.lost(code);
+  }
+
+  close() {
+    super.close();
+    this.life.abort();
+  }
+}
+
+/** Server-sent events: one long answer with the frames of the WebSocket. */
+class EventsWay extends HttpWay {
+  #reader = null;
+
+  async run() {
+    const headers = { Accept: "text/event-stream" };
+    const answer = await this.get("events", { headers, timeout: HANDSHAKE });
+    if (!isOf(answer, "text/event-stream")) return this.refused(answer);
+    this.opened();
+    const reader = (this.#reader = answer.body.getReader());
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (reader !== this.#reader) return;
+      if (done) return this.lost(BROKEN);
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) if (line.startsWith("data:")) this.heard(JSON.parse(line.slice(5)));
+    }
+  }
+
+  heard(frame, aside) {
+    if (frame.code === "session_ended" && !aside) this.lost(SESSION_ENDED);
+    else super.heard(frame, aside);
+  }
+
+  /** Nothing can be asked over a stream. A new one in its place begins with a snapshot. */
+  ping() {
+    this.#end();
+    this.run().catch(() => this.lost(BROKEN));
+  }
+
+  #end() {
+    this.#reader?.cancel().catch(() => {}); // it may have broken before
+    this.#reader = null;
+  }
+
+  close() {
+    super.close();
+    this.#end();
+  }
+}
+
+/** GET requests of which each waits at the server for the next change. */
+class WaitingWay extends HttpWay {
+  #jobs = new Map(); // id → version, as told
+  #backends;
+  #etag = null;
+  #wait = null;
+
+  async run() {
+    const answer = await this.get("backends"); // first, because it brings a new visitor's cookies
+    if (!isJson(answer)) return this.refused(answer);
+    this.#backends = (await answer.json()).backends;
+    while (!this.life.signal.aborted) {
+      const answer = await this.#list();
+      if (answer.status === 304) this.heard({ type: "beat" });
+      else if (!isJson(answer)) return this.refused(answer);
+      else this.#tell((await answer.json()).jobs, answer.headers.get("ETag"));
+      const waits = answer.headers.has("Preference-Applied") || answer.status !== 304;
+      await sleep(waits ? PAUSE : PLAIN_PAUSE);
+    }
+  }
+
+  /** The next answer. A ping ends the waiting, and then the answer comes at once. */
+  async #list() {
+    const path = "jobs?limit=200";
+    if (!this.#etag) return this.get(path);
+    const known = { "If-None-Match": this.#etag };
+    const wait = (this.#wait = new AbortController());
+    try {
+      const headers = { ...known, Prefer: `wait=${WAIT}` };
+      return await this.get(path, { headers, signals: [wait], timeout: ANSWERED + WAIT * 1_000 });
+    } catch (error) {
+      if (!wait.signal.aborted) throw error;
+      return this.get(path, { headers: known });
+    }
+  }
+
+  /** Tell what is new in this list of the latest jobs, the newest first, as frames. */
+  #tell(jobs, etag) {
+    const before = this.#jobs;
+    const rewound = jobs.some(({ job, version }) => version < before.get(job));
+    const whole = !this.#etag || rewound;
+    this.#jobs = new Map(jobs.map(({ job, version }) => [job, version]));
+    this.#etag = etag;
+    if (whole) return this.heard({ type: "snapshot", jobs, backends: this.#backends });
+    const news = jobs.filter(({ job, version }) => version !== before.get(job));
+    for (const job of news.reverse()) this.heard(job);
+    if (!news.length) this.heard({ type: "beat" });
+  }
+
+  ping() {
+    this.#wait?.abort();
+  }
+}
+
+/** The ways by their names, the best first. */
+const WAYS = { websocket: SocketWay, events: EventsWay, waiting: WaitingWay };
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Fetch. Rejects when no answer begins within `timeout` ms, or when one of `signals` aborts. */
+async function ask(url, { headers, signals = [], timeout = ANSWERED, ...options }) {
+  const end = new AbortController();
+  const abort = () => end.abort();
+  const timer = setTimeout(abort, timeout);
+  if (signals.some(({ signal }) => signal.aborted)) abort();
+  for (const { signal } of signals) signal.addEventListener("abort", abort);
+  try {
+    const accept = { Accept: "application/json", ...headers };
+    return await fetch(url, { ...options, headers: accept, signal: end.signal });
+  } finally {
+    clearTimeout(timer);
+    for (const { signal } of signals) signal.removeEventListener("abort", abort);
+  }
+}
+
+const isOf = (answer, type) =>
+  answer.ok && (answer.headers.get("Content-Type") ?? "").startsWith(type);
+const isJson = (answer) => isOf(answer, "application/json");
+
+/** The error frame of an answer that is no success; of null, where there was no answer. */
+async function problem(answer, request = null) {
+  const frame = { type: "error", request, code: UNKNOWN_OUTCOME };
+  const body = answer && (await answer.json().catch(() => null));
+  if (body?.code) return { ...frame, code: body.code, message: body.detail };
+  if (!answer || answer.ok || answer.status >= 500) {
+    return { ...frame, message: sentence("outcome_unknown") };
+  }
+  const message = sentence("http_error", { status: answer.status });
+  return { ...frame, code: `http_${answer.status}`, message };
+}
+
+/**
  * The jobs of this visitor, kept up to date. It connects at once, and reconnects by itself.
  *
+ * It comes by a WebSocket, else by server-sent events, else by GET requests that wait at the server.
+ * A way is blocked when it fails although plain HTTP is answered. Then the next one is taken, and a
+ * better one is tried again from time to time.
+ *
  * To read: `jobs` (a Map from id to job, as the server last told), `backends` ([{name, progress,
- * cancel}]), `state` and `message` (how the connection is, and a sentence about it), and `code` (the
- * code of what was refused; "" otherwise).
+ * cancel}]), `state` and `message` (how the connection is, and a sentence about it), `code` (the
+ * code of what was refused; "" otherwise), `transport` ("websocket", "events" or "waiting", null
+ * before the first snapshot). To write: `csrf`, Django's CSRF token, for pages where the client
+ * cannot find it.
  *
  * `state` is "connecting" at first, and then one of: "live"; "delayed" (connected, but the server's
  * updates are late); "offline" (it reconnects); "refused" (the visitor must sign in or has signed
@@ -152,6 +434,7 @@ class ProgressError extends Error {
  *   "job"       a job that is new or has changed; older versions than the known one are dropped
  *   "snapshot"  {jobs, backends}: replaces all that was known; on each connect
  *   "state"     {state, message, before}: the connection's state has changed
+ *   "transport" {transport, before}: updates come by another way
  *   "status"    {live, message}: the server says whether its updates are late
  *   "error"     {code, message, request}: an error that no `start()` waits for
  *   "refused"   {code, message}: the visitor must sign in (again). Then call `reconnect()`. Or they
@@ -163,32 +446,50 @@ class ProgressSocket extends EventTarget {
   state = "connecting";
   message = "";
   code = "";
-  #url;
-  #socket = null;
+  transport = null;
+  csrf = null;
+  #addresses;
+  #names; // of the ways that this page can use, the best first
+  #rank = 0; // which of them is used or tried
+  #failures = 0; // of this way, in a row
+  #way = null; // the connection
+  #frames = 0; // that it has given
   #ready = false; // the snapshot has come
   #heard = 0;
   #attempts = 0;
   #retry;
   #probe = null; // the timer of a ping that has no answer yet
+  #better = null; // a connection over a better way, which has not given its snapshot
+  #climb = null; // the timer that tries one, or that gives it up
+  #climbs = 0;
   #refusal = null;
-  #starts = new Map(); // request → {text, promise, resolve, reject}, the oldest first
+  #starts = new Map(); // request → {message, sent, promise, resolve, reject}, the oldest first
   #oneByOne = false; // send the next start only when the one before it has its answer
   #cancels = new Set();
   #life = new AbortController();
   static #shared = new Map();
 
   /** The one socket of this page for a URL. Elements use it as well. */
-  static shared(url = told.socket ?? SOCKET) {
+  static shared(url = told.socket ?? SOCKET, options = {}) {
     const { href } = new URL(url, document.baseURI);
     const found = this.#shared.get(href);
-    if (!found || found.#life.signal.aborted) this.#shared.set(href, new this(href));
+    if (!found || found.#life.signal.aborted) this.#shared.set(href, new this(href, options));
     return this.#shared.get(href);
   }
 
-  constructor(url = told.socket ?? SOCKET) {
+  /**
+   * `url` is the socket's address. `http` is the address under which `progrock.urls` has `events`
+   * and `jobs`; without it only the WebSocket is used. A page made by our templates tells both.
+   */
+  constructor(url = told.socket ?? SOCKET, { http } = {}) {
     super();
-    this.#url = new URL(url, document.baseURI);
-    this.#url.protocol = this.#url.protocol.replace("http", "ws");
+    const socket = new URL(url, document.baseURI);
+    const usual = new URL(told.socket ?? SOCKET, document.baseURI);
+    const base = (http ?? (socket.href === usual.href ? told.http : null))?.replace(/\/?$/, "/");
+    socket.protocol = socket.protocol.replace("http", "ws");
+    this.#addresses = { socket, http: base && new URL(base, document.baseURI) };
+    this.#names = base ? Object.keys(WAYS) : ["websocket"];
+    this.#rank = Math.max(0, this.#names.indexOf(remembered()));
     const { signal } = this.#life;
     const watch = setInterval(() => this.#watch(), 2_000);
     signal.addEventListener("abort", () => clearInterval(watch));
@@ -201,27 +502,21 @@ class ProgressSocket extends EventTarget {
   /**
    * Start a job. Resolves with its first frame, or rejects with a ProgressError. While there is no
    * connection it waits for one. `request` is an id for this start: the same one twice starts one
-   * job.
+   * job. `signal` is an AbortSignal that ends the waiting, as of AbortSignal.timeout(10_000); a job
+   * that was asked for already may start all the same.
    */
-  start({ backend, params, request = randomId() } = {}) {
-    const known = this.#starts.get(request);
-    if (known) return known.promise;
-    const start = {};
-    try {
-      if (this.state === "refused") throw new ProgressError({ ...this.#refusal, request });
-      start.text = startText(backend, params, request);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-    start.promise = new Promise((resolve, reject) => Object.assign(start, { resolve, reject }));
-    this.#starts.set(request, start);
-    if (this.#ready && (!this.#oneByOne || this.#starts.size === 1)) this.#socket.send(start.text);
-    return start.promise;
+  start({ backend, params, request = randomId(), signal } = {}) {
+    return this.#begin({ action: "start", backend, params, request }, signal);
+  }
+
+  /** Start a new job like this one (or like the job with this id). The rest is as of `start`. */
+  again(job, { request = randomId(), signal } = {}) {
+    return this.#begin({ action: "again", job: idOf(job), request }, signal);
   }
 
   /** Cancel a job (or the job with this id). It is `cancelling` until the backend has obeyed. */
   cancel(job) {
-    const id = typeof job === "string" ? job : job.job;
+    const id = idOf(job);
     this.#cancels.add(id);
     if (this.#ready) this.#sendCancel(id);
   }
@@ -232,7 +527,7 @@ class ProgressSocket extends EventTarget {
    */
   reconnect() {
     if (this.#life.signal.aborted) return;
-    this.#attempts = 0;
+    this.#attempts = this.#rank = this.#failures = 0;
     this.#connect();
     this.#setState("connecting");
   }
@@ -243,37 +538,81 @@ class ProgressSocket extends EventTarget {
     this.#refuse({ code: "closed", message: sentence("closed") });
   }
 
+  /** Send a message whose answer is the first frame of a job. */
+  #begin(message, signal) {
+    const { request } = message;
+    const known = this.#starts.get(request);
+    if (known) return known.promise;
+    const start = { message, sent: 0 };
+    try {
+      if (this.state === "refused") throw new ProgressError({ ...this.#refusal, request });
+      if (signal?.aborted) throw aborted(request);
+      checkStart(message);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    start.promise = new Promise((resolve, reject) => Object.assign(start, { resolve, reject }));
+    this.#starts.set(request, start);
+    const abort = () => this.#starts.get(request) === start && this.#reject(aborted(request));
+    signal?.addEventListener("abort", abort, { once: true });
+    if (this.#ready && (!this.#oneByOne || this.#starts.size === 1)) this.#sendStart(start);
+    return start.promise;
+  }
+
   /** Open a connection in place of the one that there may be. */
   #connect() {
     this.#drop();
-    const socket = (this.#socket = new WebSocket(this.#url));
     this.#heard = Date.now();
+    this.#frames = 0;
     this.#refusal = null;
     this.code = "";
-    socket.onmessage = ({ data }) => {
-      if (socket !== this.#socket) return;
-      this.#heard = Date.now();
-      this.#answered();
-      this.#receive(JSON.parse(data));
-    };
-    socket.onclose = ({ code }) => socket === this.#socket && this.#lost(code);
+    this.#way = this.#open(this.#rank);
+  }
+
+  /** A new connection over the way of this rank. */
+  #open(rank) {
+    const way = new WAYS[this.#names[rank]]({
+      ...this.#addresses,
+      csrf: () => csrfOf(this.csrf),
+      onframe: (frame, aside) => this.#frame(way, rank, frame, aside),
+      onlost: (code) => (way === this.#way ? this.#lost(code) : this.#climbLater()),
+    });
+    return way;
   }
 
   /** Let go of the connection, and of what waits for it. */
   #drop() {
     clearTimeout(this.#retry);
+    clearTimeout(this.#climb);
     this.#answered();
-    const socket = this.#socket;
-    this.#socket = null;
+    this.#way?.close();
+    this.#better?.close();
+    this.#way = this.#better = this.#climb = null;
     this.#ready = false;
-    socket?.close();
+  }
+
+  #frame(way, rank, frame, aside) {
+    if (way === this.#better && frame.type === "snapshot") {
+      this.#better = null;
+      this.#drop();
+      this.#way = way;
+      this.#rank = rank;
+      this.#frames = this.#climbs = 0;
+    }
+    if (way !== this.#way) return;
+    if (!aside) {
+      this.#heard = Date.now();
+      this.#frames += 1;
+      this.#answered();
+    }
+    this.#receive(frame);
   }
 
   #receive(frame) {
     if (frame.type === "snapshot") this.#snapshot(frame);
     else if (frame.type === "job") this.#job(frame);
     else if (frame.type === "status") {
-      this.#setState(frame.live ? "live" : "delayed", frame.message);
+      this.#setState(frame.live ? "live" : "delayed", frame.live ? this.#notice() : frame.message);
       this.#emit("status", frame);
     } else if (frame.type === "error") this.#error(frame);
   }
@@ -284,7 +623,7 @@ class ProgressSocket extends EventTarget {
       this.#emit("error", frame);
     } else if (this.#starts.has(frame.request)) {
       if (frame.code === UNKNOWN_OUTCOME) this.#askAgain(frame.request);
-      else this.#reject(frame.request, frame);
+      else this.#reject(new ProgressError(frame));
     } else if (frame.code === "unknown_action" && !frame.request) {
       // A server that does not know our ping has answered it all the same.
     } else if (!frame.request && !OF_CANCELS.includes(frame.code) && this.#starts.size) {
@@ -300,7 +639,7 @@ class ProgressSocket extends EventTarget {
   #unread(frame) {
     if (this.#oneByOne || this.#starts.size === 1) {
       const [request] = this.#starts.keys();
-      this.#reject(request, frame);
+      this.#reject(new ProgressError({ ...frame, request }));
     } else {
       this.#oneByOne = true;
       this.#connect();
@@ -309,16 +648,16 @@ class ProgressSocket extends EventTarget {
 
   /** The start may have happened, or may yet. The same request tells, without a second job. */
   #askAgain(request) {
-    const socket = this.#socket;
+    const way = this.#way;
     setTimeout(() => {
       const start = this.#starts.get(request);
-      if (start && this.#ready && socket === this.#socket) socket.send(start.text);
+      if (start && this.#ready && way === this.#way) this.#sendStart(start);
     }, ASK_AGAIN);
   }
 
-  #reject(request, refusal) {
-    this.#starts.get(request).reject(new ProgressError({ ...refusal, request }));
-    this.#forget(request);
+  #reject(error) {
+    this.#starts.get(error.request).reject(error);
+    this.#forget(error.request);
   }
 
   #forget(request) {
@@ -328,19 +667,25 @@ class ProgressSocket extends EventTarget {
   }
 
   #sendStarts() {
-    for (const { text } of this.#starts.values()) {
-      this.#socket.send(text);
+    for (const start of this.#starts.values()) {
+      this.#sendStart(start);
       if (this.#oneByOne) break;
     }
+  }
+
+  #sendStart(start) {
+    start.sent = Date.now();
+    this.#way.send(start.message);
   }
 
   #snapshot({ jobs, backends }) {
     this.jobs = new Map(jobs.map((job) => [job.job, job]));
     this.backends = backends;
     this.#ready = true;
-    this.#attempts = 0;
+    this.#attempts = this.#failures = 0;
     this.#refusal = null;
-    this.#setState("live");
+    this.#tellTransport();
+    this.#setState("live", this.#notice());
     this.#emit("snapshot", { jobs, backends });
     jobs.forEach((job) => this.#settle(job));
     this.#sendStarts();
@@ -362,11 +707,14 @@ class ProgressSocket extends EventTarget {
   }
 
   #sendCancel(job) {
-    if (this.jobs.has(job)) this.#socket.send(JSON.stringify({ action: "cancel", job }));
+    if (this.jobs.has(job)) this.#way.send({ action: "cancel", job });
     else this.#cancels.delete(job);
   }
 
   #lost(code) {
+    const waited = Date.now() - this.#heard;
+    // No frame, or none after the first for long: something on the way keeps them back.
+    const mute = this.#frames === 0 || (this.#frames === 1 && waited >= SILENCE);
     this.#drop();
     if (code >= 4400 && code < 4500) {
       const ended = { code: "session_ended", message: sentence("session_ended") };
@@ -376,6 +724,55 @@ class ProgressSocket extends EventTarget {
     const ceiling = Math.min(LONGEST_WAIT, 500 * 2 ** this.#attempts++);
     this.#retry = setTimeout(() => this.#connect(), ceiling * (0.5 + Math.random() / 2));
     this.#setState("offline", sentence("connection_lost"));
+    if (mute && this.#addresses.http) this.#doubt(waited >= HANDSHAKE);
+  }
+
+  /**
+   * The way is blocked if it fails although plain HTTP is answered. A WebSocket must fail twice, or
+   * after a long wait. Then take the next way. After the last one comes the first.
+   */
+  async #doubt(waited) {
+    const rank = this.#rank;
+    const health = new URL("healthz", this.#addresses.http);
+    const answer = await ask(health, { cache: "no-store" }).catch(() => null);
+    const stale = rank !== this.#rank || this.#ready || this.state === "refused";
+    if (stale || !answer || answer.status >= 500) return;
+    this.#failures += 1;
+    if (rank === 0 && this.#failures < 2 && !waited) return;
+    this.#failures = 0;
+    this.#rank = (rank + 1) % this.#names.length;
+    if (this.#rank > 0) this.#connect();
+  }
+
+  /** Tell which way is used now, remember it for the next page, and mean to try a better one. */
+  #tellTransport() {
+    const before = this.transport;
+    this.transport = this.#names[this.#rank];
+    remember(this.transport);
+    if (this.#rank > 0 && this.#climb === null) this.#climbLater();
+    if (before !== this.transport) {
+      this.#emit("transport", { transport: this.transport, before });
+    }
+  }
+
+  #notice() {
+    return this.#rank > 0 ? sentence("slower") : "";
+  }
+
+  #climbLater() {
+    clearTimeout(this.#climb);
+    this.#better?.close();
+    this.#better = null;
+    const wait = Math.min(RARELY, CLIMB * 2 ** this.#climbs++);
+    this.#climb = setTimeout(() => this.#tryBetter(), wait);
+  }
+
+  /** Try a better way beside the present one, which is kept until the other gives a snapshot. */
+  #tryBetter() {
+    if (!this.#ready || this.#rank === 0 || this.#better) return;
+    clearTimeout(this.#climb);
+    this.#better = this.#open(this.#climbs % this.#rank);
+    this.#climb = setTimeout(() => this.#climbLater(), HANDSHAKE);
   }
 
   /** Stop for good: forget this visitor's jobs, and reject the starts that still wait. */
@@ -394,9 +791,15 @@ class ProgressSocket extends EventTarget {
     if (refusal.code !== "closed") this.#emit("refused", refusal);
   }
 
-  /** Give up a connection that has been silent for too long. */
+  /** Give up a connection that has been silent for too long, and repeat what has no answer. */
   #watch() {
-    if (this.#socket && Date.now() - this.#heard >= SILENCE) this.#lost(1006);
+    if (!this.#way) return;
+    const now = Date.now();
+    if (now - this.#heard >= (this.#frames ? SILENCE : HANDSHAKE)) this.#lost(BROKEN);
+    else if (this.#ready) {
+      const sent = [...this.#starts.values()].filter((start) => start.sent);
+      for (const start of sent) if (now - start.sent >= UNANSWERED) this.#sendStart(start);
+    }
   }
 
   /**
@@ -408,15 +811,17 @@ class ProgressSocket extends EventTarget {
     if (document.hidden || loads) return;
     if (this.state === "refused") {
       if (persisted) this.reconnect(); // back from the page where the visitor signed in, perhaps
-    } else if (this.#ready) this.#ping();
-    else if (!this.#socket) this.#connect();
+    } else if (this.#ready) {
+      this.#ping();
+      if (type === "online") this.#tryBetter(); // another network may block less
+    } else if (!this.#way) this.#connect();
     else if (type === "online" || persisted) this.#connect(); // a handshake on the old network
   }
 
   #ping() {
     if (this.#probe) return;
-    this.#socket.send('{"action":"ping"}');
-    this.#probe = setTimeout(() => this.#lost(1006), ANSWER);
+    this.#probe = setTimeout(() => this.#lost(BROKEN), ANSWER);
+    this.#way.send({ action: "ping" });
   }
 
   #answered() {
@@ -436,8 +841,38 @@ class ProgressSocket extends EventTarget {
   }
 }
 
-/** The message of a start. Throws a ProgressError for what the server could not read. */
-function startText(backend, params, request) {
+const idOf = (job) => (typeof job === "string" ? job : job.job);
+
+const aborted = (request) =>
+  new ProgressError({ code: "aborted", message: sentence("aborted"), request });
+
+/** Django's CSRF token, and the name of the header in which it is sent. */
+function csrfOf(given) {
+  const { cookie = "csrftoken", header = "X-CSRFToken", token } = told.csrf ?? {};
+  const found = document.cookie.split("; ").find((each) => each.startsWith(`${cookie}=`));
+  return { header, token: given ?? (found ? found.slice(cookie.length + 1) : (token ?? "")) };
+}
+
+/** The way that worked last in this tab, so that each page need not find out anew. */
+function remembered() {
+  try {
+    return sessionStorage.getItem("progrock-transport");
+  } catch {
+    return null; // the reader allows no storage
+  }
+}
+
+function remember(transport) {
+  try {
+    sessionStorage.setItem("progrock-transport", transport);
+  } catch {
+    // Then the next page finds out by itself.
+  }
+}
+
+/** Throws a ProgressError for a start that the server could not read. */
+function checkStart(message) {
+  const { request } = message;
   const refuse = (code, message) => {
     throw new ProgressError({ code, message, request });
   };
@@ -447,7 +882,7 @@ function startText(backend, params, request) {
   }
   let text;
   try {
-    text = JSON.stringify({ action: "start", backend, params, request });
+    text = JSON.stringify(message);
   } catch (error) {
     refuse("bad_params", sentence("params_no_json", { error: error.message }));
   }
@@ -456,7 +891,6 @@ function startText(backend, params, request) {
     refuse("bad_params", sentence("params_half_character"));
   }
   if (new Blob([text]).size > MAX_FRAME) refuse("too_large", sentence("params_too_large"));
-  return text;
 }
 
 /** An id that nobody can guess. crypto.randomUUID does not exist on plain http. */
@@ -480,7 +914,7 @@ function announce(key, text) {
 
 /** Say how the connection is, by the `detail` of a "state" event. The first success is no news. */
 function announceConnection({ state, message, before }) {
-  if (state !== "live") announce("connection", message);
+  if (state !== "live" || message) announce("connection", message);
   else if (before !== "connecting") announce("connection", sentence("connected"));
 }
 
@@ -514,6 +948,29 @@ function duration(ms) {
   if (s < 60) return sentence("seconds", { s });
   if (s < 3600) return sentence("minutes", { min: Math.floor(s / 60), s: s % 60 });
   return sentence("hours", { h: Math.floor(s / 3600), min: Math.floor((s % 3600) / 60) });
+}
+
+/** How results are shown: texts as they are, addresses as links, large ones as a link to them. */
+function formatResult({ result, result_url: url }) {
+  if (url) return link(url, sentence("whole_result"));
+  if (typeof result === "string") return isAddress(result) ? link(result) : result;
+  const text = JSON.stringify(result, null, 2);
+  const pieces = text.split(/("https?:[^"\\\s]+")/i);
+  if (pieces.length === 1) return text;
+  const pre = document.createElement("pre");
+  for (const piece of pieces) {
+    const address = piece.slice(1, -1);
+    pre.append(...(isAddress(address) ? ['"', link(address), '"'] : [piece]));
+  }
+  return pre;
+}
+
+/** Whether a text is an address of the web. Any other one, such as javascript:, may be code. */
+const isAddress = (text) => /^https?:\/\/\S+$/i.test(text) && URL.canParse(text);
+
+function link(href, text = href) {
+  const made = document.createElement("a");
+  return Object.assign(made, { href, textContent: text, rel: "noopener noreferrer" });
 }
 
 /**
@@ -553,6 +1010,8 @@ const BaseElement = globalThis.HTMLElement ?? class {};
  */
 class JobProgress extends BaseElement {
   static observedAttributes = ["job", "label", "src", "href"];
+  static format = formatResult;
+  #format = null;
   #job = null;
   #given = null; // the frame that the page has set as `job`
   #endTold = ""; // the id of the job whose end was told
@@ -561,7 +1020,7 @@ class JobProgress extends BaseElement {
   #socket = null;
 
   connectedCallback() {
-    for (const name of ATTRIBUTES) this.#upgrade(name);
+    for (const name of [...ATTRIBUTES, "format"]) this.#upgrade(name);
     const { signal } = (this.#life = new AbortController());
     const socket = (this.#socket = ProgressSocket.shared(this.getAttribute("src") ?? undefined));
     const changed = ({ detail }) => detail.job === this.#id && this.#update(detail, true);
@@ -649,6 +1108,19 @@ class JobProgress extends BaseElement {
     this.#given = frame;
     reflect(this, "job", frame ? frame.job : value);
     if (frame && this.#socket) this.#lookUp();
+  }
+
+  /**
+   * What shows a result: a function of the job that returns a text or a Node. Set it for one
+   * element, or `JobProgress.format` for all. Null is the usual one again.
+   */
+  get format() {
+    return this.#format ?? JobProgress.format;
+  }
+
+  set format(value) {
+    this.#format = value ?? null;
+    if (this.#job && this.#socket) this.#render(this.#job);
   }
 
   /** What the job is called on the page and aloud: as somebody says, or else "render 3f2a". */
@@ -759,25 +1231,25 @@ class JobProgress extends BaseElement {
     if (focused && button.hidden) this.focus({ preventScroll: true }); // keep the focus at this job
   }
 
-  #result({ result, result_url: url }) {
+  /** Show the result, as `format` makes it. What is the same stays, as it may be selected. */
+  #result(job) {
     const details = this.#parts.result;
-    details.hidden = !url && (result === undefined || result === null);
+    details.hidden = !job.result_url && (job.result ?? null) === null;
     if (details.hidden) return;
-    let text = typeof result === "string" ? result : JSON.stringify(result, null, 2);
-    if (url) text = sentence("whole_result");
+    const made = this.format(job);
+    const shown = document.createElement(typeof made === "string" ? "pre" : "div");
+    shown.append(made);
     if (!details.firstChild) {
-      details.append(document.createElement("summary"), document.createElement(url ? "a" : "pre"));
-      details.open = text.length < 300;
+      details.append(document.createElement("summary"), document.createElement("div"));
+      details.open = shown.textContent.length < 300;
     }
     details.firstChild.textContent = sentence("result");
-    if (url) details.lastChild.href = url;
-    if (details.lastChild.textContent !== text) details.lastChild.textContent = text;
+    if (!details.lastChild.isEqualNode(shown)) details.lastChild.replaceWith(shown);
   }
 
   #connection(news) {
-    const { state, message } = this.#socket;
-    const fine = state === "live" || state === "connecting";
-    if (this.#job) this.#text("connection", fine || this.#job.complete ? "" : message);
+    const { message } = this.#socket;
+    if (this.#job) this.#text("connection", this.#job.complete ? "" : message);
     if (news) announceConnection(news);
   }
 
