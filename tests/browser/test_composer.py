@@ -163,6 +163,33 @@ async def test_a_rich_form_by_keyboard_alone(visitor: Visitor) -> None:
     ]
 
 
+ANEW = """async (change) => {
+  const { ProgressSocket } = await import("/static/progrock/progrock.js");
+  const socket = ProgressSocket.shared();
+  const backends = change ? structuredClone(socket.backends) : [];
+  for (const { params } of backends) if (params) params.properties.new = { type: "string" };
+  socket.dispatchEvent(new CustomEvent("snapshot", { detail: { jobs: [], backends } })); }"""
+
+
+async def test_what_was_typed_outlives_a_new_schema_and_new_texts(visitor: Visitor) -> None:
+    jobs = await visitor()
+    await fill_in(jobs)
+    name = jobs.page.get_by_label("Name of the job")
+    await jobs.page.evaluate(ANEW, True)
+    await expect(jobs.page.get_by_label("New")).to_be_visible()
+    await expect(name).to_have_value("Poster")
+    await jobs.page.evaluate(
+        """async () => {
+          const { texts } = await import("/static/progrock/progrock.js");
+          texts.form_add = "More"; }"""
+    )
+    await expect(jobs.page.get_by_role("button", name="More Files")).to_be_visible()
+    await expect(name).to_have_value("Poster")
+    await jobs.page.evaluate(ANEW, False)
+    await expect(jobs.form).to_be_hidden()
+    await expect(jobs.page.get_by_text("No job can be started here by hand.")).to_be_visible()
+
+
 async def to(jobs: JobsPage, name: str) -> None:
     """Press Tab until the control of this name has the focus."""
     reached = jobs.page.locator(":focus").and_(

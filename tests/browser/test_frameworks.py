@@ -210,8 +210,10 @@ def text(name: str) -> str:
 
 
 def test_a_server_may_import_the_package(folder: Path) -> None:
-    code = 'import("progrock-client").then((client) => console.log(Object.keys(client).join()))'
-    assert "ProgressSocket" in run(NODE, "--eval", code, cwd=folder).split(",")
+    modules = {"progrock-client": "ProgressSocket", "progrock-client/form": "ParamsForm"}
+    for package, member in modules.items():
+        code = f'import("{package}").then((client) => console.log(Object.keys(client).join()))'
+        assert member in run(NODE, "--eval", code, cwd=folder).strip().split(",")
 
 
 MEMBERS = """() => {

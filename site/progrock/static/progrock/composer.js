@@ -34,6 +34,11 @@ export function showComposer(socket) {
     show("problem", "");
     showParams();
   });
+  document.addEventListener("progrock-texts", () => {
+    for (const each of forms.values()) each.schema = null; // made anew, in the new words
+    showParams();
+    tellState();
+  });
   socket.addEventListener("error", ({ detail }) => show("problem", detail.message));
   socket.addEventListener("snapshot", ({ detail }) => offer(detail.backends));
   socket.addEventListener("state", tellState);

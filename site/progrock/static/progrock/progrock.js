@@ -125,7 +125,7 @@ const texts = new Proxy({ ...TEXTS, ...told.texts }, {
     all[key] = value;
     renaming ??= setTimeout(() => {
       renaming = undefined;
-      document.dispatchEvent(new Event("progrock-texts"));
+      globalThis.document?.dispatchEvent(new Event("progrock-texts")); // a server has none
     });
     return true;
   },
