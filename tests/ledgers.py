@@ -13,7 +13,7 @@ from progrock.models import Job
 
 def make(**changes: Any) -> Row:
     """A job in the ledger, running unless told otherwise."""
-    key = uuid.uuid4()
+    key = changes.get("id") or uuid.uuid4()
     now = datetime.now(UTC)
     values: dict[str, Any] = {
         "id": key,

@@ -129,6 +129,17 @@ def load(
     return _select(result, where, rows, ("n_id",), attention=attention, story=large)
 
 
+def beginning_with(digits: str) -> list[Row]:
+    """Up to two jobs whose ids begin so, with their milestones.
+
+    Raises ValueError for what is not the beginning of an id.
+    """
+    plain = digits.replace("-", "")
+    first, last = (str(UUID(plain.ljust(32, each))) for each in "0f")
+    found = Job.objects.filter(id__range=(first, last)).values_list("pk", flat=True)[:2]
+    return list(load((str(key) for key in found), large=True).values())
+
+
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
     """All active jobs of the audiences and the `ended` ones that ended last, newest first.
 

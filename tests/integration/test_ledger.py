@@ -16,7 +16,7 @@ from io import StringIO
 from typing import Any, cast
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections
 
 from progrock import doors, ledger, wire
@@ -513,6 +513,34 @@ def test_status_names_the_backends_whose_calls_fail_with_the_latest_reason(setti
     ) in lines
     assert "report: the last call failed for 1 job; the latest: asking again: refused" in lines
     assert not [line for line in lines if line.startswith("transcribe:")]
+
+
+def test_status_tells_what_happened_to_a_job_by_the_first_digits_of_its_id() -> None:
+    keys = [uuid.UUID(f"aaaaaaaa-0000-4000-8000-00000000000{n}") for n in range(2)]
+    row, _ = (make(id=key, due_at=at(-60), label="Solaris") for key in keys)
+    make()
+    commit(step(row, attempts=1, message="asking again: it is away", delay=60.0))
+
+    def status(digits: str) -> list[str]:
+        out = StringIO()
+        call_command("status", digits, stdout=out, no_color=True)
+        return [" ".join(line.split()) for line in out.getvalue().splitlines()]
+
+    lines = status("aaaaaaaa-0000-4000-8000-000000000000")
+    assert lines[:4] == [f"job {row.id}", "backend render Solaris", "audience user:1",
+                         "state running"]  # fmt: skip
+    assert "failed calls in a row 1" in lines
+    assert [line for line in lines if line.startswith("next step due in ")]
+    assert lines[-2].endswith(" queued")
+    assert lines[-1].endswith(" refused asking again: it is away")
+    for digits, wrong in (
+        ("aaaaaaaa", "more than one job whose id begins with aaaaaaaa"),
+        ("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "there is no job"),
+        ("render", "'render' is no id of a job"),
+        ("a" * 33, "is no id of a job"),
+    ):
+        with pytest.raises(CommandError, match=wrong):
+            status(digits)
 
 
 def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
 from progrock import clock, conf, ledger
@@ -26,11 +26,18 @@ class Command(base.Command):
 
     help = (
         "Shows active jobs, lateness and workers of each backend,"
-        " and the depth of each lane and queue."
+        " and the depth of each lane and queue. With a job's id: what happened to that job."
     )
 
-    def run(self, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The job, if it is about one."""
+        parser.add_argument("job", nargs="?", help="a job's id, or its first digits")
+
+    def run(self, job: str | None = None, **options: Any) -> None:
         """Print both tables; without the management API only what the database knows."""
+        if job is not None:
+            self._print_job(job)
+            return
         backends = conf.backends()
         try:
             clock.measure()
@@ -44,6 +51,41 @@ class Command(base.Command):
         self._print_failing(failing)
         self.stdout.write("")
         self._print_queues(depths)
+
+    def _print_job(self, digits: str) -> None:
+        """What is known of one job, and its milestones. Raises CommandError unless it is one."""
+        try:
+            clock.measure()
+            found = ledger.beginning_with(digits)
+        except ValueError:
+            sentence = f"{digits!r} is no id of a job: wanted its first hexadecimal digits"
+            raise CommandError(sentence) from None
+        except DatabaseError as error:
+            raise CommandError(str(error).strip()) from None
+        if len(found) != 1:
+            count = "no job" if not found else "more than one job"
+            raise CommandError(f"there is {count} whose id begins with {digits}")
+        [row] = found
+        wait = row.due_at - clock.now()
+        due = f"in {wait:.1f} s" if wait > 0 else f"{-wait:.1f} s ago"
+        facts = {
+            "job": row.id,
+            "backend": f"{row.backend} {row.label}",
+            "audience": row.audience,
+            "state": row.state,
+            "message": row.message,
+            "error": row.error,
+            "next step due": due if row.active else "",
+            "failed calls in a row": row.attempts or "",
+            "crashes of workers": row.crashes or "",
+            "sweeps in vain": row.sweeps or "",
+        }
+        for name, value in facts.items():
+            if value != "":
+                self.stdout.write(f"{name:24} {value}")
+        self.stdout.write("")
+        for at, what, text in row.story:
+            self.stdout.write(f"{at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {what:13} {text}".rstrip())
 
     def _depths(self) -> dict[str, Depth]:
         vhost = vhost_of(conf.amqp_url())
