@@ -11,7 +11,7 @@ export function showComposer(socket) {
   const form = byId("start");
   const select = form.elements.backend;
   const forms = new Map(); // backend → {schema, params}: what was typed for each is kept
-  let backends = [];
+  let backends; // none are known before the first snapshot
   let unsent = 0; // starts that the server has not answered
 
   form.addEventListener("submit", async (event) => {
@@ -77,7 +77,7 @@ export function showComposer(socket) {
 
   /** Show the form of the backend that is chosen. */
   function showParams() {
-    const backend = backends.find(({ name }) => name === select.value);
+    const backend = backends?.find(({ name }) => name === select.value);
     show("about", backend?.params?.description ?? "");
     const element = backend && formOf(backend).element;
     if (element?.isConnected) return;
