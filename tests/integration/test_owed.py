@@ -5,13 +5,14 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.amqp import CLOSED
-from tests.chaos.receivers import FILE, told
+from tests.chaos.receivers import FILE, hang_of, told
 from tests.services import DEMO_ANSWERS, PATIENCE, DemoBackend, Stack, http
 
 TABLE = """
@@ -86,6 +87,26 @@ def test_the_end_of_a_job_that_was_cancelled_in_the_line_is_told(
         start_worker(up)
         asyncio.run(until_told(env, job, "cancelled"))
         assert "told the end of 1 jobs again, because it was still owed" in up.logs()
+
+
+def test_a_worker_ends_although_a_receiver_hangs_and_the_end_is_told_later(
+    stack: Callable[..., Stack], project: Callable[[float], dict[str, str]]
+) -> None:
+    env = project(3600)
+    hang = hang_of(Path(env[FILE]))
+    hang.touch()
+    with stack(workers=1, web=False, env=env) as up:
+        job = up.shell("import progrock; print(progrock.start('render', {}, audience='a').pk)")
+        [worker] = up.workers()
+        until = time.monotonic() + 2 * PATIENCE
+        while "a receiver of job_finished, job=" not in worker.output():
+            assert time.monotonic() < until, worker.output()
+            time.sleep(0.2)
+        assert worker.stop() == 0
+        assert "the worker ends although a thread hangs: receivers-" in worker.output()
+        hang.unlink()
+        start_worker(up)
+        asyncio.run(until_told(env, job, "succeeded"))
 
 
 async def test_the_cancel_of_an_expired_job_is_sent_although_its_worker_died(

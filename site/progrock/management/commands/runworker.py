@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
+import threading
+import time
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,12 +21,20 @@ logger = logging.getLogger(__name__)
 LINE = "{asctime} {levelname:7} {name}: {message}"
 #: From which level on the log is printed, by --verbosity; above these all of it is.
 LEVELS = {0: logging.WARNING, 1: logging.INFO}
+#: A worker that has stopped waits so many seconds for threads that hang.
+LAST_SECONDS = 5.0
 
 
 class Command(base.Command):
     """A worker process; run as many as the load needs, on as many machines."""
 
     help = "Polls backends for the jobs whose tasks wait in RabbitMQ."
+    own_process = False  # else this is code's call_command, and the process goes on
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as the only purpose of this process."""
+        self.own_process = True
+        super().run_from_argv(argv)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Which queues to consume."""
@@ -43,6 +54,25 @@ class Command(base.Command):
         logger.info("this worker consumes %d queues: %s", len(queues), names)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(work(queues, backends))
+        if self.own_process:
+            end_within(LAST_SECONDS)
+
+
+def end_within(seconds: float) -> None:
+    """See to it that the process ends although a thread hangs, such as that of a receiver.
+
+    At its end Python waits for all threads but daemons, without a limit.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        threads = [each for each in threading.enumerate() if not each.daemon]
+        names = ", ".join(each.name for each in threads if each is not threading.main_thread())
+        logger.warning("the worker ends although a thread hangs: %s", names)
+        logging.shutdown()
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True, name="end").start()
 
 
 def show_log(verbosity: int) -> None:
