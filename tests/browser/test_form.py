@@ -248,7 +248,7 @@ FILM = {"type": "string", "title": "Film"}
         ({**of(a={"$ref": "#/$defs/a~1b%20c"}), "$defs": {"a/b c": FILM}}, ["Film"]),
         ({"$ref": "#/$defs/all", "$defs": {"all": of(a=FILM)}}, ["Film"]),
         ({"allOf": [of(a=FILM), of(b={"type": "integer"})]}, ["Film", "B"]),
-        (of(a={"anyOf": [FILM, {"type": "null"}]}), ["Film"]),
+        (of(a={"anyOf": [FILM, {"type": "null"}], "default": None}), ["Film"]),
         (of(maxPages={"type": ["integer", "null"]}), ["Max pages"]),
         ({"properties": {"a": FILM, "gone": False}}, ["Film"]),
         ({"required": ["film_name"], "properties": {"a": FILM}}, ["Film", "Film name"]),
@@ -260,6 +260,7 @@ async def test_references_and_parts_are_followed(
     await form.of(schema)
     found = await form.page.locator("[data-part=label]").all_inner_texts()
     assert [each.removesuffix(" optional") for each in found] == labels
+    assert all(each.endswith(" optional") for each in found if "name" not in each)
     assert await form.page.locator("[data-kind=json]").count() == ("Film name" in labels)
 
 

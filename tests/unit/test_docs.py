@@ -164,6 +164,21 @@ def test_the_javascript_page_names_what_the_client_has() -> None:
     assert set(first_cells(section("javascript.md", "### How it looks"))) == properties
 
 
+def test_the_javascript_page_names_what_a_form_has() -> None:
+    source, told = (STATIC / "form.js").read_text(), section("javascript.md", "## ParamsForm")
+    form = source[source.index("class ParamsForm") : source.index("class Part")]
+    members = set(re.findall(r"^  (?:get )?(\w+)\(.*\{$|^    this\.(\w+) = ", form, re.M))
+    named = {name or other for name, other in members} - {"constructor"}
+    assert {re.sub(r"\(.*", "", each) for each in first_cells(told)} == named | {"new ParamsForm"}
+    types = (STATIC / "form.d.ts").read_text()
+    assert set(re.findall(r"^  (?:readonly )?(\w+)[(:]", types, re.M)) == named | {"constructor"}
+    parts = set(re.findall(r'(?:make\("\w+", |button\()"(\w+)"', source))
+    for part in parts - {"params", "hidden"}:
+        assert f"`{part}`" in told, part
+    for name in set(re.findall(r"--progrock-\w+", (STATIC / "form.css").read_text())):
+        assert f"`{name}`" in told, name
+
+
 def test_the_backends_page_names_each_key(tmp_path: Path) -> None:
     file = tmp_path / "backends.toml"
     file.write_text('[render]\nqqqqqqqqqqqqqqqqqqqq = 1\nurl = "http://127.0.0.1"\n')

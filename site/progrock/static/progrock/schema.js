@@ -123,7 +123,7 @@ function fieldOf(written, place) {
     ...nameless(place),
     title: textOf(schema.title) || wordsOf(place.key),
     description: textOf(schema.description),
-    initial: schema.default,
+    initial: schema.default ?? undefined, // null is how some say that there is none
     example: schema.examples?.[0],
     nullable: nullable || Boolean(options?.some(({ value }) => value === null)),
   };
