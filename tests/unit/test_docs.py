@@ -317,6 +317,44 @@ def test_the_embed_page_installs_what_the_package_is_called() -> None:
         assert set(extras.split(",")) <= project["optional-dependencies"].keys()
 
 
+#: The rows of the table of lines, each with the files that it counts.
+COUNTED = {
+    "settings": ["mysite/settings.py"],
+    "how the service is asked": ["backends.toml", "films/tasks.py"],
+    "the wiring of the project": [
+        "mysite/asgi.py",
+        "mysite/celery.py",
+        "mysite/__init__.py",
+        "mysite/urls.py",
+    ],
+    "the view and its template": ["films/views.py", "films/templates/film.html"],
+}
+
+
+def test_the_lines_beside_celery_are_counted_right() -> None:
+    page = text_of("compared.md")
+    ours, _, theirs = page.partition("## With Celery")
+    counts = [
+        {
+            match[3].split('"')[1].split(",")[0]: sum(map(bool, match[4].split("\n")))
+            for match in FENCE.finditer(half)
+            if "title=" in match[3]
+        }
+        for half in (ours, theirs)
+    ]
+    assert {name for half in counts for name in half} == {
+        name for names in COUNTED.values() for name in names
+    }
+    rows = {
+        row: [sum(half.get(f, 0) for f in names) for half in counts]
+        for row, names in COUNTED.items()
+    }
+    rows["all together"] = [sum(half.values()) for half in counts]
+    told = re.findall(r"^\| ([\w ]+) \| (\d+) \| (\d+) \|$", page, re.M)
+    assert {row: [int(left), int(right)] for row, left, right in told} == rows
+    assert rows["all together"][0] < rows["all together"][1]
+
+
 # Links
 
 
