@@ -1,14 +1,42 @@
-"""Jobs in a real ledger, for the tests of the fixture `database`."""
+"""A real ledger of a test's own, and jobs in it."""
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import dj_database_url
+from django.core.management import call_command
+from django.db import connections
 
 from progrock import ledger
 from progrock.broker.tasks import bucket_of
 from progrock.ledger import Row
 from progrock.models import Job
+
+
+@contextmanager
+def own_database(url: str) -> Iterator[None]:
+    """Make the default connection of this thread lead to the database at `url`, with our tables.
+
+    pytest-django must have unblocked databases.
+    """
+    template = connections.settings["default"]
+    connections.settings["ledger"] = {**template, "OPTIONS": {}, **dj_database_url.parse(url)}
+    if url.startswith("sqlite"):
+        connections.settings["ledger"]["OPTIONS"] = template["OPTIONS"]
+    before, own = connections["default"], connections.create_connection("ledger")
+    own.alias = "default"
+    connections["default"] = own
+    call_command("migrate", verbosity=0)
+    try:
+        yield
+    finally:
+        own.close()
+        connections["default"] = before
+        del connections.settings["ledger"]
 
 
 def make(**changes: Any) -> Row:

@@ -141,8 +141,9 @@ def _query(request: HttpRequest) -> Query:
         states |= set(STATES[name])
     texts = [request.GET.get(each, "") for each in ("backend", "q")]
     for each in texts:
-        if len(each) > MAX_TEXT or not each.isprintable():
-            raise _bad_query(f"backend and q have up to {MAX_TEXT} printable characters.")
+        if len(each) > MAX_TEXT or re.search(r"[\x00-\x1f\x7f]", each):
+            wanted = f"up to {MAX_TEXT} characters, and none that controls a terminal"
+            raise _bad_query(f"backend and q are wrong: wanted {wanted}.")
     limit = request.GET.get("limit", "50")
     if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
         raise _bad_query(f"limit is {limit!r}: wanted a whole number from 1 to {MOST_JOBS}.")

@@ -3,16 +3,14 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import dj_database_url
 import pytest
-from django.core.management import call_command
-from django.db import connections
 
 from progrock.broker import blocking, channel_layer
 from progrock.broker import consumer as consumer_module
 from progrock.broker import publisher as publisher_module
 from progrock.broker.channel_layer import ChannelLayer
 from tests.amqp import Line, NewLayer
+from tests.ledgers import own_database
 from tests.services import PATIENCE
 
 
@@ -61,18 +59,5 @@ def database(request: Any, django_db_blocker: Any, tmp_path_factory: Any) -> Ite
         url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'db.sqlite3'}"
     else:
         url = request.getfixturevalue("postgres_url").new_database()
-    template = connections.settings["default"]
-    connections.settings["ledger"] = {**template, "OPTIONS": {}, **dj_database_url.parse(url)}
-    if request.param == "sqlite":
-        connections.settings["ledger"]["OPTIONS"] = template["OPTIONS"]
-    before, own = connections["default"], connections.create_connection("ledger")
-    with django_db_blocker.unblock():
-        own.alias = "default"
-        connections["default"] = own
-        call_command("migrate", verbosity=0)
-        try:
-            yield request.param
-        finally:
-            own.close()
-            connections["default"] = before
-            del connections.settings["ledger"]
+    with django_db_blocker.unblock(), own_database(url):
+        yield request.param

@@ -8,6 +8,12 @@ from urllib.parse import urljoin
 
 import aiohttp
 import pytest
+from azure.core import PipelineClient
+from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline.policies import ContentDecodePolicy, HeadersPolicy, RequestIdPolicy
+from azure.core.polling import LROPoller
+from azure.core.polling.base_polling import LROBasePolling
+from azure.core.rest import HttpRequest
 
 from tests import bearer
 from tests.services import PATIENCE, Stack
@@ -71,3 +77,39 @@ async def test_a_cancel_over_http_reaches_the_backend(running: Stack) -> None:
         async with session.delete(f"{running.url}/jobs/{job['job']}") as answer:
             assert (answer.status, (await answer.json())["cancelling"]) == (202, True)
         assert (await watching.ended(job["job"]))["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [("succeed", "Succeeded"), ("fail", "Failed"), ("cancel", "Canceled")]
+)
+def test_azures_own_poller_watches_a_job(running: Stack, outcome: str, status: str) -> None:
+    """As docs/http.md shows it: azure-core knows nothing of ProgRock."""
+    policies = [
+        HeadersPolicy({"Authorization": bearer.TOKEN}),
+        RequestIdPolicy(),
+        ContentDecodePolicy(),
+    ]
+    with PipelineClient(f"{running.url}/", policies=policies) as client:
+        seconds = 600 if outcome == "cancel" else 1
+        params = {"seconds": seconds} | ({"outcome": "fail"} if outcome == "fail" else {})
+        asked = HttpRequest("POST", client.format_url("jobs"), json={"params": params})
+        started: Any = client.send_request(asked, _return_pipeline_response=True)
+        assert started.http_response.status_code == 202
+        job = started.context["deserialized_data"]["job"]
+        poller = LROPoller(
+            client,
+            started,
+            lambda response: response.context["deserialized_data"],
+            LROBasePolling(timeout=1),
+        )
+        assert poller.status() == "InProgress"
+        if outcome == "cancel":
+            client.send_request(HttpRequest("DELETE", client.format_url(f"jobs/{job}")))
+        if outcome == "succeed":
+            last = poller.result(PATIENCE)
+            assert (last["job"], last["state"]) == (job, "succeeded")
+            assert last["result"]
+        else:
+            with pytest.raises(HttpResponseError):
+                poller.result(PATIENCE)
+        assert poller.status() == status
