@@ -16,7 +16,7 @@ from progrock.ledger import Committed
 from progrock.models import Job
 
 #: The tasks and pushes of so many jobs are sent over one connection.
-TOGETHER = 500
+ONE_CONNECTION = 500
 
 
 class Again(NamedTuple):
@@ -76,5 +76,5 @@ def _send_tasks(due: Sequence[Committed]) -> None:
 
 
 def _at_commit(send: Callable[[Sequence[Any]], None], items: Sequence[Any]) -> None:
-    for i in range(0, len(items), TOGETHER):
-        transaction.on_commit(partial(send, items[i : i + TOGETHER]))
+    for i in range(0, len(items), ONE_CONNECTION):
+        transaction.on_commit(partial(send, items[i : i + ONE_CONNECTION]))

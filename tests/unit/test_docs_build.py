@@ -101,7 +101,8 @@ def test_every_file_that_a_page_names_exists() -> None:
     for page in NAMING:
         text = (DOCS / f"{page}.md").read_text()
         for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text):
-            assert (ROOT / name).exists(), f"{page}.md names {name}"
+            if not name.startswith(".progrock/"):  # what tests and the demo make is there
+                assert (ROOT / name).exists(), f"{page}.md names {name}"
 
 
 def test_the_way_of_one_job_is_as_long_as_the_page_says() -> None:
