@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_events import get
+from tests.listener import listen
 from tests.services import PATIENCE, Broker, DemoBackend, Stack, http, private_broker
 from tests.visitor import browse
 
@@ -74,19 +76,31 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
     async def shell(code: str) -> str:
         return await asyncio.to_thread(own_stack.shell, code)
 
-    async with browse(own_stack) as visitor:
+    async with browse(own_stack) as visitor, listen(own_stack, visitor.session) as listener:
         [job] = await visitor.starts(1, seconds=8)
         await visitor.running()  # So the worker's channel layer is connected.
         await asyncio.to_thread(node.kill)
-        await visitor.until(lambda f: f["type"] == "status" and not f["live"])
+        for each in (visitor, listener):
+            await each.until(lambda f: f["type"] == "status" and not f["live"])
+        listed = await get(visitor, "/jobs")
+        known = listed.headers["ETag"]
+        waits = asyncio.create_task(get(visitor, "/jobs", Prefer="wait=60", If_None_Match=known))
         for path in ("/", f"/jobs/{job}"):
             async with visitor.session.get(own_stack.url + path) as answer:
                 assert answer.status == 200
         kept = await shell(
-            "import progrock\nprint(progrock.start('render', {'seconds': 1}, audience='user:1').pk)"
+            "import progrock\nfrom progrock.models import Job\n"
+            f"audience = Job.objects.get(pk='{job}').audience\n"
+            "print(progrock.start('render', {'seconds': 1}, audience=audience).pk)"
         )
+        # Nobody could push it, so the repair has found it.
+        assert (await listener.until(lambda f: f.get("job") == kept))["state"] == "queued"
+        got = await waits
+        while kept not in {each["job"] for each in got.json["jobs"]}:
+            got = await get(visitor, "/jobs", Prefer="wait=60", If_None_Match=got.headers["ETag"])
         await asyncio.to_thread(node.start)
         await visitor.ends({job}, 120)
+        await listener.until(lambda f: f["type"] == "status" and f["live"], 2 * PATIENCE)
         state = f"from progrock.models import Job; print(Job.objects.get(pk='{kept}').state)"
         async with asyncio.timeout(120):
             while await shell(state) != "succeeded":

@@ -58,6 +58,12 @@ def test_the_codes_are_those_of_the_wire_page() -> None:
     assert SCHEMAS["Code"]["enum"] == sorted(first_cells("\n".join(told)))
 
 
+def test_the_socket_tells_its_close_codes() -> None:
+    rows = section("wire.md", "## Close codes")
+    told = set(re.findall(r"\b\d{4}\b", document()["channels"]["socket"]["description"]))
+    assert told == set(re.findall(r"^\| (\d{4}) \|", rows, re.M)) - {"1006"}  # which nobody sends
+
+
 def test_the_states_are_those_of_a_job() -> None:
     assert SCHEMAS["State"]["enum"] == [state.value for state in State]
 
