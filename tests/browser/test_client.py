@@ -1022,7 +1022,10 @@ class Api:
         self.asked: list[str] = []
         self.starts: list[Request] = []
         self.jobs = [frame()]
-        self.health, self.token, self.refusal = 502, "", ""
+        self.health, self.refusal = 502, ""
+        no_stream = {"code": "needs_asgi", "detail": "No."}
+        self.events: dict[str, Any] = {"status": 501, "json": no_stream}
+        self.waits, self.waiting, self.release = False, 0, asyncio.Event()
 
     async def accept(self, socket: WebSocketRoute) -> None:
         """A WebSocket."""
@@ -1039,14 +1042,24 @@ class Api:
             headers = {"Set-Cookie": "shopcsrf=token; Path=/"}
             await route.fulfill(json={"backends": []}, headers=headers)
         elif path == "events":
-            await route.fulfill(status=501, json={"code": "needs_asgi", "detail": "No."})
+            await route.fulfill(**self.events)
         elif route.request.method == "POST":
             self.starts.append(route.request)
             await self._start(route)
-        elif route.request.headers.get("if-none-match") == self._etag():
-            await route.fulfill(status=304)
         else:
-            await route.fulfill(json={"jobs": self.jobs}, headers={"ETag": self._etag()})
+            await self._list(route)
+
+    async def _list(self, route: Route) -> None:
+        headers = {"ETag": self._etag()}
+        known = route.request.headers.get("if-none-match")
+        if self.waits and known == self._etag() and "prefer" in route.request.headers:
+            self.waiting += 1
+            await self.release.wait()
+            headers = {"ETag": self._etag(), "Preference-Applied": "wait=20"}
+        if known == self._etag():
+            await route.fulfill(status=304, headers=headers)
+        else:
+            await route.fulfill(json={"jobs": self.jobs}, headers=headers)
 
     async def _start(self, route: Route) -> None:
         if self.refusal:
@@ -1122,3 +1135,48 @@ async def test_a_blocked_websocket_is_replaced_by_what_the_server_has(
     sockets = api.asked.count("socket")
     await until(page, lambda: api.asked.count("socket") > sockets)
     assert await page.evaluate("socket.transport") == "waiting", "a better way was tried in vain"
+
+
+@pytest.mark.parametrize("pause", [0, 500])
+async def test_a_waiting_request_ends_when_the_reader_is_back(
+    blocked: tuple[Page, Api], pause: int
+) -> None:
+    page, api = blocked
+    api.health, api.waits = 200, True
+    await until(page, lambda: api.waiting > 0)
+    if pause:  # between two requests
+        api.jobs = [frame(2)]
+        api.release.set()
+        await hears(page, "job")
+        api.release.clear()
+    asked = api.asked.count("jobs?limit=200")
+    await page.evaluate(WAKE, "visibilitychange")
+    await until(page, lambda: api.asked.count("jobs?limit=200") > asked + 1)
+    await page.clock.run_for(6_000)
+    assert await page.evaluate("socket.state") == "live"
+    assert api.asked.count("backends") == 1, "it has connected anew"
+    api.release.set()
+
+
+@pytest.mark.parametrize("why", ["the visitor must sign in", "the session has ended"])
+async def test_a_visitor_who_must_sign_in_is_told_by_other_ways_too(
+    blocked: tuple[Page, Api], why: str
+) -> None:
+    page, api = blocked
+    api.health = 200
+    if why == "the visitor must sign in":
+        api.events = {"status": 401, "json": {"code": "login_required", "detail": "Sign in."}}
+        wanted = ["refused", "login_required", "Sign in."]
+    else:
+        snapshot = {"type": "snapshot", "jobs": [frame()], "backends": []}
+        ended = {"type": "error", "code": "session_ended", "message": "Bye.", "request": None}
+        stream = "".join(f"data: {json.dumps(each)}\n\n" for each in (snapshot, ended))
+        api.events = {"body": stream, "content_type": "text/event-stream"}
+        wanted = ["refused", "session_ended", "You have signed out."]
+    await until(page, lambda: "events" in api.asked)
+    await page.wait_for_function('socket.state === "refused"')
+    assert await page.evaluate("[socket.state, socket.code, socket.message]") == wanted
+    assert await page.evaluate("socket.jobs.size") == 0
+    asked = len(api.asked)
+    await page.clock.run_for(60_000)
+    assert len(api.asked) == asked

@@ -328,6 +328,8 @@ class WaitingWay extends HttpWay {
   #backends;
   #etag = null;
   #wait = null;
+  #hurries = false; // the next answer must come at once
+  #rouse; // ends the pause
 
   async run() {
     const answer = await this.get("backends"); // first, because it brings a new visitor's cookies
@@ -339,21 +341,27 @@ class WaitingWay extends HttpWay {
       else if (!isJson(answer)) return this.refused(answer);
       else this.#tell((await answer.json()).jobs, answer.headers.get("ETag"));
       const waits = answer.headers.has("Preference-Applied") || answer.status !== 304;
-      await sleep(waits ? PAUSE : PLAIN_PAUSE);
+      await new Promise((done) => {
+        this.#rouse = done;
+        setTimeout(done, waits ? PAUSE : PLAIN_PAUSE);
+      });
     }
   }
 
-  /** The next answer. A ping ends the waiting, and then the answer comes at once. */
+  /** The next answer. */
   async #list() {
     const path = "jobs?limit=200";
     if (!this.#etag) return this.get(path);
     const known = { "If-None-Match": this.#etag };
     const wait = (this.#wait = new AbortController());
+    if (this.#hurries) wait.abort();
+    this.#hurries = false;
     try {
       const headers = { ...known, Prefer: `wait=${WAIT}` };
       return await this.get(path, { headers, signals: [wait], timeout: ANSWERED + WAIT * 1_000 });
     } catch (error) {
       if (!wait.signal.aborted) throw error;
+      this.#hurries = false;
       return this.get(path, { headers: known });
     }
   }
@@ -371,15 +379,16 @@ class WaitingWay extends HttpWay {
     if (!news.length) this.heard({ type: "beat" });
   }
 
+  /** End the waiting or the pause, so that the next answer comes at once. */
   ping() {
+    this.#hurries = true;
     this.#wait?.abort();
+    this.#rouse?.();
   }
 }
 
 /** The ways by their names, the best first. */
 const WAYS = { websocket: SocketWay, events: EventsWay, waiting: WaitingWay };
-
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Fetch. Rejects when no answer begins within `timeout` ms, or when one of `signals` aborts. */
 async function ask(url, { headers, signals = [], timeout = ANSWERED, ...options }) {
