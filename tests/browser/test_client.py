@@ -1008,8 +1008,17 @@ async def test_a_page_may_show_results_in_its_own_way(
             return made; }; }"""
     )
     await expect(shown.locator("strong")).to_have_text("3 frames")
-    await element(page).evaluate("card => { card.format = null; }")
+    for nothing in ("''", "null"):
+        await element(page).evaluate(f"card => {{ card.format = {nothing}; }}")
     await expect(shown).to_contain_text("<b>3</b> pictures")
+    await page.evaluate("() => { reportError = ({ message }) => { document.title = message; }; }")
+    await element(page).evaluate("card => { card.format = () => { throw Error('No frames'); }; }")
+    await expect(shown).to_contain_text('"frames": 3')
+    await expect(page).to_have_title("No frames")
+    said = await element(page).evaluate(
+        "card => { try { card.format = 'text'; } catch (error) { return error.message; } }"
+    )
+    assert said == "`format` is a function of a job, or null. Got string."
 
 
 # Where WebSockets are blocked

@@ -244,6 +244,11 @@ async def test_the_types_name_all_that_there_is_and_tell_mistakes(
     """tsc compiles types/ strictly. A mistake there that it does not see is an error as well."""
     there_is = await (await open_film("pages/react.html")).page.evaluate(MEMBERS)
     assert sorted(there_is["classes"]) == sorted(name for name, *_ in there_is["members"])
+    uses = (SOURCES / "types" / "uses.ts").read_text()
+    public = [name for _, _, *both in there_is["members"] for names in both for name in names]
+    for name in there_is["exports"] + public:
+        inner = name.endswith("Callback") or name == "observedAttributes"  # for the browser alone
+        assert inner or re.search(rf"\b{name}\b", uses), f"types/uses.ts does not use {name}"
     lines = [
         'import * as client from "progrock-client";',
         "type Nothing<T extends never> = T;",

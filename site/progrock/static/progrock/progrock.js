@@ -1128,7 +1128,10 @@ class JobProgress extends BaseElement {
   }
 
   set format(value) {
-    this.#format = value ?? null;
+    if (value && typeof value !== "function") {
+      throw new TypeError(`\`format\` is a function of a job, or null. Got ${typeof value}.`);
+    }
+    this.#format = value || null; // Preact says "" for null
     if (this.#job && this.#socket) this.#render(this.#job);
   }
 
@@ -1245,7 +1248,7 @@ class JobProgress extends BaseElement {
     const details = this.#parts.result;
     details.hidden = !job.result_url && (job.result ?? null) === null;
     if (details.hidden) return;
-    const made = this.format(job);
+    const made = this.#formatted(job);
     const shown = document.createElement(typeof made === "string" ? "pre" : "div");
     shown.append(made);
     if (!details.firstChild) {
@@ -1254,6 +1257,16 @@ class JobProgress extends BaseElement {
     }
     details.firstChild.textContent = sentence("result");
     if (!details.lastChild.isEqualNode(shown)) details.lastChild.replaceWith(shown);
+  }
+
+  /** What the page's own function makes of a result, or the usual one where that fails. */
+  #formatted(job) {
+    try {
+      return this.format(job) ?? "";
+    } catch (error) {
+      reportError(error);
+      return formatResult(job);
+    }
   }
 
   #connection(news) {

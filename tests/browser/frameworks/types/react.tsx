@@ -7,7 +7,7 @@ export function Film({ job }: { job: Job | null }) {
   const element = useRef<JobProgress>(null);
   return (
     <>
-      <job-progress job={job} />
+      <job-progress job={job} format={({ result }) => `${result} frames`} />
       <job-progress job="0f4b" label="Film" href="/jobs/0f4b" src="/prog/" className="wide" />
       <job-progress
         ref={element}

@@ -13,6 +13,8 @@ socket.start({ backends: "render" });
 socket.start().job;
 // @ts-expect-error: a job is no number
 socket.cancel(7);
+// @ts-expect-error: a job is wanted
+socket.again({ request: "one" });
 // @ts-expect-error: the server alone changes jobs
 socket.jobs.set("one", {});
 // @ts-expect-error: there is no such state
@@ -23,6 +25,8 @@ socket.addEventListener("job", ({ detail }) => detail.percent);
 const element = new JobProgress();
 // @ts-expect-error: a job is an id or a frame
 element.job = { id: "one" };
+// @ts-expect-error: a result is shown as a text or a node
+element.format = ({ progress }) => progress;
 // @ts-expect-error: the element sets it
 element.state = "running";
 // @ts-expect-error: the event's detail is a job
