@@ -196,9 +196,9 @@ def test_the_package_holds_what_it_needs_and_no_more() -> None:
     about = json.loads(text("package.json"))
     files = {each["path"] for each in packed["files"]}
     named = set(re.findall(r'"\./([^"]+\.(?:js|css|d\.ts|json))"', text("package.json")))
-    assert files == named | {"LICENSE", "README.md"}
-    imported = re.findall(r'^(?:import|export) .*from "\./(.+)"', text("progrock.js"), re.M)
-    assert set(imported) <= files
+    modules = "".join(text(name) for name in named if name.endswith(".js"))
+    imported = set(re.findall(r'^(?:import|export) .*from "\./(.+)"', modules, re.M))
+    assert files == named | imported | {"LICENSE", "README.md"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (about["version"], about["license"]) == (project["version"], project["license"])
     assert text("LICENSE") == (ROOT / "LICENSE").read_text()
@@ -216,25 +216,24 @@ def test_a_server_may_import_the_package(folder: Path) -> None:
         assert member in run(NODE, "--eval", code, cwd=folder).strip().split(",")
 
 
+#: For each module its exports, and for each of its classes the members that are its own.
 MEMBERS = """() => {
-  const { ProgressSocket, ProgressError } = client;
-  const made = [
-    [ProgressSocket.shared(), EventTarget],
-    [document.createElement("job-progress"), HTMLElement],
-    [new ProgressError({ code: "", message: "" }), Error],
-  ];
+  const of = {
+    ProgressSocket: [() => client.ProgressSocket.shared(), EventTarget],
+    JobProgress: [() => document.createElement("job-progress"), HTMLElement],
+    ProgressError: [() => new client.ProgressError({ code: "", message: "" }), Error],
+    ParamsForm: [() => new form.ParamsForm(null), Object],
+  };
   const own = (object, base) =>
     Object.getOwnPropertyNames(object).filter((name) => !(name in base) && name !== "stack");
-  return {
-    exports: Object.keys(client),
-    classes: Object.keys(client).filter((name) => /^class\\b/.test(client[name])),
-    members: made.map(([one, Base]) => [
-      Object.keys(client).find((name) => client[name] === one.constructor),
-      Base.name,
-      [...own(one, Base.prototype), ...own(one.constructor.prototype, Base.prototype)],
-      own(one.constructor, Base),
-    ]),
-  };
+  const describe = (module) =>
+    Object.entries(module).map(([name, value]) => {
+      if (!/^class\\b/.test(value)) return { name };
+      const [make, base] = of[name];
+      const members = [...own(make(), base.prototype), ...own(value.prototype, base.prototype)];
+      return { name, base: base.name, members, statics: own(value, base) };
+    });
+  return { client: describe(client), form: describe(form) };
 }"""
 
 
@@ -243,14 +242,10 @@ async def test_the_types_name_all_that_there_is_and_tell_mistakes(
 ) -> None:
     """tsc compiles types/ strictly. A mistake there that it does not see is an error as well."""
     there_is = await (await open_film("pages/react.html")).page.evaluate(MEMBERS)
-    assert sorted(there_is["classes"]) == sorted(name for name, *_ in there_is["members"])
     uses = (SOURCES / "types" / "uses.ts").read_text()
-    public = [name for _, _, *both in there_is["members"] for names in both for name in names]
-    for name in there_is["exports"] + public:
-        inner = name.endswith("Callback") or name == "observedAttributes"  # for the browser alone
-        assert inner or re.search(rf"\b{name}\b", uses), f"types/uses.ts does not use {name}"
     lines = [
         'import * as client from "progrock-client";',
+        'import * as form from "progrock-client/form";',
         "type Nothing<T extends never> = T;",
         "type Undeclared<All, Found extends All> = Exclude<All, Found>;",
     ]
@@ -261,10 +256,17 @@ async def test_the_types_name_all_that_there_is_and_tell_mistakes(
         number = len(lines)
         lines.append(f"export type Same{number} = Nothing<Undeclared<{declared}, {names}>>;")
 
-    same("keyof typeof client", there_is["exports"])
-    for name, base, members, statics in there_is["members"]:
-        same(f"Exclude<keyof client.{name}, keyof {base}>", members)
-        same(f"Exclude<keyof typeof client.{name}, keyof typeof {base}>", statics)
+    for module, exports in there_is.items():
+        same(f"keyof typeof {module}", [each["name"] for each in exports])
+        for each in exports:
+            kind, members, statics = f"{module}.{each['name']}", [], []
+            if base := each.get("base"):
+                members, statics = each["members"], each["statics"]
+                same(f"Exclude<keyof {kind}, keyof {base}>", members)
+                same(f"Exclude<keyof typeof {kind}, keyof typeof {base}>", statics)
+            for name in [each["name"], *members, *statics]:
+                inner = name.endswith("Callback") or name == "observedAttributes"  # the browser's
+                assert inner or re.search(rf"\b{name}\b", uses), f"types/uses.ts lacks {name}"
     same("keyof client.Job", cells("### job"))
     same("keyof client.Backend", cells("### snapshot"))
     (folder / "types" / "members.ts").write_text("\n".join(lines))

@@ -1,5 +1,7 @@
-/** Shows the tests what the page has imported. */
+/** Shows the tests what there is to import. */
 
 import * as client from "progrock-client";
+import * as form from "progrock-client/form";
+import "progrock-client/form.css";
 
-window.client = client;
+Object.assign(window, { client, form });

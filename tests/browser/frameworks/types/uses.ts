@@ -11,6 +11,8 @@ import {
 } from "progrock-client";
 import type { Backend, ConnectionState, Job, JobState, Transport } from "progrock-client";
 import "progrock-client/progrock.css";
+import { ParamsForm } from "progrock-client/form";
+import "progrock-client/form.css";
 
 const socket: ProgressSocket = ProgressSocket.shared();
 const own = new ProgressSocket(new URL("https://host.test/prog/"), { http: "/progrock/" });
@@ -64,3 +66,10 @@ Object.assign(texts, { cancel: "Stop it" });
 texts["jobs"] = { one: "{count} job", other: "{count} jobs" };
 texts["percent"] = ({ percent }) => `${percent} of 100`;
 sentence("percent", { percent: 7 }) satisfies string;
+
+const params = new ParamsForm(socket.backends[0]?.params ?? null);
+document.querySelector("form")?.prepend(params.element);
+await socket.start({ params: params.check() ?? params.params });
+params.fill({ seconds: 10 });
+params.fill(null);
+params.complain("The seconds are too many.") satisfies boolean;

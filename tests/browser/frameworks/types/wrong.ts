@@ -1,6 +1,7 @@
 /** Each of these is a mistake that the types tell. */
 
 import { JobProgress, ProgressSocket, announce, sentence, texts } from "progrock-client";
+import { ParamsForm } from "progrock-client/form";
 // @ts-expect-error: it has no such export
 import { ProgressPipe } from "progrock-client";
 
@@ -38,3 +39,8 @@ announce("key");
 texts["jobs"] = { one: "{count} job" };
 // @ts-expect-error: the key comes first
 sentence({ percent: 7 });
+
+// @ts-expect-error: a schema is wanted, or null
+new ParamsForm();
+// @ts-expect-error: a form has no such member
+new ParamsForm(null).submit();
