@@ -91,6 +91,7 @@ def page_texts() -> dict[str, Text]:
         "page_refused": _("Signed out"),
         "page_no_audience": _("No access"),
         "page_again": _("Run again"),
+        "page_change": _("Change and run"),
         "page_more": _plural(
             lambda count: ngettext(
                 "{count} more job is shown", "{count} more jobs are shown", count

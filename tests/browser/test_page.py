@@ -34,7 +34,7 @@ async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None
     await ends(card)
     await expect(part(card, "state")).to_have_text("Succeeded")
     await expect(part(card, "percent")).to_have_text("100 %")
-    await expect(part(card, "result")).to_contain_text('"frames": 192')
+    await expect(part(card, "result").get_by_role("row", name="frames 192")).to_be_visible()
     await expect(part(card, "cancel")).to_be_hidden()
     values = await seen.json_value()
     assert values == sorted(values)

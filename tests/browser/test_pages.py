@@ -13,7 +13,7 @@ from tests.browser.pages import JobsPage, ends, job_of, part
 from tests.browser.test_accessibility import SCHEMES, violations
 from tests.services import Stack
 
-#: Fills the ledger for `eve`, and for `boss`, who is staff. Prints their sessions and her jobs.
+#: Fills the ledger for `eve` and `max`; `boss` is staff. Prints their sessions and jobs.
 FILL = """
 import json, uuid
 from datetime import timedelta
@@ -29,6 +29,7 @@ def cookie(user):
 
 eve = User.objects.create_user("eve", "", "eve")
 boss = User.objects.create_superuser("boss", "", "boss")
+max_ = User.objects.create_user("max", "", "max")
 now = timezone.now()
 
 def job(minutes, **fields):
@@ -44,18 +45,21 @@ jobs = {
                  result_size=90),
     "large": job(2, label="Big", result=json.loads(text), result_size=len(text)),
     "failed": job(3, label="Broken", backend="report", state="failed", error="No paper"),
+    "again": job(3, audience=f"user:{max_.pk}", label="Report", backend="report", state="failed",
+                 params={"seconds": 0.5, "outcome": "stall", "period": {"first": "2026-03-01"}}),
     "nested": job(4, params={"deep": {"er": [1]}}, result="https://host.test/a", result_size=21),
 }
 old = [job(100 + n, label=f"Old {n}", progress=100.0) for n in range(120)]
 Job.objects.bulk_create([*jobs.values(), *old])
 print(json.dumps({
-    "eve": cookie(eve), "boss": cookie(boss), "jobs": {k: str(v.pk) for k, v in jobs.items()}
+    "eve": cookie(eve), "boss": cookie(boss), "max": cookie(max_),
+    "jobs": {k: str(v.pk) for k, v in jobs.items()},
 }))
 """
 
 
 class Filled(NamedTuple):
-    """A ledger with jobs of `eve`: their ids by name, and sessions by the name of the user."""
+    """A ledger with jobs: their ids by name, and sessions by the name of the user."""
 
     jobs: dict[str, str]
     sessions: dict[str, str]
@@ -236,6 +240,45 @@ async def test_the_filter_finds_older_jobs_on_the_server(
     await expect(jobs.names).to_have_text(["Old 101"])
     await jobs.filter.get_by_label("State").select_option("Failed")
     await expect(jobs.page.get_by_role("heading", name="No job matches")).to_be_visible()
+
+
+# Again
+
+
+async def test_a_job_runs_again_from_its_card_and_from_its_page(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    jobs = await JobsPage(await new_page(**filled.signed_in("max")), site.url).open()
+    await jobs.page.get_by_role("button", name="Run again: Report").click()
+    await expect(jobs.names).to_have_text(["Report of 2026-03-01", "Report"])
+    again = jobs.cards.first
+    await expect(again).to_have_attribute("state", "running")
+    await part(again, "cancel").click()
+    await ends(again, "cancelled")
+    await jobs.names.first.click()
+    first = jobs.page.url
+    await jobs.page.get_by_role("button", name="Run again").click()
+    await expect(jobs.page).not_to_have_url(first)
+    await expect(jobs.page.get_by_role("heading", level=1)).to_have_text("Report of 2026-03-01")
+    await jobs.page.get_by_role("button", name="Cancel").click()
+    await ends(jobs.page.locator("job-progress"), "cancelled")
+
+
+async def test_the_params_of_a_job_are_changed_in_the_form_before_it_runs_again(
+    new_page: NewPage, site: Stack, filled: Filled
+) -> None:
+    jobs = await JobsPage(await new_page(**filled.signed_in("max")), site.url).open()
+    await jobs.form.get_by_label("Length in seconds").fill("99")
+    await jobs.page.get_by_role("button", name="Change and run: Report", exact=True).click()
+    for _ in range(2):
+        await expect(jobs.form.get_by_label("Backend")).to_have_value("report")
+        length = jobs.form.get_by_label("Length in seconds")
+        await expect(length).to_have_value("0.5")
+        await expect(length).to_be_focused()
+        await expect(jobs.form.get_by_label("First day")).to_have_value("2026-03-01")
+        await jobs.page.goto(f"{site.url}/jobs/{filled.jobs['again']}")
+        await jobs.page.get_by_role("link", name="Change and run").click()
+    await expect(jobs.page).to_have_url(f"{site.url}/")
 
 
 # The list of all jobs

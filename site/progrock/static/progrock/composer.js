@@ -6,13 +6,17 @@ import { say } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 
-/** Offer the backends that this socket may start. */
+/**
+ * Offer the backends that this socket may start. Returns {fill(backend, params)}, which chooses a
+ * backend and fills in params, now or as soon as the backend is offered.
+ */
 export function showComposer(socket) {
   const form = byId("start");
   const select = form.elements.backend;
   const forms = new Map(); // backend → {schema, params}: what was typed for each is kept
   let backends; // none are known before the first snapshot
   let unsent = 0; // starts that the server has not answered
+  let wanted = null; // {backend, params} to fill in
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -43,6 +47,25 @@ export function showComposer(socket) {
   socket.addEventListener("snapshot", ({ detail }) => offer(detail.backends));
   socket.addEventListener("state", tellState);
   tellState();
+  return {
+    fill(backend, params) {
+      wanted = { backend, params };
+      fillIn();
+    },
+  };
+
+  /** Fill in what is wanted, if its backend is offered. The focus goes to the first field. */
+  function fillIn() {
+    const backend = backends.find(({ name }) => name === wanted?.backend);
+    if (!backend) return;
+    show("problem", "");
+    select.value = backend.name;
+    showParams();
+    formOf(backend).fill(wanted.params);
+    wanted = null;
+    form.scrollIntoView({ block: "nearest" });
+    (form.querySelector("#params :is(input, select, textarea)") ?? select).focus();
+  }
 
   /** Show why a start was refused: at its field, if that is on the page. */
   function tell({ code, message }, params) {
@@ -73,6 +96,7 @@ export function showComposer(socket) {
     form.hidden = !backends.length;
     byId("nothing").hidden = !form.hidden;
     showParams();
+    fillIn();
   }
 
   /** Show the form of the backend that is chosen. */

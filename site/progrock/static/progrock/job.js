@@ -34,10 +34,9 @@ function follow(socket) {
   offerNotifications(socket, { pageOf });
   offerAgain(socket, document.getElementById("again"));
   socket.addEventListener("job", ({ detail }) => detail.job === id && look(detail));
-  socket.addEventListener("snapshot", () => {
-    const job = socket.jobs.get(id);
-    if (job) look(job);
-  });
+  const lookUp = () => socket.jobs.has(id) && look(socket.jobs.get(id));
+  socket.addEventListener("snapshot", lookUp);
+  lookUp(); // the element may have connected before this script came
   socket.addEventListener("refused", () => {
     document.getElementById("known").hidden = true; // it is no longer this visitor's to see
   });
@@ -93,8 +92,8 @@ function offerLarge(place) {
 
 /** Make the button that runs the job again; the new job has a page of its own. */
 function offerAgain(socket, button) {
-  socket.addEventListener("job", tell);
   socket.addEventListener("snapshot", tell);
+  tell();
   button.addEventListener("click", async () => {
     show("problem", "");
     try {
@@ -106,7 +105,8 @@ function offerAgain(socket, button) {
 
   function tell() {
     const { backend } = page.dataset;
-    button.hidden = !socket.backends.find(({ name }) => name === backend)?.start || !socket.again;
+    const able = socket.backends.find(({ name }) => name === backend)?.start;
+    button.hidden = document.getElementById("change").hidden = !able;
   }
 }
 

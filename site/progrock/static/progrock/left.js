@@ -43,6 +43,7 @@ export function showLeft(socket) {
     detail.jobs.forEach(note);
     tell();
   });
+  socket.jobs.forEach(note);
   setInterval(tell, LOOK);
 }
 

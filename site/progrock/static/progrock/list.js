@@ -7,16 +7,17 @@ import { announce } from "./progrock.js";
 import { make, show } from "./dom.js";
 import { isEmpty, matches, offerBackends, readFilter, writeFilter } from "./filter.js";
 import { Older } from "./older.js";
-import { say } from "./words.js";
+import { nameOf, say } from "./words.js";
 
 const TYPING = 250; // ms after a letter, before the server is asked
 const MANY = 50; // ended jobs in a snapshot: when there are so many, there may be more
 
 /**
  * Show the jobs of this socket in the page's list, from now on. `pageOf(id)` is the address of a
- * job's page; `again(id)` runs a job once more.
+ * job's page; `again(id)` runs a job once more, and
+ * `change(id)` fills in the form with its params.
  */
-export function showJobs(socket, { pageOf, again }) {
+export function showJobs(socket, { pageOf, again, change }) {
   const byId = (id) => document.getElementById(id);
   const [list, form, more] = [byId("jobs"), byId("filter"), byId("more")];
   const older = new Older(list.dataset.jobs);
@@ -122,14 +123,20 @@ export function showJobs(socket, { pageOf, again }) {
     const element = make("job-progress");
     const name = make("a", { href: pageOf(job.job) });
     const left = make("span", { className: "left", hidden: true });
-    const button = make("button", { type: "button", className: "link" }, say("page_again"));
+    const act = (text, action) => {
+      const button = make("button", { type: "button", className: "link" }, text);
+      button.setAttribute("aria-label", `${text}: ${nameOf(job)}`);
+      button.addEventListener("click", () => action(job.job));
+      return button;
+    };
+    const foot = make("p", { className: "foot" });
+    foot.append(act(say("page_again"), again), act(say("page_change"), change));
     item.dataset.job = job.job;
     name.dataset.part = "name";
     left.dataset.left = job.job;
-    button.addEventListener("click", () => again(job.job));
     element.append(name, left);
     element.job = job;
-    item.append(element, make("p", { className: "foot", hidden: true }, button));
+    item.append(element, foot);
     complete(item, job);
     return item;
   }
@@ -137,6 +144,6 @@ export function showJobs(socket, { pageOf, again }) {
   /** Offer to run a job again once it has ended, where browsers may start its backend. */
   function complete(item, job) {
     const able = socket.backends.find(({ name }) => name === job.backend)?.start;
-    item.lastElementChild.hidden = !job.complete || !able || !socket.again;
+    item.lastElementChild.hidden = !job.complete || !able;
   }
 }

@@ -17,7 +17,7 @@ const SEVERAL = 3; // ends at once; of more there is one notification for all
 export function offerNotifications(socket, { pageOf }) {
   if (!("Notification" in window)) return;
   const button = document.getElementById("notify");
-  const active = new Set(); // the jobs that had not ended when last heard of
+  const active = new Set(); // the ids of jobs that had not ended when last heard of
 
   button.hidden = false;
   button.addEventListener("click", async () => {
@@ -30,6 +30,7 @@ export function offerNotifications(socket, { pageOf }) {
   });
   socket.addEventListener("job", ({ detail }) => look([detail]));
   socket.addEventListener("snapshot", ({ detail }) => look(detail.jobs));
+  look([...socket.jobs.values()]);
   tell();
 
   function tell() {

@@ -24,24 +24,33 @@ export function kindOf(value) {
 
 /** An element that shows this value; one that is long is closed, with a summary. */
 export function present(value) {
-  const kind = kindOf(value);
-  if (kind === "link") return make("p", { className: "value" }, link(value));
-  if (kind === "pairs") return folded(pairs(value), Object.keys(value).length > LONG_TABLE);
-  if (kind === "rows") return folded(table(value), value.length > LONG_TABLE, counted(value));
-  const text = typeof value === "string" ? value : JSON.stringify(value ?? null, null, 2);
-  if (kind === "text" && text.length <= LONG_TEXT) {
-    return make("p", { className: "value" }, text);
-  }
-  return folded(code(text), text.length > LONG_TEXT);
+  const [element, summary] = shown(value);
+  return summary ? folded(element, summary) : element;
 }
+
+/** The same, but open: for a place that folds by itself. */
+export const presentOpen = (value) => shown(value)[0];
 
 /**
  * An element that shows the value of this JSON text. A number with more digits than JavaScript
  * keeps stays as it is written.
  */
 export function presentText(text) {
-  if (/(?<![\d.])\d{16,}/.test(text)) return folded(code(text), text.length > LONG_TEXT);
-  return present(JSON.parse(text));
+  if (!/(?<![\d.])\d{16,}/.test(text)) return present(JSON.parse(text));
+  return text.length > LONG_TEXT ? folded(code(text), say("page_long")) : code(text);
+}
+
+/** What shows a value, and the summary under which it is closed, where it is long. */
+function shown(value) {
+  const kind = kindOf(value);
+  if (kind === "link") return [make("p", { className: "value" }, link(value))];
+  if (kind === "pairs") {
+    return [pairs(value), Object.keys(value).length > LONG_TABLE && say("page_long")];
+  }
+  if (kind === "rows") return [table(value), value.length > LONG_TABLE && counted(value)];
+  const text = typeof value === "string" ? value : JSON.stringify(value ?? null, null, 2);
+  if (text.length > LONG_TEXT) return [code(text), say("page_long")];
+  return [kind === "text" ? make("p", { className: "value" }, text) : code(text)];
 }
 
 function isFlat(value) {
@@ -108,7 +117,6 @@ function counted({ length }) {
   return say("page_some_rows", { shown: MOST_ROWS, count });
 }
 
-function folded(content, long, summary = say("page_long")) {
-  if (!long) return content;
+function folded(content, summary) {
   return make("details", { className: "long" }, make("summary", {}, summary), content);
 }

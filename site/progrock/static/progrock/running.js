@@ -13,4 +13,5 @@ export function showRunning(socket) {
   };
   socket.addEventListener("job", tell);
   socket.addEventListener("snapshot", tell);
+  tell(); // the snapshot may have come before this script
 }

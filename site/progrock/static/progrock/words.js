@@ -15,6 +15,7 @@ const TEXTS = {
   },
   page_summary: "{active} active, {ended} ended",
   page_again: "Run again",
+  page_change: "Change and run",
   page_more: {
     one: "{count} more job is shown",
     other: "{count} more jobs are shown",
