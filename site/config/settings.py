@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "progrock.health.HealthFirst",
     "progrock.outage.Sessions",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -179,6 +180,7 @@ PROGROCK_SOCKET_URL = os.environ.get("PROGROCK_SOCKET_URL") or DEFAULTS["PROGROC
 PROGROCK_MANAGEMENT_URL = os.environ.get("PROGROCK_MANAGEMENT_URL", "")
 
 LANGUAGE_CODE = "en-gb"
+LANGUAGES = [("en-gb", "English"), ("de", "Deutsch")]  # those that ProgRock itself has
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"

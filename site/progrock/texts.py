@@ -78,6 +78,22 @@ def client_texts() -> dict[str, Text]:
         "said_more": _plural(
             lambda count: ngettext("{said}. And {count} more", "{said}. And {count} more", count)
         ),
+        "told_rabbitmq": _(
+            "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches"
+            " up by itself."
+        ),
+        "told_ledger": _(
+            "Updates are delayed: the database is away. This page catches up by itself."
+        ),
+        "told_work": _(
+            "Updates are delayed: more work than the workers can do at the moment. This page"
+            " catches up by itself."
+        ),
+        "told_login_required": _("Sign in to run jobs and to see yours."),
+        "told_no_audience": _("You are signed in, but your account may see no jobs here."),
+        "told_too_many_sockets": _("Too many pages of yours are open; close some."),
+        "told_busy": _("Many come at once; try again in a moment."),
+        "told_unavailable": _("The database is away; try again in a moment."),
     }
 
 

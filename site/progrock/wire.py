@@ -113,6 +113,7 @@ def status_frame(trouble: str | None) -> dict[str, Any]:
     return {
         "type": "status",
         "live": trouble is None,
+        "code": trouble,
         "message": DELAYED[trouble] if trouble else "",
     }
 

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 
-from playwright.async_api import WebSocketRoute, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from progrock import texts
 from tests.browser.conftest import Visitor
@@ -220,3 +221,23 @@ async def test_the_servers_texts_are_those_of_the_scripts(visitor: Visitor) -> N
     )
     told = (texts.client_texts, texts.page_texts, texts.form_texts)
     assert found == {key: text for each in told for key, text in each().items()}
+
+
+async def test_a_browser_that_prefers_german_gets_german_pages(
+    new_page: Callable[..., Awaitable[Page]], site: Stack
+) -> None:
+    page = await new_page(locale="de-DE")
+    await page.goto(site.url)
+    await expect(page.locator("html")).to_have_attribute("lang", "de")
+    await expect(page.get_by_role("heading", name="Ihre Aufträge")).to_be_visible()
+    await expect(page.locator("#connection")).to_contain_text("Live")
+    await page.get_by_role("button", name="Starten", exact=True).click()
+    card = page.locator("#jobs job-progress").first
+    await expect(part(card, "state")).to_have_text("Läuft")
+    await part(card, "cancel").click()
+    await expect(part(card, "state")).to_have_text("Abgebrochen")
+    await page.get_by_role("link", name="Anmelden").click()
+    await page.get_by_label("Benutzername").fill("ada")
+    await page.get_by_label("Passwort").fill("falsch")
+    await page.get_by_role("button", name="Anmelden").click()
+    await expect(page.get_by_role("alert")).to_be_visible()

@@ -103,6 +103,18 @@ const TEXTS = {
   said_error: "{said}: {error}",
   said_percent: "{name} {percent} %",
   said_more: "{said}. And {count} more",
+
+  // What the server says with these codes, in the page's language.
+  told_rabbitmq:
+    "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
+  told_ledger: "Updates are delayed: the database is away. This page catches up by itself.",
+  told_work:
+    "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
+  told_login_required: "Sign in to run jobs and to see yours.",
+  told_no_audience: "You are signed in, but your account may see no jobs here.",
+  told_too_many_sockets: "Too many pages of yours are open; close some.",
+  told_busy: "Many come at once; try again in a moment.",
+  told_unavailable: "The database is away; try again in a moment.",
 };
 
 /**
@@ -137,6 +149,14 @@ function sentence(key, values = {}) {
   if (typeof found === "function") return String(found(values));
   const chosen = typeof found === "string" ? found : (found[plural(values.count)] ?? found.other);
   return String(chosen).replace(/\{(\w+)\}/g, (hole, name) => values[name] ?? hole);
+}
+
+/** A frame of the server in the page's language, where it has one of the usual sentences. */
+function inOwnWords(frame) {
+  const key = `told_${frame.code}`;
+  return frame.message && frame.message === TEXTS[key]
+    ? { ...frame, message: sentence(key) }
+    : frame;
 }
 
 /** The plural category of a number in the page's language, such as "one" or "other". */
@@ -617,7 +637,8 @@ class ProgressSocket extends EventTarget {
     this.#receive(frame);
   }
 
-  #receive(frame) {
+  #receive(received) {
+    const frame = inOwnWords(received);
     if (frame.type === "snapshot") this.#snapshot(frame);
     else if (frame.type === "job") this.#job(frame);
     else if (frame.type === "status") {
