@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from deploy.demo.rabbitmq_node import installed
+from tests.ledgers import own_database
 from tests.services import Broker, DemoBackend, Postgres, Stack, private_broker
 
 settings.register_profile("progrock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -80,6 +82,14 @@ def postgres_url() -> Iterator[Postgres]:
         yield postgres.start()
     finally:
         postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def sqlite(django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The default connection of this thread, on a SQLite of its own, which is here at once."""
+    file = tmp_path_factory.mktemp("ledger") / "db.sqlite3"
+    with django_db_blocker.unblock(), own_database(f"sqlite:///{file}"):
+        yield
 
 
 @pytest.fixture(scope="session")

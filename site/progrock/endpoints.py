@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from progrock.attempts import NoAnswer
-from progrock.database_errors import Trouble, trouble
+from progrock.database_errors import Trouble, drop, trouble
 from progrock.errors import DATABASE_AWAY, NO_ANSWER, Refused
 from progrock.problems import problem
 
@@ -64,6 +64,7 @@ def _told(
     except Error as error:
         if trouble(error) is Trouble.MISTAKE:
             raise
+        drop()  # a read-only server would keep the connection, and the next request too
         return problem("unavailable", DATABASE_AWAY)
 
 

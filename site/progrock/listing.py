@@ -19,7 +19,7 @@ from progrock.models import ACTIVE
 #: A page with filters looks through so many jobs of each audience.
 WINDOW = 5_000
 #: Up to so many audiences are asked one by one, each along its index; more are asked together.
-ONE_BY_ONE = 20
+ONE_BY_ONE = 100
 
 _CURSOR = re.compile(
     r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d(?:\.\d{1,6})?)_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",

@@ -137,7 +137,8 @@ def test_the_index_of_the_audience_leads_to_a_page() -> None:
                 assert max(read) < 100, plan
 
 
-def test_many_audiences_are_asked_together() -> None:
+def test_many_audiences_are_asked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "ONE_BY_ONE", 20)
     jobs = [make(audience=f"team:{n}", created_at=at(100 - n)) for n in range(30)][::-1]
     teams = [f"team:{n}" for n in range(30)]
     first = listing.page(teams, Query(limit=20))

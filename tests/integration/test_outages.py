@@ -96,7 +96,7 @@ async def test_everything_goes_on_when_the_database_comes_back(
         await expect_refusal(up, session)  # A visitor who comes back.
         async with aiohttp.ClientSession() as other:  # A visitor who is new.
             await expect_refusal(up, other)
-        for path in ("/", f"/jobs/{next(iter(jobs))}", "/admin/"):
+        for path in ("/", "/jobs", f"/jobs/{next(iter(jobs))}", "/admin/"):
             status, text = await get(session, up.url + path)
             assert status == 503, path
             assert AWAY in text

@@ -1,7 +1,6 @@
 """docs/openapi.yaml and the HTTP API agree: schemathesis asks what the file allows, and more."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from progrock import api
 from progrock.models import Job
 from progrock.urls import urlpatterns
 from tests import bearer
-from tests.ledgers import make, own_database
+from tests.ledgers import make
 
 SCHEMA: Any = schemathesis.openapi.from_path(
     Path(__file__).parents[2] / "docs/openapi.yaml"
@@ -32,16 +31,8 @@ MINE = "service:build"
 EXAMPLES = int(os.environ.get("PROGROCK_TEST_EXAMPLES", "15"))
 
 
-@pytest.fixture(scope="module")
-def database(django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """SQLite, because it is here at once."""
-    file = tmp_path_factory.mktemp("ledger") / "db.sqlite3"
-    with django_db_blocker.unblock(), own_database(f"sqlite:///{file}"):
-        yield
-
-
 @pytest.fixture(autouse=True)
-def place(database: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(sqlite: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program with a token, and RabbitMQ left alone."""
     Job.objects.all().delete()
     settings.ALLOWED_HOSTS, settings.PROGROCK_ANONYMOUS = ["localhost"], False

@@ -1,4 +1,4 @@
-"""The HTTP API: its answers, on both databases and without RabbitMQ."""
+"""The HTTP API: its answers, without RabbitMQ."""
 
 import json
 import re
@@ -45,7 +45,7 @@ states.succeeded = ["done"]
 
 
 @pytest.fixture(autouse=True)
-def place(database: str, settings: Any, tmp_path: Path) -> None:
+def place(sqlite: None, settings: Any, tmp_path: Path) -> None:
     """No job is left of the test before, and there are two backends."""
     Job.objects.all().delete()
     file = tmp_path / "backends.toml"
