@@ -1051,7 +1051,8 @@ class Api:
             headers = {"Set-Cookie": "shopcsrf=token; Path=/"}
             await route.fulfill(json={"backends": []}, headers=headers)
         elif path == "events":
-            await route.fulfill(**self.events)
+            if self.events:  # else it is held back for ever
+                await route.fulfill(**self.events)
         elif route.request.method == "POST":
             self.starts.append(route.request)
             await self._start(route)
@@ -1189,3 +1190,11 @@ async def test_a_visitor_who_must_sign_in_is_told_by_other_ways_too(
     asked = len(api.asked)
     await page.clock.run_for(60_000)
     assert len(api.asked) == asked
+
+
+async def test_a_stream_that_a_proxy_holds_back_is_given_up(blocked: tuple[Page, Api]) -> None:
+    page, api = blocked
+    api.health, api.events = 200, {}
+    await until(page, lambda: "jobs?limit=200" in api.asked)
+    await hears(page, "snapshot")
+    assert await page.evaluate("[socket.state, socket.transport]") == ["live", "waiting"]
