@@ -87,6 +87,7 @@ export function showComposer(socket) {
 
   /** Offer these backends; keep what was chosen, and what was typed. */
   function offer(found) {
+    if (socket.state === "refused") return; // then it does not know them
     const startable = found.filter(({ start }) => start);
     if (JSON.stringify(startable) === JSON.stringify(backends)) return;
     backends = startable;
