@@ -77,6 +77,16 @@ def test_what_django_reads_is_made_of_what_people_write(file: Path) -> None:
     assert catalog(file.with_suffix(".mo")) == catalog(file)
 
 
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.html")), ids=lambda file: file.name)
+def test_no_template_has_words_that_cannot_be_translated(file: Path) -> None:
+    html = re.sub(r"\{% blocktranslate.*?endblocktranslate %\}", "", file.read_text(), flags=re.S)
+    html = re.sub(r"\{[%#].*?[%#]\}|\{\{.*?\}\}", "", html, flags=re.S)
+    read_out = re.findall(r'(?:aria-label|title|placeholder|alt)="([^"]*)"', html)
+    shown = re.sub(r"<(script|style).*?</\1>|<[^>]*>", "\n", html, flags=re.S)
+    words = re.findall(r"[A-Za-z]{3,}", "\n".join([*read_out, shown]))
+    assert set(words) <= {"ProgRock"}
+
+
 def test_the_client_knows_the_servers_usual_sentences_word_for_word() -> None:
     """By them it finds their codes' texts in the page's language."""
     told: dict[str, Any] = texts.client_texts()
