@@ -325,18 +325,19 @@ async def test_the_time_left_stands_beside_a_running_job_and_goes_with_it(page: 
 OFFER = """async offers => {
   document.getElementById("place").innerHTML = `
     <form id="start"><select name="backend"></select><p id="about"></p><div id="params"></div>
-    <button id="go"></button></form><p id="nothing" hidden></p>
+    <button id="go"></button></form><p id="nothing" hidden></p><p id="how"></p>
     <p id="problem"></p><p id="unsent"></p>`;
   const { showComposer } = await import("/static/progrock/composer.js");
   const socket = new EventTarget();
   showComposer(socket);
   return offers.map(backends => {
     socket.dispatchEvent(new CustomEvent("snapshot", { detail: { backends } }));
-    return ["start", "nothing"].filter(id => !document.getElementById(id).hidden);
+    return ["start", "nothing", "how"].filter(id => !document.getElementById(id).hidden);
   }); }"""
 
 
 async def test_a_page_without_backends_to_start_says_so_in_place_of_the_form(page: Page) -> None:
     by_code = {"name": "render", "title": "render", "start": False}
     offers = [[by_code], [by_code | {"start": True}], []]
-    assert await page.evaluate(OFFER, offers) == [["nothing"], ["start"], ["nothing"]]
+    shown = [["nothing"], ["start", "how"], ["nothing"]]
+    assert await page.evaluate(OFFER, offers) == shown

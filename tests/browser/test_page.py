@@ -172,6 +172,7 @@ async def test_somebody_signed_in_who_may_see_nothing_is_not_sent_to_the_login(
     await expect(jobs.connection).to_have_text("Connection: No access")
     await expect(jobs.page.locator("#notice")).to_have_text(sentence, use_inner_text=True)
     await expect(jobs.page.locator("#notice-link")).to_be_hidden()
+    await expect(jobs.page.locator("#problem")).to_be_hidden()  # said once
     await expect(jobs.page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
 

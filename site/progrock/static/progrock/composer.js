@@ -4,6 +4,8 @@ import { show } from "./dom.js";
 import { ParamsForm } from "./form.js";
 import { say } from "./words.js";
 
+// Codes of who may see no job at all: the notice on top says so, and once is enough.
+const STRANGER = ["login_required", "no_audience"];
 const byId = (id) => document.getElementById(id);
 
 /**
@@ -43,8 +45,12 @@ export function showComposer(socket) {
     showParams();
     tellState();
   });
-  socket.addEventListener("error", ({ detail }) => show("problem", detail.message));
-  socket.addEventListener("snapshot", ({ detail }) => offer(detail.backends));
+  socket.addEventListener("error", ({ detail }) => {
+    if (!STRANGER.includes(detail.code)) show("problem", detail.message);
+  });
+  socket.addEventListener("snapshot", ({ detail }) => {
+    if (socket.state !== "refused") offer(detail.backends); // then nothing is known of them
+  });
   socket.addEventListener("state", tellState);
   tellState();
   return {
@@ -96,6 +102,7 @@ export function showComposer(socket) {
     select.replaceChildren(...backends.map(option));
     form.hidden = !backends.length;
     byId("nothing").hidden = !form.hidden;
+    byId("how").hidden = form.hidden;
     showParams();
     fillIn();
   }
