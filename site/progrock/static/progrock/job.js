@@ -90,9 +90,10 @@ function offerLarge(place) {
   });
 }
 
-/** Make the button that runs the job again; the new job has a page of its own. */
+/** Once the job has ended, offer to run it again. The new job has a page of its own. */
 function offerAgain(socket, button) {
   socket.addEventListener("snapshot", tell);
+  socket.addEventListener("job", tell);
   tell();
   button.addEventListener("click", async () => {
     show("problem", "");
@@ -105,7 +106,8 @@ function offerAgain(socket, button) {
 
   function tell() {
     const { backend } = page.dataset;
-    const able = socket.backends.find(({ name }) => name === backend)?.start;
+    const ended = socket.jobs.get(id)?.complete ?? page.dataset.ended;
+    const able = ended && socket.backends.find(({ name }) => name === backend)?.start;
     button.hidden = document.getElementById("change").hidden = !able;
   }
 }

@@ -11,12 +11,12 @@ const KEPT = "progrock-notify"; // in localStorage
 const SEVERAL = 3; // ends at once; of more there is one notification for all
 
 /**
- * Make the button with the id "notify" turn notifications on and off. `pageOf(id)` is the address
- * of a job's page, to which a notification leads.
+ * Make the button with the id "notify", if there is one, turn notifications on and off. `pageOf(id)`
+ * is the address of a job's page, to which a notification leads.
  */
 export function offerNotifications(socket, { pageOf }) {
-  if (!("Notification" in window)) return;
   const button = document.getElementById("notify");
+  if (!button || !("Notification" in window)) return;
   const active = new Set(); // the ids of jobs that had not ended when last heard of
 
   button.hidden = false;

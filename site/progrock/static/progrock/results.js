@@ -90,12 +90,16 @@ function pairs(object) {
 /** A table with a row for each object. */
 function table(objects) {
   const names = columnsOf(objects);
-  const head = names.map((name) => make("th", { scope: "col" }, name));
+  const isNumber = (name) => objects.every((each) => typeof (each[name] ?? 0) === "number");
+  const head = names.map((name) =>
+    make("th", { scope: "col", className: isNumber(name) ? "number" : "" }, name),
+  );
   const rows = objects
     .slice(0, MOST_ROWS)
     .map((object) => make("tr", {}, ...names.map((name) => cell(object[name]))));
   const body = make("tbody", {}, ...rows);
-  return scrolling(make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
+  const top = make("thead", {}, make("tr", {}, ...head));
+  return scrolling(make("table", { className: "rows" }, top, body));
 }
 
 function cell(value) {
