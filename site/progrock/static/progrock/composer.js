@@ -62,7 +62,7 @@ export function showComposer(socket) {
 
   /** Fill in what is wanted, if its backend is offered. The focus goes to the first field. */
   function fillIn() {
-    const backend = backends.find(({ name }) => name === wanted?.backend);
+    const backend = backends?.find(({ name }) => name === wanted?.backend);
     if (!backend) return;
     show("problem", "");
     select.value = backend.name;
