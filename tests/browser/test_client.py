@@ -1031,7 +1031,7 @@ class Api:
         self.asked: list[str] = []
         self.starts: list[Request] = []
         self.jobs = [frame()]
-        self.health, self.refusal = 502, ""
+        self.health, self.refusal, self.mute = 502, "", False
         no_stream = {"code": "needs_asgi", "detail": "No."}
         self.events: dict[str, Any] = {"status": 501, "json": no_stream}
         self.waits, self.waiting, self.release = False, 0, asyncio.Event()
@@ -1039,7 +1039,10 @@ class Api:
     async def accept(self, socket: WebSocketRoute) -> None:
         """A WebSocket."""
         self.asked.append("socket")
-        await socket.close(code=1006 + 5)
+        if self.mute:
+            socket.send(json.dumps({"type": "snapshot", "jobs": [], "backends": []}))
+        else:
+            await socket.close(code=1006 + 5)
 
     async def answer(self, route: Route) -> None:
         """A request under the address that the page has told."""
@@ -1092,11 +1095,11 @@ async def blocked(embed: Callable[..., Awaitable[Page]]) -> tuple[Page, Api]:
     return page, api
 
 
-async def until(page: Page, ready: Callable[[], bool]) -> None:
+async def until(page: Page, ready: Callable[[], bool], step: int = 250) -> None:
     """Let the page's time pass until something is so."""
     async with asyncio.timeout(PATIENCE):
         while not ready():
-            await page.clock.run_for(250)
+            await page.clock.run_for(step)
             await asyncio.sleep(0.01)
 
 
@@ -1198,3 +1201,17 @@ async def test_a_stream_that_a_proxy_holds_back_is_given_up(blocked: tuple[Page,
     await until(page, lambda: "jobs?limit=200" in api.asked)
     await hears(page, "snapshot")
     assert await page.evaluate("[socket.state, socket.transport]") == ["live", "waiting"]
+
+
+async def test_a_websocket_that_gives_the_snapshot_and_nothing_more_is_blocked(
+    blocked: tuple[Page, Api],
+) -> None:
+    page, api = blocked
+    api.health, api.mute = 200, True
+    waits = []
+    for _ in range(3):  # it tries the socket again, which is as mute as before, ever more rarely
+        seen, before = api.asked.count("jobs?limit=200"), await page.evaluate("Date.now()")
+        await until(page, lambda: api.asked.count("backends") > len(waits), step=2_000)
+        await until(page, lambda seen=seen: api.asked.count("jobs?limit=200") > seen, step=2_000)
+        waits.append(await page.evaluate("Date.now()") - before)
+    assert waits[2] > waits[1] + 10_000

@@ -626,12 +626,13 @@ class ProgressSocket extends EventTarget {
       this.#drop();
       this.#way = way;
       this.#rank = rank;
-      this.#frames = this.#climbs = 0;
+      this.#frames = 0;
     }
     if (way !== this.#way) return;
     if (!aside) {
       this.#heard = Date.now();
       this.#frames += 1;
+      if (this.#frames > 1 && this.#rank === 0) this.#climbs = 0; // the best way is proven
       this.#answered();
     }
     this.#receive(frame);
