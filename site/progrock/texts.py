@@ -113,6 +113,9 @@ def page_texts() -> dict[str, Text]:
                 "{count} more job is shown", "{count} more jobs are shown", count
             )
         ),
+        "page_found": _plural(
+            lambda count: ngettext("{count} job matches", "{count} jobs match", count)
+        ),
         "page_notify_on": _("You will be notified when a job ends while this page is hidden."),
         "page_notify_off": _("Notifications are off."),
         "page_notify_denied": _(

@@ -199,6 +199,7 @@ async def test_the_list_is_filtered_by_state_backend_and_text(
     await text.fill("nothing like it")
     await expect(jobs.cards).to_have_count(0)
     await expect(jobs.page.get_by_role("heading", name="No job matches")).to_be_visible()
+    await expect(jobs.page.get_by_role("status")).to_contain_text("0 jobs match")
     await jobs.page.get_by_role("button", name="Show all jobs").click()
     await expect(jobs.cards).to_have_count(50)
     await expect(jobs.page).to_have_url(f"{site.url}/")

@@ -53,6 +53,7 @@ export function showJobs(socket, { pageOf, again, change }) {
     render();
     clearTimeout(typing);
     typing = setTimeout(search, TYPING);
+    announce("filter", say("page_found", { count: shown().length }));
   }
 
   /** Ask the server for what this page does not know and the filter wants. */

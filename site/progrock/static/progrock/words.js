@@ -20,6 +20,7 @@ const TEXTS = {
     one: "{count} more job is shown",
     other: "{count} more jobs are shown",
   },
+  page_found: { one: "{count} job matches", other: "{count} jobs match" },
   page_notify_on: "You will be notified when a job ends while this page is hidden.",
   page_notify_off: "Notifications are off.",
   page_notify_denied:
