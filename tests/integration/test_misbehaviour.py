@@ -119,7 +119,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     before = worker.memory_info().rss
     for mode, job_id in jobs.items():
         retry_after = {"retry_after": "2"} if mode == "429" else {}
-        count = {"count": 2} if mode == "404" else {}  # some seconds of it would end the job
+        count = {"count": 1} if mode == "404" else {}  # some seconds of it would end the job
         misbehave(demo_backend, mode, on="poll", task=handle[job_id], **retry_after, **count)
     missing = {(job_id, TOLD[mode]) for mode, job_id in jobs.items()}
     seen: dict[str, Frame] = {}
