@@ -238,8 +238,8 @@ async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
         large = (await visitor.start("bulky", mib=256))["job"]
         fine = await visitor.starts(3, "bulky", mib=90)
         fine |= await visitor.starts(1, "bulky", mib=0)
-        assert await visitor.end_states(fine, 2 * PATIENCE) == {"succeeded"}
-        end = (await visitor.ends({large}))[large]
+        assert await visitor.end_states(fine, 8 * PATIENCE) == {"succeeded"}
+        end = (await visitor.ends({large}, 4 * PATIENCE))[large]
         assert end["state"] == "failed"
         assert end["error"].startswith("the database cannot hold what came of this job: ")
         assert "is away" not in up.logs()
