@@ -56,8 +56,8 @@ class Outbox:
         try:
             while self._frames and not self._held:
                 await self._send(self._frames.pop(next(iter(self._frames))))
-        # Servers raise different errors for a closed socket. Stop quietly, because the consumer
-        # gets a disconnect of its own.
+        # Each server raises an error of its own for a socket that has closed. Nothing is lost: the
+        # consumer gets a disconnect, and the page connects again.
         except Exception:
             self._held = True
         finally:

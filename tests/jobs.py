@@ -7,6 +7,30 @@ from typing import Any
 from progrock.ledger import Row
 from progrock.lifecycle import Decision
 
+#: A backends' file: browsers may start jobs of the one backend, and only code those of the other.
+OPEN_AND_CLOSED = """
+[open]
+url = "http://127.0.0.1"
+browser = true
+start = { path = "/" }
+poll = { path = "/{handle}" }
+handle = "id"
+state = "state"
+states.running = ["on"]
+states.succeeded = ["done"]
+interval = 2.5
+params = { properties = { pages = { type = "integer", maximum = 9 } } }
+
+[closed]
+url = "http://127.0.0.1"
+start = { path = "/" }
+poll = { path = "/{handle}" }
+handle = "id"
+state = "state"
+states.running = ["on"]
+states.succeeded = ["done"]
+"""
+
 
 def row(**changes: Any) -> Row:
     """A queued job, due now, with these fields changed."""

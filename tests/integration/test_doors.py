@@ -16,29 +16,9 @@ from django.utils.translation import gettext_lazy
 from progrock import conf, doors, own_code
 from progrock.errors import Refused
 from progrock.models import Job
+from tests.jobs import OPEN_AND_CLOSED
 from tests.ledgers import make
 
-BACKENDS = """
-[open]
-url = "http://127.0.0.1"
-browser = true
-start = { path = "/" }
-poll = { path = "/{handle}" }
-handle = "id"
-state = "state"
-states.running = ["on"]
-states.succeeded = ["done"]
-params = { properties = { pages = { type = "integer", maximum = 9 } } }
-
-[closed]
-url = "http://127.0.0.1"
-start = { path = "/" }
-poll = { path = "/{handle}" }
-handle = "id"
-state = "state"
-states.running = ["on"]
-states.succeeded = ["done"]
-"""
 SCOPE = {"type": "websocket", "user": SimpleNamespace(pk=1)}
 Authorize = Callable[[Any, str, dict[str, Any]], Any]
 
@@ -48,7 +28,7 @@ def empty(database: str, tmp_path: Path, settings: Any) -> None:
     """No job is left of the test before, and there are two backends."""
     Job.objects.all().delete()
     file = tmp_path / "backends.toml"
-    file.write_text(BACKENDS)
+    file.write_text(OPEN_AND_CLOSED)
     settings.PROGROCK_BACKENDS = str(file)
 
 

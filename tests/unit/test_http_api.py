@@ -17,31 +17,10 @@ from progrock.attempts import NoAnswer
 from progrock.errors import Refused
 from progrock.ledger import Row
 from progrock.models import Job
+from tests.jobs import OPEN_AND_CLOSED
 from tests.ledgers import at, make
 
 JSON = "application/json"
-BACKENDS = """
-[open]
-url = "http://127.0.0.1"
-browser = true
-start = { path = "/" }
-poll = { path = "/{handle}" }
-handle = "id"
-state = "state"
-states.running = ["on"]
-states.succeeded = ["done"]
-interval = 2.5
-params = { properties = { pages = { type = "integer", maximum = 9 } } }
-
-[closed]
-url = "http://127.0.0.1"
-start = { path = "/" }
-poll = { path = "/{handle}" }
-handle = "id"
-state = "state"
-states.running = ["on"]
-states.succeeded = ["done"]
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +28,7 @@ def place(sqlite: None, settings: Any, tmp_path: Path) -> None:
     """No job is left of the test before, and there are two backends."""
     Job.objects.all().delete()
     file = tmp_path / "backends.toml"
-    file.write_text(BACKENDS)
+    file.write_text(OPEN_AND_CLOSED)
     settings.PROGROCK_BACKENDS = str(file)
     settings.PROGROCK_ANONYMOUS = False
     settings.ALLOWED_HOSTS = ["testserver"]

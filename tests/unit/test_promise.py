@@ -18,8 +18,7 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
-from django.core.management import call_command
-from django.db import OperationalError, connections
+from django.db import OperationalError
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -46,6 +45,7 @@ from progrock.consumers.sweeper import Sweeper
 from progrock.ledger import Row
 from progrock.lifecycle import MOST_CRASHES
 from progrock.models import ENDED, Attention, Job
+from tests.ledgers import own_database
 
 INTERVAL, TIMEOUT, GRACE, UNWATCHED = 5.0, 5.0, 10.0, 20.0
 BACKENDS = {
@@ -794,22 +794,8 @@ class Promise(RuleBasedStateMachine):
 @pytest.fixture
 def database(django_db_blocker: Any) -> Iterator[None]:
     """The default connection of this thread, on a database in memory."""
-    template = connections.settings["default"]
-    options = {"transaction_mode": "IMMEDIATE"}
-    connections.settings["promise"] = {
-        **template, "ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": options
-    }  # fmt: skip
-    before, own = connections["default"], connections.create_connection("promise")
-    with django_db_blocker.unblock():
-        own.alias = "default"
-        connections["default"] = own
-        call_command("migrate", verbosity=0)
-        try:
-            yield
-        finally:
-            own.close()
-            connections["default"] = before
-            del connections.settings["promise"]
+    with django_db_blocker.unblock(), own_database("sqlite://:memory:"):
+        yield
 
 
 @pytest.mark.usefixtures("database")

@@ -1,4 +1,4 @@
-/** The list of everybody's jobs: the server has written it, and here its times become local ones. */
+/** The list of everybody's jobs. The server writes times in UTC, and this makes them local. */
 
 import { localTimes } from "./times.js";
 

@@ -1,4 +1,4 @@
-/** The filter over the list of jobs: its form, its place in the address, and what it lets through. */
+/** The filter over the list of jobs. The page's address keeps what was chosen. */
 
 import { make } from "./dom.js";
 

@@ -16,7 +16,10 @@ const NEWEST = 10; // of which none is dropped
 const UNEVEN = 4; // times faster or slower than before: then the pace says nothing
 const WORSE = 1.5; // times longer than what is shown: only then is more shown than before
 
-/** These samples and one more. Equal progress is none; after a step back or a stall all begins anew. */
+/**
+ * Adds a sample of the progress. One that equals the last is not added. After a step back, or
+ * after a stall, the new sample stands alone, because the old pace says nothing any more.
+ */
 export function withSample(samples, seconds, progress) {
   const last = samples.at(-1);
   if (last && progress === last[1]) return samples;
@@ -40,7 +43,10 @@ export function secondsLeft(samples, now) {
   return left >= WORTH && left <= LONGEST ? left : null;
 }
 
-/** What to show in place of `shown`, now that the estimate is `fresh`: both in seconds, or null. */
+/**
+ * The seconds left to show next. `shown` is what the page shows, and `fresh` is the new estimate.
+ * Null stands for "nothing is shown".
+ */
 export function steady(shown, fresh) {
   if (fresh === null) return null;
   const rounded = round(fresh);

@@ -14,14 +14,15 @@
  *
  *     <job-progress job="5b0c…"></job-progress>
  *
- * A `job` is a frame of the server: {job, request, backend, label, version, state, progress, complete,
- * message, cancelling, created, ended, result | result_url | error}, where `job` is its id. Every
- * string in it is text, never HTML. docs/javascript.md and docs/wire.md say more.
+ * A `job` is a frame of the server: {job, request, backend, label, version, state, progress,
+ * complete, message, cancelling, created, ended, result | result_url | error}, where `job` is its
+ * id. Every string in it is text, never HTML. docs/javascript.md and docs/wire.md say more.
  */
 
 const SOCKET = "/prog/"; // where the socket is, unless the page says another address
 const HANDSHAKE = 20_000; // ms for a connection to be made
-const FIRST_FRAME = 5_000; // ms from then to the first frame; a proxy that takes longer hoards them
+// ms from the opening to the first frame. If it takes longer, a proxy holds the frames back.
+const FIRST_FRAME = 5_000;
 const UNANSWERED = 15_000; // ms after which a start that has no answer is sent again
 const ANSWERED = 15_000; // ms in which an HTTP request is answered
 const WAIT = 20; // seconds that a waiting GET may wait at the server
@@ -1341,9 +1342,9 @@ for (const name of ATTRIBUTES.filter((each) => each !== "job")) {
   });
 }
 
-// This file may be on a page twice, by its own name and by one with a hash or in a bundle. The copy
-// that comes second exports what the first has, so that there is one socket, one element and one
-// voice. The number in the symbol goes up when a copy of before could not stand in for one of now.
+// A page may load this file twice: by its own name, and by a name with a hash or in a bundle. The
+// second copy exports what the first one made, so there is one socket and one element. Raise the
+// number in the symbol when an older copy can no longer take the place of this one.
 const own = { ProgressError, ProgressSocket, JobProgress, texts, sentence };
 Object.assign(own, { announce, announceConnection });
 const first = (globalThis[Symbol.for("progrock/1")] ??= own);

@@ -266,7 +266,10 @@ function typesByWords(schema) {
   return types.filter((type) => HOLDS[type].some((word) => Object.hasOwn(schema, word)));
 }
 
-/** The values among which one is chosen: of `const`, of `enum`, or of branches that are a `const`. */
+/**
+ * The choices of a field, as {value, label}. A schema names them by `const`, by `enum`, or by
+ * branches (`oneOf`, `anyOf`) that each have a `const`.
+ */
 function optionsOf(schema, root) {
   const label = (value) => (typeof value === "string" ? value : JSON.stringify(value));
   if (schema.const !== undefined) return [{ value: schema.const, label: label(schema.const) }];
