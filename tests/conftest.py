@@ -24,21 +24,32 @@ settings.load_profile("progrock")  # a busy machine is not a broken law
 BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 
 
-#: Parts of the paths of tests that take long. Those that run last should be short, because several
-#: processes share the files.
-LONG = ("test_chaos", "test_failover")
+#: Parts of the paths of tests that take long, the longest first. Those that run last should be
+#: short, because several processes share the files.
+LONG = (
+    "chaos",
+    "failover",
+    "misbehaviour",
+    "test_outages",
+    "recovery",
+    "rabbitmq_outage",
+    "clocks",
+)
 #: Tests that keep a processor busy. The others of the integration tests mostly wait.
 BUSY = ("/browser/", "/embedded/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long; then a busy one and one that waits, by turns."""
-    files = list(dict.fromkeys(item.path for item in items))
+    """Begin with the files that take long; a busy one and one that waits come by turns."""
+
+    def rank(file: Path) -> int:
+        return next((n for n, part in enumerate(LONG) if part in str(file)), len(LONG))
+
+    files = sorted(dict.fromkeys(item.path for item in items), key=rank)
     busy = [file for file in files if any(part in str(file) for part in BUSY)]
     waiting = [file for file in files if "/integration/" in str(file)]
-    turns = {file: (1, n) for kind in (busy, waiting) for n, file in enumerate(kind)}
-    turns |= {file: (0, 0) for file in files if any(part in str(file) for part in LONG)}
-    items.sort(key=lambda item: turns.get(item.path, (2, 0)))
+    turns = {file: n for kind in (busy, waiting) for n, file in enumerate(kind)}
+    items.sort(key=lambda item: turns.get(item.path, len(files)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

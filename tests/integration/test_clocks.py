@@ -5,6 +5,7 @@ The processes with a wrong clock are real, but for `time.time`.
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,12 @@ def ahead(backends: Path, seconds: float) -> dict[str, str]:
     return {"AHEAD": str(seconds), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def is_ahead(seconds: int, text: str) -> bool:
+    """Whether a text says so; the way to the database may have taken a tenth of a second."""
+    found = re.search(r"the clock of this machine is ([\d.]+) s ahead of the database's", text)
+    return found is not None and abs(float(found[1]) - seconds) < 0.5
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 async def test_an_idle_worker_two_minutes_ahead_takes_no_start_for_a_lost_one(
     stack: Callable[..., Stack], demo_backend: DemoBackend, backends: Path, database: str
@@ -73,7 +80,7 @@ async def test_an_idle_worker_two_minutes_ahead_takes_no_start_for_a_lost_one(
                 assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
         finally:
             http("DELETE", f"{demo_backend.url}/_test/behave")
-        assert "the clock of this machine is 120.0 s ahead of the database's" in wrong.output()
+        assert is_ahead(120, wrong.output())
         assert wrong.output().count("the clock of this machine") == 1
         assert "swept" not in up.logs()
 
@@ -85,19 +92,18 @@ async def test_wrong_clocks_of_all_processes_expire_nothing_and_delay_no_start(
     with stack(workers=0, web=False, database=database, backends=backends) as up:
         up.start_worker(env=ahead(backends, 600))
         up.start_worker(env=ahead(backends, -600))
-        right, up.env = up.env, up.env | ahead(backends, 60)
+        right, up.env = up.env, up.env | ahead(backends, 600)
         up.start_web()
-        assert "is 60.0 s ahead of the database's" in up.manage("status").stderr
+        assert is_ahead(600, up.manage("status").stderr)
         up.env = right
         assert "clock" not in up.manage("status").stderr
         async with browse(up) as visitor:
-            begun = time.monotonic()
             jobs = await visitor.starts(10, "once", seconds=1)
+            # A start that waited for a clock would take ten minutes.
             assert await visitor.end_states(jobs, PATIENCE) == {"succeeded"}
-            assert time.monotonic() - begun < 30, "a start waits for no clock"
             now = time.time()
             for frame in visitor.frames:
                 if frame.get("ended"):
                     told = time.mktime(time.strptime(frame["ended"][:19], "%Y-%m-%dT%H:%M:%S"))
                     assert abs(told - time.timezone - now) < 60
-        assert "is 60.0 s ahead" in http("GET", f"{up.url}/healthz")["clock"]
+        assert is_ahead(600, http("GET", f"{up.url}/healthz")["clock"])
