@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: The part of a time limit that a request may wait for its turn, where the table has a `rate`.
 _PATIENCE = 0.5
+#: aiohttp keeps so many bytes of a body, in however small pieces, without stopping the sender.
+_SMALL = 4_096
 #: When the present look at many jobs is over (monotonic seconds).
 _over_at: ContextVar[float] = ContextVar("over_at", default=math.inf)
 
@@ -492,9 +494,12 @@ class HttpBackend:
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         """The answer. A body that is larger than `max_answer` is not read to its end."""
         limit, content = self.options.max_answer, response.content
-        too_large = (response.content_length or 0) > limit
+        length = response.content_length or 0
+        too_large = length > limit
         chunks: list[bytes] = []
-        if content.is_eof():  # most answers come at once, and this costs the least
+        if 0 < length <= min(limit, _SMALL) and "content-encoding" not in response.headers:
+            await content.wait_eof()  # one wait for all of it costs less than one for each piece
+        if content.is_eof():
             chunks.append(content.read_nowait())
             too_large = too_large or len(chunks[0]) > limit
         elif not too_large:
