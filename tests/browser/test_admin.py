@@ -11,8 +11,10 @@ from tests.browser.pages import ends, job_of
 from tests.browser.test_accessibility import SCHEMES
 from tests.services import Stack
 
+#: All files of browser tests share one stack, so this name is of no other file.
 STAFF = (
-    "from django.contrib.auth.models import User; User.objects.create_superuser('boss', '', 'boss')"
+    "from django.contrib.auth.models import User;"
+    "User.objects.create_superuser('operator', '', 'operator')"
 )
 #: Where to leave pictures, for whoever wants to look at them.
 PICTURES = os.environ.get("PROGROCK_TEST_PICTURES")
@@ -23,13 +25,13 @@ async def test_an_operator_reads_a_job_cancels_it_and_runs_it_again(
 ) -> None:
     await asyncio.to_thread(site.manage, "shell", "-c", STAFF)
     jobs = await visitor()
-    await jobs.sign_in("boss")
+    await jobs.sign_in("operator")
     failed, card = await jobs.start(seconds=0.5, outcome="fail"), await jobs.start(seconds=300)
     await ends(failed, "failed")
     job, page = await job_of(card), jobs.page
     await page.goto(f"{site.url}/admin/progrock/job/")
     row = page.locator("#result_list tbody tr").filter(has_text=job[:8])
-    await expect(row).to_contain_text("boss")
+    await expect(row).to_contain_text("operator")
     await expect(row.get_by_role("progressbar")).to_be_visible()
     table = page.locator("#result_list")
     fits = "table => table.scrollWidth <= table.parentElement.clientWidth"

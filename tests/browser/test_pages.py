@@ -14,6 +14,7 @@ from tests.browser.test_accessibility import SCHEMES, violations
 from tests.services import Stack
 
 #: Fills the ledger for `eve` and `max`; `boss` is staff. Prints their sessions and jobs.
+#: All files of browser tests share one stack, so these names are of no other file.
 FILL = """
 import json, uuid
 from datetime import timedelta
