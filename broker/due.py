@@ -2,6 +2,9 @@
 
 Early tasks are republished into their next lane. A rest that is shorter than the shortest lane is
 waited for here.
+
+A message that was delivered before may have been sent on already. What is sent on from it is
+marked, so that two copies of a task know of each other.
 """
 
 import asyncio
@@ -95,10 +98,12 @@ class DueTasks:
             self._arrival[queue].set()
 
     async def _send_on(self, part: Due) -> None:
-        backend, shard = part.delivery.backend, part.delivery.shard
+        backend, shard, early = part.delivery.backend, part.delivery.shard, part.tasks
+        if part.deliveries:
+            early = [task._replace(again=True) for task in early]
         try:
             async with asyncio.TaskGroup() as group:
-                for delay, tasks in _by_lane(part.tasks, self._clock()):
+                for delay, tasks in _by_lane(early, self._clock()):
                     group.create_task(self._publisher.publish(backend, shard, tasks, delay=delay))
         except* BrokerError as errors:
             part.delivery.redeliver(str(errors.exceptions[0]))

@@ -149,7 +149,9 @@ class Publisher:
                 due = on_grid(
                     max(task.due for task in batch.tasks) + random.uniform(0.0, spread), shard
                 )
-                batch.tasks = [Task(task.job_id, task.turn, due) for task in batch.tasks]
+                batch.tasks = [
+                    Task(job_id, turn, due, again) for job_id, turn, _, again in batch.tasks
+                ]
             await self._wait()
             now = self._clock()
             left = min(task.due for task in batch.tasks) - now

@@ -19,11 +19,16 @@ _is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 
 class Task(NamedTuple):
-    """Look at a job (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`."""
+    """Look at a job (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`.
+
+    `again` marks a task that was sent on from a message which had been delivered before. So there
+    may be two of it.
+    """
 
     job_id: str
     turn: int
     due: float
+    again: bool = False
 
 
 def shard_of(job_id: str, shards: int) -> int:
@@ -39,7 +44,12 @@ def bucket_of(job_id: str) -> int:
 def encode(tasks: Sequence[Task]) -> bytes:
     """The body of one message. Each `due` is in UTC, to the microsecond."""
     dues = {due: datetime.fromtimestamp(due, UTC) for due in {task.due for task in tasks}}
-    entries = [{"job": task.job_id, "turn": task.turn, "due": dues[task.due]} for task in tasks]
+    entries: list[dict[str, Any]] = [
+        {"job": job_id, "turn": turn, "due": dues[due], "again": True}
+        if again
+        else {"job": job_id, "turn": turn, "due": dues[due]}
+        for job_id, turn, due, again in tasks
+    ]
     return orjson.dumps({"v": VERSION, "tasks": entries}, option=orjson.OPT_UTC_Z)
 
 
@@ -67,11 +77,14 @@ def decode(body: bytes) -> list[Task]:
                 raise ValueError("job is not a UUID")
             if type(turn) is not int or turn < 0:
                 raise ValueError("turn is not a whole number")
+            again = "again" in entry and entry["again"]
+            if again is not True and again is not False:
+                raise ValueError("again is neither true nor false")
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenMessage(
                 f"broken task {reprlib.repr(entry)}: {type(error).__name__} {error}"
             ) from None
-        tasks.append(Task(job_id, turn, due))
+        tasks.append(Task(job_id, turn, due, again))
     return tasks
 
 

@@ -1,7 +1,7 @@
 """Writes what was decided into the ledger, and sends what follows: tasks, changes, signals."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from progrock import clock, dispatch, journal, ledger, lifecycle
@@ -21,7 +21,10 @@ RECEIVERS_FIRST = 1.0
 
 
 class Commits:
-    """The end of each step of a worker, for the jobs of one backend."""
+    """The end of each step of a worker, for the jobs of one backend.
+
+    `draw` gives random numbers in [0, 1) for the leases.
+    """
 
     def __init__(
         self,
@@ -32,33 +35,57 @@ class Commits:
         publisher: Publisher,
         layer: Any,
         receivers: Receivers,
+        draw: Callable[[], float],
     ) -> None:
-        self.database = database
+        self.database, self._draw = database, draw
         self._options, self._calls = options, calls
         self._publisher, self._layer, self._receivers = publisher, layer, receivers
         self._backends = {options.name: options}
         self.background: set[asyncio.Task[Any]] = set()
 
-    async def finish(self, decided: Sequence[tuple[Row, Decision]]) -> None:
+    async def finish(
+        self, decided: Sequence[tuple[Row, Decision]], again: Collection[str] | None = None
+    ) -> None:
         """Commit, and send what follows.
 
         Raises PublishFailed: then the tasks must come again.
         """
         if decided:
-            committed = await self.commit(decided)
+            committed = await self.commit(decided, again)
             await self.follow_up(decided, committed)
 
-    async def commit(self, decided: Sequence[tuple[Row, Decision]]) -> list[Committed]:
-        """Write one step of each job, and tell the log; gives those that won."""
+    async def commit(
+        self, decided: Sequence[tuple[Row, Decision]], again: Collection[str] | None = None
+    ) -> list[Committed]:
+        """Write one step of each job, and tell the log; gives those that won.
+
+        `again` are the jobs whose task may not be the only one, so that their step is written in
+        any case; None stands for all of these.
+        """
         now = clock.now()
         if self._options.unwatched is not None:
             decided = [
                 (row, lifecycle.paced(row, decision, self._options, now))
                 for row, decision in decided
             ]
-        committed = await self.database.commit(decided, now)
+        same: list[Committed] = []
+        steps: list[tuple[Row, Decision]] = []
+        for row, decision in decided:
+            if (
+                again is not None
+                and row.id not in again
+                and decision.delay is not None
+                and lifecycle.needs_no_write(row, decision, now)
+            ):
+                same.append(dispatch.unwritten(row, decision.delay, now))
+            else:
+                steps.append((row, decision))
+        if not steps:
+            return same
+        lease = lifecycle.lease(self._options, self._draw())
+        committed = await self.database.commit(steps, now, lease)
         journal.stepped(committed)
-        return committed
+        return same + committed
 
     async def follow_up(
         self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]
@@ -86,9 +113,9 @@ class Commits:
             await dispatch.to_the_end(work)
 
     async def resume(self, rows: Iterable[Row]) -> None:
-        """Publish the present tasks of jobs once more. Raises PublishFailed."""
-        again = [Committed(row, 0.0, visible=False) for row in rows]
-        await dispatch.publish(self._publisher, dispatch.after(again, self._backends).messages)
+        """Give each of these jobs a new turn and its task. Raises PublishFailed."""
+        now = clock.now()
+        await self.finish([(row, lifecycle.resumed(row, self._options, now)) for row in rows])
 
     async def tell_owed(self, job_ids: Iterable[str]) -> None:
         """Tell the end of jobs for which it is owed."""

@@ -170,7 +170,9 @@ class WorkerDatabase:
         answer, _ = await self._wait_for(partial(function, *args, **kwargs))
         return answer
 
-    async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+    async def commit(
+        self, decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
+    ) -> list[Committed]:
         """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote.
 
         A job whose step the database cannot hold has failed. The others of its batch go on.
@@ -178,19 +180,21 @@ class WorkerDatabase:
         won: list[Committed] = []
         for some in _statements(decided):
             try:
-                won += await self._commit(some, now)
+                won += await self._commit(some, now, lease)
             except Error as error:
                 if len(decided) == 1:
                     won += await self._fail(some[0][0], error, now)
                 else:
                     for step in some:
-                        won += await self.commit([step], now)
+                        won += await self.commit([step], now, lease)
         return won
 
-    async def _commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
-        won, repeated = await self._wait_for(partial(ledger.commit, decided, now))
+    async def _commit(
+        self, decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
+    ) -> list[Committed]:
+        won, repeated = await self._wait_for(partial(ledger.commit, decided, now, lease))
         if repeated:
-            won += await self(ledger.committed, decided, now)
+            won += await self(ledger.committed, decided, now, lease)
         return won
 
     async def _fail(self, row: Row, error: Error, now: float) -> list[Committed]:

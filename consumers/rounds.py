@@ -45,6 +45,7 @@ class Rounds:
             publisher=publisher,
             layer=layer,
             receivers=receivers,
+            draw=draw,
         )
         self.starts = Starts(options, self.calls, self.commits)
 
@@ -74,15 +75,19 @@ class Rounds:
             attention=self.options.unwatched is not None,
         )
         valid: dict[str, Row] = {}
+        copies: set[str] = set()  # jobs with a task that may not be the only one of its turn
         resumed: list[Row] = []
         owed: list[str] = []
         for task in tasks:
             row = rows.get(task.job_id)
-            standing = lifecycle.standing(row, task.turn, again=bool(again) and task in again)
+            came_before = bool(again) and task in again
+            standing = lifecycle.standing(row, task.turn, again=came_before)
             if row is None or standing is Standing.STALE:
                 continue
             if standing is Standing.VALID:
                 valid[row.id] = row
+                if came_before or task.again:
+                    copies.add(row.id)
             elif standing is Standing.RESUME:
                 resumed.append(row)
             else:
@@ -97,14 +102,17 @@ class Rounds:
         if resumed:
             work.append(self.commits.resume(resumed))
         if running:
-            work.append(self._look(running))
+            work.append(self._look(running, copies))
         if waiting:
             work.append(self.starts.start(waiting))
         if work:
             await to_the_end(work)
 
-    async def _look(self, rows: Sequence[Row]) -> None:
-        """Poll running jobs, and cancel those whose cancellation was asked for."""
+    async def _look(self, rows: Sequence[Row], copies: Collection[str]) -> None:
+        """Poll running jobs, and cancel those whose cancellation was asked for.
+
+        A look at one of `copies` is written in any case.
+        """
         decided: Decided = []
         polls: list[Row] = []
         work: list[Coroutine[Any, Any, Decided]] = []
@@ -120,7 +128,7 @@ class Rounds:
             work.append(self.calls.poll(polls))
         for outcome in await to_the_end(work):
             decided += outcome
-        await self.commits.finish(decided)
+        await self.commits.finish(decided, copies)
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
         """Count a crash for each job before it is worked; drops those whose turn is gone."""

@@ -54,6 +54,11 @@ def asked(row: Row) -> Committed:
     return Committed(row, 0.0 if due_now else None, True)
 
 
+def unwritten(row: Row, delay: float, now: float) -> Committed:
+    """A look that found nothing new and left the row as it is: a task of the same turn follows."""
+    return Committed(row, delay, False, None, now + delay)
+
+
 def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Outbound:
     """What follows these changes. A job of a backend that is not configured gets no task."""
     return Outbound(
@@ -63,16 +68,16 @@ def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Ou
 
 def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -> list[Message]:
     """One message for each shard and lane; regular polls travel by themselves."""
-    delays: dict[tuple[str, float], list[Row]] = defaultdict(list)
-    for row, delay, *_ in committed:
-        if delay is not None and row.backend in backends:
-            delays[row.backend, delay].append(row)
+    delays: dict[tuple[str, float], list[Committed]] = defaultdict(list)
+    for each in committed:
+        if each.delay is not None and each.row.backend in backends:
+            delays[each.row.backend, each.delay].append(each)
     messages: dict[tuple[str, int, Lane | None, bool], Message] = {}
-    for (backend, delay), rows in delays.items():
+    for (backend, delay), some in delays.items():
         options = backends[backend]
         lane, regular = lane_for(delay), delay in (options.interval, options.unwatched)
         spread = spread_of(delay) if regular else 0.0
-        for row in rows:
+        for row, _, _, _, due in some:
             shard = shard_of(row.id, options.shards)
             key = (backend, shard, lane, regular)
             message = messages.get(key)
@@ -80,7 +85,7 @@ def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -
                 message = messages[key] = Message(backend, shard, [], delay, spread)
             elif delay < message.delay:
                 message = messages[key] = message._replace(delay=delay)
-            message.tasks.append(Task(row.id, row.turn, row.due_at))
+            message.tasks.append(Task(row.id, row.turn, row.due_at if due is None else due))
     return list(messages.values())
 
 

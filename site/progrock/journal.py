@@ -20,7 +20,7 @@ LONGEST = 300
 def stepped(committed: Sequence[Committed]) -> None:
     """Tell of steps that stand in the ledger."""
     retried: list[Row] = []
-    for row, _, _, milestone in committed:
+    for row, _, _, milestone, _ in committed:
         match milestone:
             case Milestone.STARTED:
                 logger.info("job started, job=%s backend=%s", row.id, row.backend)

@@ -99,13 +99,15 @@ class Committed(NamedTuple):
 
     `row` is the job after it. `delay` is how many seconds later the next poll task is due; None
     where no task follows. `visible` says whether browsers see a difference. `milestone` is which
-    one the change is, if any.
+    one the change is, if any. `due` is when the task is due (epoch seconds), where that is not the
+    row's `due_at`.
     """
 
     row: Row
     delay: float | None
     visible: bool
     milestone: Milestone | None = None
+    due: float | None = None
 
 
 # Reading
@@ -271,12 +273,14 @@ def failing() -> dict[str, Failing]:
 # A step of jobs
 
 
-def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+def commit(
+    decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
+) -> list[Committed]:
     """Write one step of each job, and give the rows of those that won, changed in place.
 
     A step wins where its job is active and still at the row's turn; the other rows stay as they
     were. The cancel flag is never written. If it was set since the row was read, the next step is
-    due now.
+    due now. `lease` (seconds) is how long the new turns may be looked at without a write.
     """
     visible: list[_Step] = []
     hidden: list[_Step] = []
@@ -287,11 +291,11 @@ def commit(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committe
             hidden.append((row, decision, None))
     # one statement is a transaction by itself
     with transaction.atomic() if visible and hidden else nullcontext():
-        written = _write(hidden, now, visible=False)
-        shown = _write(visible, now, visible=True)
+        written = _write(hidden, now, lease, visible=False)
+        shown = _write(visible, now, lease, visible=True)
     # only now: what a failed transaction wrote must not show in the rows
-    return [_advance(*each, now, visible=False) for each in written] + [
-        _advance(*each, now, visible=True) for each in shown
+    return [_advance(*each, now, lease, visible=False) for each in written] + [
+        _advance(*each, now, lease, visible=True) for each in shown
     ]
 
 
@@ -307,7 +311,7 @@ _NO_LINE = (None, None)
 
 
 def _write(
-    steps: Sequence[_Step], now: float, *, visible: bool
+    steps: Sequence[_Step], now: float, lease: float, *, visible: bool
 ) -> list[tuple[Row, Decision, Milestone | None, _Answer]]:
     """The steps that won. What a browser could see is written only with `visible`."""
     if not steps:
@@ -349,7 +353,7 @@ def _write(
     for key, step in zip(sql.keys(row.id for row, _, _ in steps), steps, strict=True):
         row, decision, milestone = step
         by_key[key] = step
-        due = due_after(decision.delay)
+        due = due_after(lifecycle.due_in(row, decision, lease))
         seen = lifecycle.knows_of_cancel(row, decision)
         value: list[object] = [key, row.turn, decision.attempts, decision.crashes, seen, *due]
         if visible:
@@ -410,31 +414,37 @@ def _advance(
     milestone: Milestone | None,
     answer: _Answer,
     now: float,
+    lease: float,
     *,
     visible: bool,
 ) -> Committed:
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
+    due_in = lifecycle.due_in(row, decision, lease)
     row.version, row.cancel_requested, row.ended, due_at = answer
     row.owed = row.ended is not None
     row.turn += 1
     row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0
     delay = decision.delay
     if decision.soon is not None and due_at is not None and _same(due_at, now + decision.soon):
-        delay = decision.soon
+        delay = due_in = decision.soon
     if row.cancel_requested and not knew:
         row.due_at, delay = now, None if delay is None else 0.0
     else:
-        row.due_at = now + (delay or 0.0)
+        row.due_at = now + (due_in or 0.0)
     if visible:
         row.state, row.handle, row.progress = decision.state, decision.handle, decision.progress
         row.message, row.error = decision.message, decision.error
         row.result, row.result_size = decision.result
         row.missing_at, row.cancel_taken = decision.missing_at, decision.cancel_taken
-    return Committed(row, None if decision.opens_intent else delay, visible, milestone)
+    if delay is None or decision.opens_intent:
+        return Committed(row, None, visible, milestone)
+    return Committed(row, delay, visible, milestone, now + delay)
 
 
-def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+def committed(
+    decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
+) -> list[Committed]:
     """After a lost answer of `commit`: which of its steps stand in the ledger.
 
     Steps that the repeated commit has won are not found again, because their rows have moved on.
@@ -446,12 +456,12 @@ def committed(decided: Sequence[tuple[Row, Decision]], now: float) -> list[Commi
         if there is None or (there.turn, there.state) != (row.turn + 1, decision.state):
             continue
         due_at = there.due_at
-        delays = (decision.delay, decision.soon, 0.0)
+        delays = (lifecycle.due_in(row, decision, lease), decision.soon, 0.0)
         if any(_same(due_at, now + (delay or 0.0)) for delay in delays):
             visible = lifecycle.is_visible(row, decision)
             milestone = lifecycle.milestone(row, decision) if visible else None
             answer = (there.version, there.cancel_requested, there.ended, due_at)
-            found.append(_advance(row, decision, milestone, answer, now, visible=visible))
+            found.append(_advance(row, decision, milestone, answer, now, lease, visible=visible))
             row.due_at = due_at
     return found
 

@@ -26,6 +26,9 @@ MOST_CRASHES = 5
 #: From this delivery on, the tasks of a message are worked one by one: it may kill workers.
 POISONOUS = 2
 LONGEST_BACKOFF = 60.0
+#: A lease is drawn anew for each round, so many times longer or shorter, so that leases which
+#: began together do not end together.
+LEASE_DRAW = 0.2
 #: Answers to a start that may pass by themselves: tokens are replaced, and services deployed.
 NOT_YET = (401, 403, 404)
 FORGOTTEN = "the backend does not know this job at the moment, asking again"
@@ -44,6 +47,7 @@ class Job(Protocol):
     crashes: int
     sweeps: int
     missing_at: float | None
+    due_at: float
     deadline_at: float
     cancel_requested: bool
     cancel_taken: bool
@@ -71,7 +75,7 @@ class Standing(Enum):
 
     STALE = "stale"  # nothing: another task of this turn was first
     VALID = "valid"  # take the job's next step
-    RESUME = "resume"  # a worker died after the commit: publish the job's present task again
+    RESUME = "resume"  # a worker died after the commit, perhaps before it published the next task
     OWED = "owed"  # the job has ended, and its worker died before it told that
 
 
@@ -143,6 +147,30 @@ def cancelled_in_line(job: Job) -> bool:
 def one_by_one(deliveries: int) -> bool:
     """Whether the tasks of a message that was delivered so often before are worked one by one."""
     return deliveries >= POISONOUS
+
+
+def resumed(job: Job, options: Options, now: float) -> Decision:
+    """A turn more for a job whose present task may not have been published; it stays as it is.
+
+    A new turn makes that task stale, if there is one. The next look is when it would have been, or
+    after an interval where only the end of the job's lease is known.
+    """
+    delay = max(0.0, job.due_at - now)
+    if _may_lease(job.state, job.attempts) and job.watched and not job.cancel_requested:
+        delay = min(delay, options.interval)
+    return Decision(
+        state=job.state,
+        handle=job.handle,
+        progress=job.progress,
+        message=job.message,
+        error=job.error,
+        attempts=job.attempts,
+        delay=delay,
+        crashes=job.crashes,
+        missing_at=job.missing_at,
+        cancel_taken=job.cancel_taken,
+        asked=False,
+    )
 
 
 # What to do next
@@ -381,6 +409,53 @@ def paced(job: Job, decision: Decision, options: Options, now: float) -> Decisio
         delay = max(delay, _until(job, options.unwatched, now))
     free = decision.delay if decision.delay > options.interval else 0.0
     return decision._replace(delay=delay, soon=decision.delay, free=free)
+
+
+# Which looks need no write: a job that runs has a lease, and until that ends its turn may be looked
+# at again. docs/promise.md says why there are never two such looks at once.
+
+
+def lease(options: Options, draw: float) -> float:
+    """For how many seconds a commit of this round may lease turns; `draw` is in [0, 1)."""
+    return options.lease * (1.0 + LEASE_DRAW * (2.0 * draw - 1.0))
+
+
+def due_in(job: Job, decision: Decision, lease: float) -> float | None:
+    """In how many seconds the job's row is due after this decision; None where it has ended.
+
+    That is when the next step is due, or, if it comes later, the end of the lease. Only a job that
+    runs, whose calls do not fail, and whose next look waits for nobody's coming, has a lease.
+    """
+    delay = decision.delay
+    if (
+        delay is None
+        or delay >= lease
+        or not _may_lease(decision.state, decision.attempts)
+        or job.cancel_requested
+        or decision.soon not in (None, delay)
+    ):
+        return delay
+    return lease
+
+
+def needs_no_write(job: Job, decision: Decision, now: float) -> bool:
+    """Whether a look has found nothing new, and the next look falls within the job's lease.
+
+    The task of such a look must have been delivered for the first time, and must bear no mark.
+    """
+    return (
+        decision.delay is not None
+        and now + decision.delay <= job.due_at
+        and _may_lease(job.state, job.attempts)
+        and decision.attempts == job.attempts
+        and not (job.crashes or job.sweeps or job.cancel_requested)
+        and decision.soon in (None, decision.delay)
+        and not is_visible(job, decision)
+    )
+
+
+def _may_lease(state: str, attempts: int) -> bool:
+    return state == State.RUNNING and not attempts
 
 
 # What a decision does to a job

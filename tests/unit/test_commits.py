@@ -30,6 +30,7 @@ class World:
             publisher=cast(Any, None),
             layer=self,
             receivers=cast(Any, self),
+            draw=lambda: 0.5,
         )
 
     async def send(self, rows: Sequence[Row]) -> list[str]:

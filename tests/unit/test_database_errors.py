@@ -146,7 +146,7 @@ async def test_a_step_that_cannot_be_written_fails_its_job_and_no_other() -> Non
     large, *others = jobs = [row(state="running", handle="h") for _ in range(3)]
 
     def answer(n: int, call: Any) -> Any:
-        (steps, _), written = call.args, []
+        (steps, *_), written = call.args, []
         assert call.func is ledger.commit
         for job, decision in steps:
             if decision.result.value == "too large":

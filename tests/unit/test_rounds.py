@@ -39,7 +39,9 @@ class Database:
             return self.settled.extend(args[0])
         raise AssertionError(function)
 
-    async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+    async def commit(
+        self, decided: Sequence[tuple[Row, Decision]], now: float, lease: float
+    ) -> list[Committed]:
         self.steps.append([(job.id, decision.state) for job, decision in decided])
         won = []
         for job, decision in decided:
@@ -191,7 +193,7 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     late = row(deadline_at=time.time() - 1)
     made, book, _, wire = rounds(late)
 
-    async def lose(decided: Any, now: float) -> list[Committed]:
+    async def lose(decided: Any, now: float, lease: float) -> list[Committed]:
         # a web process has cancelled it meanwhile
         book.rows[late.id] = row(id=late.id, state="cancelled", turn=late.turn + 1, owed=True)
         return []

@@ -11,6 +11,10 @@ from progrock.backends.errors import BackendError
 
 JobState = Literal["running", "succeeded", "failed", "cancelled"]
 LONGEST_HANDLE = 4096
+#: A lease lasts for so many looks, but for so many seconds at least, and a second more.
+LEASE_LOOKS, LEAST_LEASE = 6, 15.0
+#: A lease of fewer looks could keep up an overload in which each look is written.
+LEAST_LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,8 @@ class Options:
     """One backend's table in the backends' file. Times are in seconds, `max_answer` is in bytes.
 
     `unwatched` is the interval while nobody watches a job; None where that is `interval`.
+    `lease` is for how long looks that find nothing new need no write. It is `usual_lease` where
+    nothing else is said, and 0 where each look is written.
     `start_timeout` is how long a start may take. `longest_call` is how long any call may take.
     Both are `timeout` where nothing else is said. `title` and `label` are for people.
     `params_schema` is the JSON Schema of params. `browser` says whether browsers may start jobs.
@@ -37,6 +43,7 @@ class Options:
     missing_for: float = 30.0
     max_answer: int = 1 << 20
     unwatched: float | None = None
+    lease: float = -1.0
     title: str = ""
     label: Any = None
     params_schema: Mapping[str, Any] | None = None
@@ -46,9 +53,16 @@ class Options:
     spec: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.lease < 0:
+            object.__setattr__(self, "lease", usual_lease(self.interval))
         for name in ("start_timeout", "longest_call"):
             if not getattr(self, name):
                 object.__setattr__(self, name, self.timeout)
+
+
+def usual_lease(interval: float) -> float:
+    """The lease of jobs that are looked at each `interval`; both in seconds."""
+    return max(LEAST_LEASE, LEASE_LOOKS * interval) + 1.0
 
 
 class JobView:

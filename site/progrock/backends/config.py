@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from progrock.backends import schemas
-from progrock.backends.base import Backend, Options
+from progrock.backends.base import LEAST_LOOKS, Backend, Options, usual_lease
 from progrock.backends.errors import ConfigError
 from progrock.backends.http.table import HttpSpec, http_keys, http_spec
 from progrock.backends.keys import Key, flag, number, read, string, whole
@@ -54,6 +54,7 @@ _COMMON = {
     "missing_for": number(0.0, DAY, 30.0),
     "max_answer": whole(1024, 1 << 30, 1 << 20),
     "unwatched": number(0.1, DAY, None),
+    "lease": number(0.0, 10 * DAY, None),
     **_PEOPLE,
 }
 _CLASS = _COMMON | {
@@ -166,6 +167,7 @@ def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The options that every kind of backend has; takes their keys out of `values`."""
     common = {key: values.pop(key) for key in _COMMON}
     common["unwatched"] = _unwatched(where, common)
+    common["lease"] = _lease(where, common)
     label = common["label"]
     common["label"] = text(f"{where} label", label, ("params",), variables=False) if label else None
     common["params_schema"] = schemas.read(f"{where} params", common.pop("params"), folder)
@@ -222,6 +224,21 @@ def _unwatched(where: str, common: Mapping[str, Any]) -> float | None:
             " is not looked at more often than one that is watched (`interval`)",
         )
     return None if unwatched == interval else unwatched
+
+
+def _lease(where: str, common: Mapping[str, Any]) -> float:
+    """The lease in seconds. Shorter than the least one, it would hardly save a write."""
+    interval, lease = common["interval"], common["lease"]
+    if lease is None:
+        return usual_lease(interval)
+    if 0 < lease < LEAST_LOOKS * interval:
+        raise ConfigError(
+            f"{where} lease",
+            found=f"{lease:g}",
+            wanted=f"0, or {LEAST_LOOKS * interval:g} or more:"
+            f" {LEAST_LOOKS} times the interval ({interval:g})",
+        )
+    return float(lease)
 
 
 def _import(where: str, path: str) -> Callable[..., Any]:

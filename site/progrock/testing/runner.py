@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from channels.db import database_sync_to_async
@@ -67,6 +68,7 @@ class _Worker:
     """A worker's rounds, but for its connections: it sends to nobody but receivers and sockets."""
 
     def __init__(self, backend: Backend, options: Options) -> None:
+        options = replace(options, lease=0.0)  # each look is at its time, and is written
         self.receivers = _Receivers()
         self.rounds = Rounds(
             backend,
@@ -115,10 +117,12 @@ class _Database(WorkerDatabase):
         super().__init__()
         self._settle = settle
 
-    async def commit(self, decided: Sequence[tuple[Row, Decision]], now: float) -> list[Committed]:
+    async def commit(
+        self, decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
+    ) -> list[Committed]:
         """As a worker's."""
         await self._settle()
-        return await super().commit(decided, now)
+        return await super().commit(decided, now, lease)
 
     async def _wait_for(self, call: Callable[[], T]) -> tuple[T, bool]:
         def within() -> T:
