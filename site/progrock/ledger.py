@@ -336,7 +336,7 @@ def _write(
     came, came_slot, due_at = "", "", "NULL"
     if paced := any(decision.soon is not None for _, decision, _ in steps):
         names += ["n_soon", "n_soon_slot", "n_free"]
-        news += ", free_at = n_free"
+        news += ", free_at = COALESCE(n_free, free_at)"
         came = "WHEN free_at IS NULL AND n_soon IS NOT NULL THEN n_soon"
         came_slot = "WHEN free_at IS NULL AND n_soon IS NOT NULL THEN n_soon_slot"
         due_at = sql.epoch("due_at")
@@ -365,7 +365,8 @@ def _write(
             value += _line_of(milestone, decision) if _leaves_a_line(milestone) else _NO_LINE
         if paced:
             soon = decision.soon is not None
-            value += (*due_after(decision.soon), due_after(decision.free)[0]) if soon else _NO_SOON
+            free = None if decision.free is None else due_after(decision.free)[0]
+            value += (*due_after(decision.soon), free) if soon else _NO_SOON
         values.append(value)
     found = sql.execute(
         f"""UPDATE {_TABLE} SET turn = turn + 1, attempts = n_attempts, crashes = n_crashes,

@@ -96,8 +96,9 @@ class Decision(NamedTuple):
     `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
     since the epoch); None where it does not say so. `soon` takes the place of `delay` if somebody
     has come to watch the job since its row was read; None where nobody's coming matters. Who comes
-    later has the job looked at at once, but not within `free` seconds. `asked` is false where the
-    backend was not asked, because it wants a pause or its rate is used up.
+    later has the job looked at at once, but not within `free` seconds; None leaves that as it is.
+    `asked` is false where the backend was not asked, because it wants a pause or its rate is used
+    up, or because the job is only given its task again.
     """
 
     state: str
@@ -113,7 +114,7 @@ class Decision(NamedTuple):
     missing_at: float | None = None
     cancel_taken: bool = False
     soon: float | None = None
-    free: float = 0.0
+    free: float | None = 0.0
     asked: bool = True
 
 
@@ -156,8 +157,14 @@ def resumed(job: Job, options: Options, now: float) -> Decision:
     after an interval where only the end of the job's lease is known.
     """
     delay = max(0.0, job.due_at - now)
-    if _may_lease(job.state, job.attempts) and job.watched and not job.cancel_requested:
-        delay = min(delay, options.interval)
+    soon = min(delay, options.interval)
+    if (
+        delay <= lease(options, 1.0)
+        and _may_lease(job.state, job.attempts)
+        and job.watched
+        and not job.cancel_requested
+    ):
+        delay = soon
     return Decision(
         state=job.state,
         handle=job.handle,
@@ -169,6 +176,8 @@ def resumed(job: Job, options: Options, now: float) -> Decision:
         crashes=job.crashes,
         missing_at=job.missing_at,
         cancel_taken=job.cancel_taken,
+        soon=None if options.unwatched is None or job.state != State.RUNNING else soon,
+        free=None,
         asked=False,
     )
 
@@ -402,6 +411,8 @@ def paced(job: Job, decision: Decision, options: Options, now: float) -> Decisio
     """
     if options.unwatched is None or decision.state != State.RUNNING or decision.delay is None:
         return decision
+    if decision.soon is not None:
+        return decision  # of a job that is resumed
     delay = decision.delay
     if not decision.asked:
         return decision._replace(soon=delay, free=delay)

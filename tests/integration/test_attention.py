@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from progrock import attention, clock, conf, ledger
+from progrock import attention, clock, conf, ledger, lifecycle
 from progrock.backends import Options
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
@@ -183,6 +183,28 @@ def test_whoever_comes_while_a_job_is_looked_at_sees_the_next_look_soon(
     assert read(row.id).due_at == pytest.approx(done.row.due_at, abs=1e-5)
     look(read(row.id), now=now)
     assert look(read(row.id), now=now).delay == LATER, "it is said once"
+
+
+@pytest.mark.parametrize(
+    ("comes", "pause"),
+    [("before the commit", 0.0), ("after the commit", 0.0), ("after the commit", 60.0)],
+)
+@pytest.mark.usefixtures("backends")
+def test_whoever_comes_after_a_resume_is_not_kept_waiting(comes: str, pause: float) -> None:
+    """A worker died between its commit and the next task, and its task is delivered again."""
+    row = waits(since=0.0, soon=pause or SOON, free=pause)
+    now = time.time()
+    decision = lifecycle.resumed(row, Options(name="render", interval=SOON, unwatched=LATER), now)
+    found = attention.watch(["user:1"]) if comes == "before the commit" else []
+    [done] = ledger.commit([(replace(row), decision)], now)
+    assert done.row.turn == row.turn + 1
+    if comes == "after the commit":
+        found = attention.watch(["user:1"])
+        [done] = found
+    assert len(found) == 1
+    assert read(row.id).due_at == pytest.approx(done.row.due_at, abs=1e-5)
+    soon = pause if comes == "after the commit" else SOON
+    assert done.row.due_at == pytest.approx(now + soon, abs=0.5)
 
 
 @pytest.mark.usefixtures("backends")

@@ -31,6 +31,7 @@ from progrock.lifecycle import (
     owes_cancel,
     paced,
     put_back,
+    resumed,
     standing,
     too_late_to_start,
 )
@@ -54,6 +55,7 @@ class Job:
     crashes: int = 0
     sweeps: int = 0
     missing_at: float | None = None
+    due_at: float = NOW
     deadline_at: float = NOW + 3600
     cancel_requested: bool = False
     cancel_taken: bool = False
@@ -327,6 +329,15 @@ def test_a_look_that_could_not_be_made_is_not_put_off_for_want_of_people() -> No
     full = BackendError("the backend's rate is used up", asked=False, retry_after=0.7)
     decision = paced(job, after_poll(job, full, moment(RARELY)), RARELY, NOW)
     assert (decision.delay, decision.soon, decision.free) == (0.7, 0.7, 0.7)
+
+
+def test_who_watches_matters_to_a_resumed_job_as_it_did_before() -> None:
+    job = Job(watched=False, due_at=NOW + 25)
+    decision = resumed(job, RARELY, NOW)
+    assert (decision.delay, decision.soon, decision.free) == (25.0, 2.0, None)
+    assert paced(job, decision, RARELY, NOW) is decision
+    queued = waiting("queued", due_at=NOW + 25)
+    assert (resumed(queued, RARELY, NOW).soon, resumed(job, OPTIONS, NOW).soon) == (None, None)
 
 
 def test_a_start_and_the_first_look_after_it_wait_for_nobody() -> None:

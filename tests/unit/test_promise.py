@@ -43,7 +43,7 @@ from progrock.consumers.poller import Poller
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
 from progrock.ledger import Row
-from progrock.lifecycle import MOST_CRASHES
+from progrock.lifecycle import LEASE_DRAW, MOST_CRASHES
 from progrock.models import ENDED, Attention, Job
 from tests.ledgers import own_database
 
@@ -120,6 +120,7 @@ class Run:
     """A job at the backend, and how often its start arrived there."""
 
     state: str = "running"
+    progress: float = 0.0
     arrivals: int = 0
 
 
@@ -331,7 +332,7 @@ class Backend:
         if outcome == "late":
             return {job.id: BackendError("late") for job in jobs}
         answers: Any = {
-            job.id: Status(state=runs[job.id].state, progress=world.clock % 100) for job in jobs
+            job.id: Status(state=runs[job.id].state, progress=runs[job.id].progress) for job in jobs
         }  # type: ignore[arg-type]  # one of the states
         await self.worker.pause("polled")
         return dict(answers)
@@ -359,6 +360,7 @@ class Kept:
     story: str = ""
     risks: int = 0  # crashes that were counted, and claims, since a round committed
     winners: set[int] = field(default_factory=set)
+    due: float = 0.0  # when the task of its turn is due, by what was decided
 
 
 class Promise(RuleBasedStateMachine):
@@ -433,11 +435,16 @@ class Promise(RuleBasedStateMachine):
                     assert row.state != "queued" or not row.cancel_requested, (
                         "started though it was to be cancelled"
                     )
-                if row.state == "running":
-                    assert self.clock >= row.due_at - 1e-3, "a step before it was due"
+                due = self.kept[job].due
+                if row.state == "running" and self.clock < due - 1e-3:
+                    resumed = min(due, self.clock + BACKENDS[row.backend].interval)
+                    assert not wanted.asked, "a look before its task was due"
+                    assert cast(float, change.due) >= resumed - 1e-3, "a look is brought forward"
+                self.kept[job].due = change.row.due_at if change.due is None else change.due
         elif function is ledger.sweep:
             for job, turn in answer:
                 row = before[job]
+                self.kept[job].due = self.clock
                 assert turn == row.turn
                 self.kept[job].claimed = turn
                 self.kept[job].risks += 1
@@ -525,8 +532,8 @@ class Promise(RuleBasedStateMachine):
         row = ledger.request_cancel(self.jobs[n % len(self.jobs)], self.clock)
         if row is not None:
             self.kept[row.id].cancelled = True
-        if row is not None and row.state == "running" and published:
-            self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
+        if row is not None and row.state == "running":
+            self.second_task(row, published)
 
     @precondition(lambda self: self.jobs)
     @rule(
@@ -538,8 +545,7 @@ class Promise(RuleBasedStateMachine):
         """Somebody opens the page; mostly somewhere in a worker's round."""
         self.go_on(worker, steps)
         for row, *_ in attention.watch(["user:1"]):
-            if published:
-                self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
+            self.second_task(row, published)
 
     @precondition(lambda self: self.jobs)
     @rule(n=st.integers(0, 3), worker=st.sampled_from(WORKERS), steps=st.integers(0, 9))
@@ -547,6 +553,12 @@ class Promise(RuleBasedStateMachine):
         """An operator wants a job to be looked at now; mostly somewhere in a worker's round."""
         self.go_on(worker, steps)
         for row, *_ in ledger.make_due([self.jobs[n % len(self.jobs)]], self.clock):
+            self.second_task(row)
+
+    def second_task(self, row: Row, published: bool = True) -> None:
+        """Another task of the same turn, by a web process, which may die before it publishes it."""
+        self.kept[row.id].due = min(self.kept[row.id].due, row.due_at)
+        if published:
             self.store(row.backend, [Task(row.id, row.turn, row.due_at)])
 
     @rule(
@@ -652,6 +664,13 @@ class Promise(RuleBasedStateMachine):
         self.wait(after)
         self.workers[worker].sweep()
 
+    @rule(n=st.integers(0, 3))
+    def move(self, n: int) -> None:
+        """The backend gets on with a job. Else it answers as before."""
+        for runs in self.runs.values():
+            for job, run in runs.items():
+                run.progress += job == self.jobs[n % len(self.jobs)]
+
     @rule(n=st.integers(0, 3), state=st.sampled_from(["succeeded", "failed"]))
     def finish(self, n: int, state: str) -> None:
         """The backend is done with a job."""
@@ -671,7 +690,7 @@ class Promise(RuleBasedStateMachine):
             kept = self.kept[job]
             self.the_story(row, kept)
             free = row.state != "running" or row.attempts or not row.watched
-            assert free or row.due_at <= self.clock + INTERVAL + 1e-3, (
+            assert free or kept.due <= self.clock + INTERVAL + 1e-3, (
                 "watched, and looked at as if nobody were there"
             )
             assert row.version >= kept.version, "a version fell"
@@ -686,7 +705,8 @@ class Promise(RuleBasedStateMachine):
                 "cancelled, and nobody had asked for it"
             )
             kept.version, kept.turn, kept.end = row.version, row.turn, end
-            assert not row.active or row.due_at <= self.clock + 2 * TIMEOUT + 60, (
+            latest = max(2 * TIMEOUT + 60, BACKENDS[row.backend].lease * (1 + LEASE_DRAW))
+            assert not row.active or row.due_at <= self.clock + latest, (
                 "due so late that no sweep will come"
             )
         for run in self.runs["once"].values():

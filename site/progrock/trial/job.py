@@ -20,6 +20,7 @@ class TriedJob:
     attempts: int = 0
     crashes: int = 0
     sweeps: int = 0
+    due_at: float = 0.0
     missing_at: float | None = None
     cancel_requested: bool = False
     cancel_taken: bool = False
