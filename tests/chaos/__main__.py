@@ -36,8 +36,9 @@ from tests.chaos.clients import Client, Visitor, Wish
 from tests.chaos.faults import Rampage
 from tests.chaos.gate import Gate
 from tests.chaos.receivers import told
-from tests.chaos.verdict import AFTERMATH, ENDED, Verdict, judge
-from tests.chaos.world import KINDS, Cluster, World, away
+from tests.chaos.verdict import AFTERMATH, ENDED, Pace, Verdict, judge
+from tests.chaos.wire import Wire
+from tests.chaos.world import KINDS, USUAL_LEASE, Cluster, World, away
 from tests.services import Postgres
 
 #: A screen must show what was in the ledger so many seconds ago.
@@ -46,6 +47,8 @@ FRESH = 10.0
 TOLD = 60.0
 #: Parts of last lines of tracebacks through our code that are not our mistakes. None is known.
 KNOWN: tuple[str, ...] = ()
+#: In how many steps the progress of jobs moves: many polls find nothing new, as with most backends.
+STEPS = (1, 3, None)
 
 
 @dataclass
@@ -174,12 +177,14 @@ def wishes(
             else draw.uniform(options.shortest, options.longest)
         )
         chance = draw.random()
+        request = str(uuid.UUID(int=draw.getrandbits(128), version=4))
         wish = Wish(
-            request=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+            request=request,
             backend=draw.choice(list(KINDS)),
             seconds=round(seconds, 2),
             outcome="fail" if chance < 0.1 else "succeed",
             cancel_after=draw.uniform(0, seconds) if chance > 0.9 else None,
+            steps=random.Random(request).choice(STEPS),
         )
         found.append((at, draw.choice(clients), wish))
     return found
@@ -199,7 +204,8 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
     draw = random.Random(options.seed)
     cluster = Cluster(directory, options.amqp, options.node_command)
     postgres = Postgres(synchronous=True) if options.database == "postgres" else None
-    gate = await Gate(cluster.addresses).start()
+    wire = Wire()
+    gate = await Gate(cluster.addresses, wire).start()
     database_gate = await Gate([]).start() if postgres else None
     world = None
     background: list[asyncio.Task[None]] = []
@@ -274,13 +280,17 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
             entries,
             history,
             asked(world.journal),
-            {name: kind[0] for name, kind in KINDS.items()},
-            {name for name, kind in KINDS.items() if not kind[2]},
+            {
+                name: Pace(kind.interval, USUAL_LEASE if kind.lease is None else kind.lease)
+                for name, kind in KINDS.items()
+            },
+            {name for name, kind in KINDS.items() if not kind.repeat},
             run.rampage.calm,
+            passed=wire.passed,
             told=set(told(world.signals)),
             rewound=world.rewound,
         )
-        verdict.unserved = world.unserved
+        verdict.unserved, verdict.unread = world.unserved, wire.unread
         verdict.neighbours = await away(world.neighbours_lost)
         verdict.stale = run.stale + [
             f"client {c.number} went back to an older version of {job_id}"

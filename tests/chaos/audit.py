@@ -11,7 +11,11 @@ from typing import Any
 
 import psycopg
 
-_COLUMNS = "at float8, job text, turn int, version int, state text, due float8, cancelling bool"
+_COLUMNS = (
+    "at float8, job text, turn int, version int, state text, due float8, cancelling bool,"
+    " attempts int, sweeps int"
+)
+_NAMES = ", ".join(column.split()[0] for column in _COLUMNS.split(", "))
 #: All that a step may write. What is owed for an end (`owed_at`) is settled after the end.
 _WRITTEN = (
     "turn, version, state, due_at, cancel_requested, handle, progress, message, result, error,"
@@ -20,25 +24,28 @@ _WRITTEN = (
 _POSTGRESQL = f"""
 CREATE TABLE chaos_history (n bigserial PRIMARY KEY, {_COLUMNS});
 CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
+  INSERT INTO chaos_history ({_NAMES})
   VALUES (extract(epoch FROM clock_timestamp()), NEW.id, NEW.turn, NEW.version, NEW.state,
-    extract(epoch FROM NEW.due_at), NEW.cancel_requested);
+    extract(epoch FROM NEW.due_at), NEW.cancel_requested, NEW.attempts, NEW.sweeps);
   RETURN NULL; END $$;
 CREATE TRIGGER chaos_note AFTER INSERT OR UPDATE OF {_WRITTEN} ON progrock_job
   FOR EACH ROW EXECUTE FUNCTION chaos_note();
 """
-_SQLITE_NOTE = """
-CREATE TRIGGER chaos_note_{name} AFTER {event} ON progrock_job BEGIN
-  INSERT INTO chaos_history (at, job, turn, version, state, due, cancelling)
+_SQLITE_NOTE = f"""
+CREATE TRIGGER chaos_note_{{name}} AFTER {{event}} ON progrock_job BEGIN
+  INSERT INTO chaos_history ({_NAMES})
   VALUES ((julianday('now') - 2440587.5) * 86400, NEW.id, NEW.turn, NEW.version, NEW.state,
-    (julianday(NEW.due_at) - 2440587.5) * 86400, NEW.cancel_requested);
+    (julianday(NEW.due_at) - 2440587.5) * 86400, NEW.cancel_requested, NEW.attempts, NEW.sweeps);
 END;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A job's row after a change; `at` by the database's clock, `due` (both epoch seconds)."""
+    """A job's row after a change; `at` by the database's clock, `due` (both epoch seconds).
+
+    A job that runs and does not fail is due at the end of its lease. Its task is due earlier.
+    """
 
     at: float
     turn: int
@@ -46,6 +53,8 @@ class Change:
     state: str
     due: float
     cancelling: bool
+    attempts: int = 0
+    sweeps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +101,8 @@ class Audit:
     def history(self) -> dict[str, list[Change]]:
         """All changes by job id, oldest first."""
         found: dict[str, list[Change]] = {}
-        for job, *values in self._rows(
-            "SELECT job, at, turn, version, state, due, cancelling FROM chaos_history ORDER BY n"
-        ):
-            found.setdefault(_dashed(job), []).append(Change(*values))
+        for at, job, *values in self._rows(f"SELECT {_NAMES} FROM chaos_history ORDER BY n"):
+            found.setdefault(_dashed(job), []).append(Change(at, *values))
         return found
 
     def _rows(self, sql: Any) -> Iterable[Any]:

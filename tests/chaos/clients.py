@@ -29,7 +29,8 @@ CONNECT = 5.0  # A load balancer gives up on a process that does not answer.
 class Wish:
     """A job that a visitor wants; `job_id` is None until the visitor is told.
 
-    `cancel_after`: seconds from then until the visitor cancels it, or None.
+    `cancel_after`: seconds from then until the visitor cancels it, or None. `steps`: in how many
+    steps its progress moves; None where each poll finds it moved.
     """
 
     request: str
@@ -37,6 +38,7 @@ class Wish:
     seconds: float
     outcome: str
     cancel_after: float | None
+    steps: int | None = None
     job_id: str | None = None
 
 
@@ -194,7 +196,9 @@ class Client:
 
     async def _ask(self, wish: Wish) -> None:
         if wish.job_id is None:
-            params = {"seconds": wish.seconds, "outcome": wish.outcome}
+            params: Frame = {"seconds": wish.seconds, "outcome": wish.outcome}
+            if wish.steps is not None:
+                params["steps"] = wish.steps
             what = {"backend": wish.backend, "params": params, "request": wish.request}
             await self._send({"action": "start", **what})
 

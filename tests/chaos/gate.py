@@ -1,6 +1,6 @@
 """A gate between ProgRock and RabbitMQ or PostgreSQL, which can cut or stall all connections.
 
-It passes bytes on to a node that is up.
+It passes bytes on to a node that is up, and shows them to a reader.
 """
 
 import asyncio
@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
+from tests.chaos.wire import Wire
+
 Address = tuple[str, int]
 
 
 class Gate:
     """One port for all nodes of a cluster, like a load balancer in front of them.
 
-    `nodes` may be changed, like a name that moves: open connections stay where they are.
+    `nodes` may be changed, like a name that moves: open connections stay where they are. `wire`
+    reads along what passes.
     """
 
-    def __init__(self, nodes: Sequence[Address]) -> None:
-        self.nodes = list(nodes)
+    def __init__(self, nodes: Sequence[Address], wire: Wire | None = None) -> None:
+        self.nodes, self._wire = list(nodes), wire
         self.port = 0
         self._turn = 0
         self._flows = asyncio.Event()
@@ -89,8 +92,11 @@ class Gate:
         raise ConnectionRefusedError
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        read = self._wire.reader() if self._wire else None
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flows.wait()
+                if read:
+                    read(data)
                 writer.write(data)
                 await writer.drain()

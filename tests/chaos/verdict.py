@@ -1,15 +1,19 @@
 """Judges a run of chaos: was a job lost, forked, polled early, shown too late?
 
-Pure: it compares the backend's journal, the ledger's history, and what the screens showed.
+Pure: it compares the backend's journal, the ledger's history, the tasks that passed the gate, and
+what the screens showed.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from tests.chaos.audit import Change, Entry
 from tests.chaos.backend import Asked, Look
 from tests.chaos.clients import Rewound, Wish
+from tests.chaos.forks import DRAWN, Calm, Tasks, Turns, by_job, judge_tasks
+from tests.chaos.wire import Passed
 
 #: Two polls may be so many seconds closer than the interval, because clocks differ and are rounded.
 TOLERANCE = 0.01
@@ -19,10 +23,17 @@ AFTERMATH = 20.0
 #: A job has two loops when so many polls in a row come in less than two thirds of the time that
 #: they should take.
 FORKED = 10
+#: What comes on top of the lease until a lost task is swept: the grace, which doubles with each
+#: sweep in vain, and the time between two sweeps.
+GRACE, SWEEP = 10.0, 5.5
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
-#: Whether no fault was active at any moment between two times (epoch seconds).
-Calm = Callable[[float, float], bool]
+
+class Pace(NamedTuple):
+    """How often a backend is asked about a job, and for how long without a write (seconds)."""
+
+    interval: float
+    lease: float
 
 
 @dataclass
@@ -38,18 +49,22 @@ class Verdict:
     broken: list[str] = field(default_factory=list)
     forked: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    unhealed: list[str] = field(default_factory=list)
     untold: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     unserved: list[str] = field(default_factory=list)
     neighbours: list[str] = field(default_factory=list)
     fallen: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     faults: int = 0
     spared: str = ""
     checked: int = 0
     polls: int = 0
     calm_polls: int = 0
     repeated: int = 0
+    unwritten: int = 0
+    twins: dict[str, list[float]] = field(default_factory=dict)
     longest_stall: tuple[float, str] = (0.0, "")
     calm_stall: tuple[float, str] = (0.0, "")
 
@@ -63,6 +78,7 @@ class Verdict:
             or self.broken
             or self.forked
             or self.early
+            or self.unhealed
             or self.untold
             or self.stale
             or self.unserved
@@ -78,8 +94,10 @@ class Verdict:
         looked = {
             "no screens were compared while all was calm": self.checked,
             "no poll came while all was calm": self.calm_polls,
+            "each poll was followed by a write": self.unwritten,
         }
-        return [sentence for sentence, count in looked.items() if not count]
+        unread = [f"the gate could not read a connection: {error}" for error in self.unread]
+        return [sentence for sentence, count in looked.items() if not count] + unread
 
     def table(self) -> str:
         """The table for a terminal, with what each row means."""
@@ -93,8 +111,13 @@ class Verdict:
             ("ended wrongly", self.wrong, "not as the backend or a cancel said"),
             ("started twice", self.twice, "two tasks of one job, or two requests where one may be"),
             ("history broken", self.broken, "a turn or version jumped, or changed after the end"),
-            ("loops forked", self.forked, "polls of a job overlap, or come too often"),
-            ("early polls", self.early, "sooner than the ledger or the interval allows"),
+            ("loops forked", self.forked, "two live tasks of a turn, made by us, or polls overlap"),
+            *(
+                (f"… by {maker}", len(lives), f"the longest lived {max(lives):.1f} s")
+                for maker, lives in sorted(self.twins.items())
+            ),
+            ("early polls", self.early, "sooner than the task or the interval allows"),
+            ("healed late", self.unhealed, "overdue in calm for longer than a lost task may be"),
             ("untold", self.untold, "an end for which `job_finished` never came"),
             ("stale screens", self.stale, "a screen showed less than the ledger had, or went back"),
             ("unserved", self.unserved, "a storm's browsers that got no snapshot in time"),
@@ -104,6 +127,7 @@ class Verdict:
             ("screens compared", self.checked, "times, all of them, while all was calm"),
             ("unproven", self.unproven, "what this run could not have shown"),
             ("polls", self.polls, f"{self.calm_polls} in calm; {self.repeated} repeated at faults"),
+            ("… without a write", self.unwritten, "found nothing new within the lease"),
             ("longest stall", f"{longest[0]:.1f} s", f"of an overdue step ({longest[1]})"),
             ("… in calm", f"{calm[0]:.2f} s", f"{AFTERMATH:g} s after all faults ({calm[1]})"),
         ]
@@ -121,21 +145,24 @@ def judge(
     entries: Sequence[Entry],
     history: Mapping[str, Sequence[Change]],
     asked: Mapping[str, Asked],
-    intervals: Mapping[str, float],
+    paces: Mapping[str, Pace],
     once: set[str],
     calm: Calm,
     *,
     told: Collection[tuple[str, str]],
+    passed: Sequence[Passed],
     rewound: Sequence[Rewound] = (),
 ) -> Verdict:
     """Judge all but the screens and the logs.
 
     `wishes`, `entries`, `history`: what visitors wanted, what became of it, and every change;
     `asked`: what the backend was asked; the latter two by the job's id. `cancelled`: the jobs
-    that a visitor cancelled. `intervals`: seconds between polls, by backend. `once`: the backends
-    where a start may not be repeated. `told`: the ids and states for which `job_finished` came.
+    that a visitor cancelled. `paces`: those of the backends by name. `once`: the backends where a
+    start may not be repeated. `told`: the ids and states for which `job_finished` came. `passed`:
+    the messages of tasks, oldest first.
     `rewound`: when the database lost its last commits. The history lies in the same database, so
-    it went back with the rows and has no gap; only a start may then have been sent twice.
+    it went back with the rows and has no gap; only a start may then have been sent twice, and a
+    turn taken twice.
     """
     verdict = Verdict()
     by_request = {entry.request: entry for entry in entries}
@@ -155,18 +182,22 @@ def judge(
         unknown = entry.state == "failed" and entry.error.startswith("outcome unknown")
         if entry.state != wanted and not by_cancel and not (unknown and wish.backend in once):
             verdict.wrong.append(f"{entry.id}: {entry.state} ({entry.error})")
+    turns = by_job(passed)
     for entry in entries:
         seen, changes = asked.get(entry.id, Asked()), history.get(entry.id, [])
-        again = entry.backend in once and seen.posts > 1
-        if (seen.tasks > 1 or again) and not (entry.backend in once and _lost(changes, rewound)):
+        again, lost = entry.backend in once and seen.posts > 1, _lost(changes, rewound)
+        if (seen.tasks > 1 or again) and not (entry.backend in once and lost):
             verdict.twice.append(f"{_name(entry)}: {seen.tasks} tasks, {seen.posts} requests")
         if entry.state in ENDED and (entry.id, entry.state) not in told:
             verdict.untold.append(f"{_name(entry)}: {entry.state}")
         verdict.broken += [f"{entry.id}: {fault}" for fault in broken(changes)]
-        interval, by_visitor = intervals[entry.backend], entry.id in cancelled
-        _judge_polls(verdict, entry, seen.looks, interval, by_visitor, calm)
-        _judge_dues(verdict, entry, seen.looks, changes, calm)
-        _judge_stalls(verdict, entry, changes, calm)
+        pace, own = paces[entry.backend], turns.get(entry.id, {})
+        tasks = judge_tasks(own, changes, *pace, calm, lost=lost)
+        _count_tasks(verdict, entry, tasks)
+        by_visitor = entry.id in cancelled
+        _judge_polls(verdict, entry, seen.looks, pace.interval, by_visitor, calm, tasks)
+        _judge_dues(verdict, entry, seen.looks, changes, own, calm, tasks)
+        _judge_stalls(verdict, entry, changes, seen.looks, pace, calm)
     return verdict
 
 
@@ -206,6 +237,19 @@ def forked(looks: Sequence[Look], interval: float) -> bool:
     )
 
 
+def _count_tasks(verdict: Verdict, entry: Entry, tasks: Tasks) -> None:
+    """Take over what the tasks of a job told."""
+    verdict.unwritten += tasks.unwritten
+    verdict.forked += [f"{_name(entry)}: {fault}" for fault in tasks.ours]
+    for twins in tasks.others:
+        verdict.twins.setdefault(twins.maker, []).append(twins.life)
+
+
+def _twice_as_often(tasks: Tasks, at: float, interval: float) -> bool:
+    """Whether others had made a second task of the job that was looked at about this time."""
+    return any(each.since - TOLERANCE <= at <= each.looked + 2 * interval for each in tasks.others)
+
+
 def _judge_polls(
     verdict: Verdict,
     entry: Entry,
@@ -213,14 +257,21 @@ def _judge_polls(
     interval: float,
     cancelled: bool,
     calm: Calm,
+    tasks: Tasks,
 ) -> None:
-    """Compare each poll with the one before it."""
+    """Compare each poll with the one before it.
+
+    While a pair of tasks that we have not made lives, each of the two is polled for.
+    """
     verdict.polls += len(looks)
-    if forked(looks, interval):
+    alone = [look for look in looks if not _twice_as_often(tasks, look.began, interval)]
+    if forked(alone, interval):
         verdict.forked.append(f"{_name(entry)}: {FORKED} polls in less than 2/3 of their time")
     for before, after in pairwise(looks):
         gap = after.began - before.began
-        quiet = calm(before.began - AFTERMATH, after.began)
+        quiet = calm(before.began - AFTERMATH, after.began) and not _twice_as_often(
+            tasks, after.began, interval
+        )
         if quiet and after.began < before.ended:
             verdict.forked.append(f"{_name(entry)}: polls overlap at {after.began:.2f}")
         verdict.calm_polls += quiet
@@ -236,27 +287,71 @@ def _judge_dues(
     entry: Entry,
     looks: Sequence[Look],
     changes: Sequence[Change],
+    turns: Turns,
     calm: Calm,
+    tasks: Tasks,
 ) -> None:
-    """Compare each poll with when the ledger said, at that moment, that it was due."""
+    """Compare each poll with when the task of its turn that was published last was due."""
     moments = iter(looks)
     look = next(moments, None)
     for change, following in pairwise(changes):
+        published = [each for each in turns.get(change.turn, ()) if each.before is None]
         while look is not None and look.began < following.at:
             # Who loaded the row just before `change.at` may still poll a moment later. That is
             # a repeated poll, and no early one.
             settled = look.began > change.at + 1.0
-            early = change.due - look.began
-            if settled and early > TOLERANCE and calm(change.at - 6.0, look.began):
+            task = max(
+                (each for each in published if each.at < look.began),
+                key=lambda each: each.at,
+                default=None,
+            )
+            early = task.due - look.began if task else 0.0
+            if (
+                task
+                and settled
+                and early > TOLERANCE
+                and calm(max(change.at, task.at) - 6.0, look.began)
+                and not any(each.since <= look.began <= each.looked for each in tasks.others)
+            ):
                 verdict.early.append(f"{_name(entry)}: {early:.3f} s before it was due")
             look = next(moments, None)
 
 
-def _judge_stalls(verdict: Verdict, entry: Entry, changes: Sequence[Change], calm: Calm) -> None:
-    """Find the longest time that a step was overdue."""
-    for change, following in pairwise(changes):
-        late = following.at - max(change.due, change.at)
+def _judge_stalls(
+    verdict: Verdict,
+    entry: Entry,
+    changes: Sequence[Change],
+    looks: Sequence[Look],
+    pace: Pace,
+    calm: Calm,
+) -> None:
+    """Find the longest time that a step was overdue: a change of the row, or a poll.
+
+    A lost task heals when the lease has ended, and the grace, and a sweep has come. What is overdue
+    for longer, and so long in calm, was not healed as it is promised.
+    """
+    moments = [(change.at, _task_due(change, pace), change) for change in changes]
+    states = iter(changes)
+    change, coming = None, next(states, None)
+    for look in looks:
+        while coming is not None and coming.at <= look.began:
+            change, coming = coming, next(states, None)
+        if change is not None and coming is not None:
+            moments.append((look.began, look.began + pace.interval, change))
+    moments.sort(key=lambda moment: moment[:2])
+    for (at, due, change), (following, *_) in pairwise(moments):
+        late = following - max(due, at)
         where = f"{entry.id[:8]} on {entry.backend}, {change.state}"
         verdict.longest_stall = max(verdict.longest_stall, (late, where))
-        if calm(change.at - AFTERMATH, following.at):
+        if calm(at - AFTERMATH, following):
             verdict.calm_stall = max(verdict.calm_stall, (late, where))
+        heals = DRAWN * pace.lease + GRACE * 2 ** min(change.sweeps, 6) + SWEEP + AFTERMATH
+        if late > heals and calm(following - heals, following):
+            verdict.unhealed.append(f"{where}: {late:.1f} s at {following:.2f}")
+
+
+def _task_due(change: Change, pace: Pace) -> float:
+    """When the task after a change is due, where all is well: the row tells the lease's end."""
+    if change.state == "running" and not change.attempts and not change.cancelling:
+        return min(change.due, change.at + pace.interval)
+    return change.due

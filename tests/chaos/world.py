@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
@@ -50,14 +50,30 @@ result = "output"
 error = "error.message"
 interval = {interval}
 shards = {shards}
-"""
+{lease}"""
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id" }\n'
-#: Each backend: seconds between polls, many jobs in one request?, may a start be repeated?, shards.
+#: What ProgRock takes where no lease is given, at intervals up to 2.5 seconds.
+USUAL_LEASE = 16.0
+
+
+class Kind(NamedTuple):
+    """A backend: seconds between polls, whether one request asks for many jobs, whether a start may
+    be repeated, its shards, and the lease in seconds, None for the usual one.
+    """
+
+    interval: float
+    many: bool
+    repeat: bool
+    shards: int
+    lease: float | None = None
+
+
+#: The backends by name. Those with a lease of their own have the shortest that there is.
 KINDS = {
-    "quick": (0.5, True, True, 2),
-    "render": (1.0, True, True, 2),
-    "single": (2.0, False, True, 1),
-    "once": (1.0, False, False, 1),
+    "quick": Kind(0.5, many=True, repeat=True, shards=2, lease=2.0),
+    "render": Kind(1.0, many=True, repeat=True, shards=2),
+    "single": Kind(2.0, many=False, repeat=True, shards=1),
+    "once": Kind(1.0, many=False, repeat=False, shards=1, lease=4.0),
 }
 
 
@@ -392,15 +408,16 @@ class World(Stack):
 
 
 def _table(name: str, url: str) -> str:
-    interval, many, repeat, shards = KINDS[name]
+    kind = KINDS[name]
     return BACKENDS.format(
         name=name,
         url=url,
-        interval=interval,
-        shards=shards,
-        repeat=str(repeat).lower(),
-        many=MANY if many else "",
+        interval=kind.interval,
+        shards=kind.shards,
+        repeat=str(kind.repeat).lower(),
+        many=MANY if kind.many else "",
         answers=DEMO_ANSWERS,
+        lease="" if kind.lease is None else f"lease = {kind.lease}\n",
     )
 
 

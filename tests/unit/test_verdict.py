@@ -1,6 +1,6 @@
 """The judge of chaos can say no: each way to break the promise shows in its own row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,8 @@ import pytest
 from tests.chaos.audit import Change, Entry
 from tests.chaos.backend import Asked, Look
 from tests.chaos.clients import Rewound, Wish
-from tests.chaos.verdict import Verdict, broken, forked, judge
+from tests.chaos.verdict import Pace, Verdict, broken, forked, judge
+from tests.chaos.wire import Noted, Passed
 
 JOB = "00000000-0000-4000-8000-000000000001"
 
@@ -23,8 +24,11 @@ def saw(looks: Sequence[Look], posts: int = 1, tasks: int = 1) -> Asked:
 
 
 def changes(*rows: tuple[float, int, int, str]) -> list[Change]:
-    """(at, turn, version, state); each step is due a second later."""
-    return [Change(at, turn, version, state, at + 1, False) for at, turn, version, state in rows]
+    """(at, turn, version, state); a job that runs has a lease of 16 seconds."""
+    return [
+        Change(at, turn, version, state, at + (16 if state == "running" else 1), False)
+        for at, turn, version, state in rows
+    ]
 
 
 GOOD = changes(
@@ -34,10 +38,41 @@ GOOD = changes(
 
 OVERLAP = [Look(101, 102.5, True), Look(102, 103, True)]
 TWICE_AS_FAST = looks(*[101 + n / 2 for n in range(12)])
-DUE_AT_103 = [
-    Change(101, 2, 2, "running", 103, False),
-    Change(103, 3, 3, "running", 104, False),
-]
+
+
+#: One turn that is looked at for a whole lease, until 117.
+LEASED = changes((101, 2, 2, "running"), (116, 3, 3, "running"), (117, 4, 4, "succeeded"))
+#: The same turn, of which a sweep has made a second task.
+SWEPT = [LEASED[0], Change(104, 2, 2, "running", 104, False, sweeps=1), *LEASED[1:]]
+AFTER_A_FAILURE = [Change(101, 2, 2, "running", 103, False, attempts=1), *GOOD[2:]]
+
+
+def published(
+    *tasks: tuple[float, float], turn: int = 2, again: bool = False, name: str = ""
+) -> list[Passed]:
+    """Messages with a task each, by when they were published and when they are due."""
+    return [
+        Passed(at, name or f"{at}/{due}", None, (Noted(JOB, turn, due, again),))
+        for at, due in tasks
+    ]
+
+
+def delivered(message: Passed, at: float, before: int = 0) -> Passed:
+    return Passed(at, message.id, before, message.tasks)
+
+
+def loop(first: float, last: float) -> list[Passed]:
+    """The tasks of one loop: one that is due at `first`, and another after each look."""
+    return published(*[(first - 0.99 + n, first + n) for n in range(int(last - first) + 1)])
+
+
+def merged(*some: Sequence[Passed]) -> list[Passed]:
+    return sorted((each for one in some for each in one), key=lambda each: each.at)
+
+
+LOOP = loop(102, 115)
+SECOND_LOOP = loop(103.5, 108.5)
+FIRST_COPY, SECOND_COPY = delivered(LOOP[0], 102), delivered(LOOP[0], 102.4)
 
 
 def verdict(
@@ -48,9 +83,10 @@ def verdict(
     history: Sequence[Change] = GOOD,
     seen: Asked | None = None,
     cancelled: bool = False,
-    calm: bool = True,
+    calm: bool | Callable[[float, float], bool] = True,
     known: bool = True,
     told: bool = True,
+    passed: Sequence[Passed] = LOOP,
     rewound: Sequence[Rewound] = (),
 ) -> Verdict:
     wish = Wish(
@@ -58,17 +94,18 @@ def verdict(
     )
     entries = [Entry(JOB, "r", backend, state, 4, error)] if known else []
     seen = seen or saw(looks(101, 102, 103))
-    intervals = {"render": 1.0, "once": 1.0}
+    paces = {"render": Pace(1.0, 16.0), "once": Pace(1.0, 4.0)}
     found = judge(
         [wish],
         {JOB} if cancelled else set(),
         entries,
         {JOB: history},
         {JOB: seen},
-        intervals,
+        paces,
         {"once"},
-        lambda *_: calm,
+        calm if callable(calm) else lambda *_: calm,
         told={(JOB, state)} if told else {(JOB, "failed")},
+        passed=passed,
         rewound=rewound,
     )
     found.checked = 1
@@ -97,7 +134,11 @@ def test_a_good_run_passes() -> None:
         ("forked", {"seen": saw(OVERLAP)}),
         ("forked", {"seen": saw(TWICE_AS_FAST), "calm": False}),
         ("early", {"seen": saw(looks(101, 101.9))}),
-        ("early", {"seen": saw(looks(102.8)), "history": DUE_AT_103}),
+        (
+            "early",
+            {"seen": saw(looks(102.8)), "passed": published((101.5, 103)), "history": LEASED},
+        ),
+        ("unhealed", {"history": changes((101, 2, 2, "running"), (160, 3, 3, "succeeded"))}),
     ],
 )
 def test_each_way_to_break_the_promise_shows_in_its_row(row: str, broken: dict[str, Any]) -> None:
@@ -126,6 +167,10 @@ def test_a_run_that_saw_nothing_while_all_was_calm_proves_nothing() -> None:
     found.checked = 0
     assert not found.passed
     assert "no screens were compared while all was calm" in found.table()
+    assert "each poll was followed by a write" in verdict(passed=LOOP[:1]).table()
+    found = verdict()
+    found.unread = ["ValueError: no AMQP"]
+    assert not found.passed
 
 
 @pytest.mark.parametrize("row", ["stale", "unserved", "neighbours", "fallen", "tracebacks"])
@@ -145,3 +190,104 @@ def test_retries_after_errors_are_no_second_loop() -> None:
     fast = [Look(100 + n / 4, 100 + n / 4, n % 4 == 0) for n in range(60)]
     assert not forked(fast, 1.0)
     assert forked(looks(*[100 + n / 2 for n in range(12)]), 1.0)
+
+
+# Two live tasks of one turn
+
+
+def forks(*passed: Sequence[Passed], **more: Any) -> Verdict:
+    """The verdict about the turn of LEASED, in which these tasks passed."""
+    more.setdefault("history", LEASED)
+    more.setdefault("seen", saw(looks(*range(102, 117))))
+    return verdict(passed=merged(*passed), **more)
+
+
+def test_looks_without_a_write_are_counted_and_are_no_fork() -> None:
+    found = forks(LOOP)
+    assert (found.passed, found.unwritten, found.twins) == (True, 13, {})
+
+
+def test_a_second_loop_of_a_turn_is_a_fork_however_seldom_the_backend_was_asked() -> None:
+    found = forks(LOOP, SECOND_LOOP)
+    assert found.forked
+    assert not found.twins
+    at_the_same_time = published((102.02, 103), name="another")
+    assert forks(LOOP, at_the_same_time).forked
+
+
+def test_a_pair_that_rabbitmq_made_is_counted_by_itself() -> None:
+    often = saw(looks(*[102 + n / 2 for n in range(15)], *range(110, 117)))
+    found = forks(LOOP, [FIRST_COPY, SECOND_COPY], SECOND_LOOP, seen=often)
+    assert found.passed, found.table()
+    assert found.twins == {"RabbitMQ": [pytest.approx(6.6)]}, "until the last pair, at 109"
+    assert "… by RabbitMQ" in found.table()
+    assert forks(LOOP, SECOND_LOOP, seen=often).early, "nobody else has made a second task"
+
+
+def test_a_message_that_comes_again_because_it_was_not_acked_is_no_pair_by_rabbitmq() -> None:
+    again = delivered(LOOP[0], 102.4, before=1)
+    found = forks(LOOP, [FIRST_COPY, again], SECOND_LOOP)
+    assert found.forked
+    assert not found.twins
+    assert forks(LOOP, [FIRST_COPY, again]).passed
+
+
+def test_no_pair_outlives_the_lease() -> None:
+    assert forks(LOOP, loop(116, 119)).forked
+    copies = [FIRST_COPY, SECOND_COPY]
+    lives_on = loop(103.5, 125.5)
+    longer = [Change(101, 2, 2, "running", 130, False), Change(130, 3, 3, "succeeded", 130, False)]
+    assert forks(loop(102, 125), copies, lives_on, history=longer).forked
+
+
+def test_a_second_task_that_the_row_tells_of_is_no_fork_but_ends_the_lease() -> None:
+    """The sweep of SWEPT is at 104; from then on each look writes."""
+    before = [each for each in LOOP if each.at < 104]
+    second = published((104.01, 104))
+    assert forks(before, second, history=SWEPT).passed
+    found = forks(LOOP, second, history=SWEPT)
+    assert "not written though a second task was made" in found.forked[0]
+    assert not forks(LOOP, second, history=SWEPT, calm=False).forked, "a look may be held up"
+
+
+def test_a_task_that_is_sent_on_is_the_same_task() -> None:
+    message = LOOP[0]
+    sent_on = published((101.5, message.tasks[0].due), name="sent on")
+    assert forks(LOOP, [delivered(message, 101.4)], sent_on).passed
+    assert forks(LOOP, sent_on).forked, "the first one was never delivered"
+
+
+def test_a_marked_task_makes_no_loop() -> None:
+    assert forks(LOOP, published((102.2, 102.5), again=True)).passed
+
+
+def test_what_was_queued_has_no_lease_and_no_fork() -> None:
+    queued = changes((101, 2, 2, "queued"), (102, 3, 3, "succeeded"))
+    assert not forks(LOOP, SECOND_LOOP, history=queued).forked
+
+
+def test_turns_that_the_database_has_lost_are_taken_twice() -> None:
+    found = forks(LOOP, SECOND_LOOP, rewound=[Rewound(101, 103)])
+    assert list(found.twins) == ["the database"]
+    assert not found.forked
+
+
+# How late
+
+
+def test_a_stall_counts_from_when_the_task_was_due_and_not_from_the_end_of_the_lease() -> None:
+    found = verdict(history=LEASED, seen=saw(looks(102, 103, 112)))
+    assert found.longest_stall[0] == pytest.approx(8)
+    failed = verdict(history=AFTER_A_FAILURE, seen=saw([Look(101, 101, False)]))
+    assert failed.longest_stall[0] == 0, "after a failure the row tells when the task is due"
+
+
+def test_a_lost_task_has_time_to_heal_until_the_lease_the_grace_and_a_sweep_are_over() -> None:
+    late = changes((101, 2, 2, "running"), (150, 3, 3, "succeeded"))
+    assert not verdict(history=late).unhealed
+    assert verdict(history=late, backend="once").unhealed, "its lease is shorter"
+    in_vain = [*late[:1], Change(110, 2, 2, "running", 110, False, sweeps=1), late[1]]
+    assert not verdict(history=in_vain, backend="once").unhealed, "the grace has doubled"
+    lost = changes((101, 2, 2, "running"), (160, 3, 3, "succeeded"))
+    assert verdict(history=lost).unhealed
+    assert not verdict(history=lost, calm=lambda since, _: since > 110).unhealed
