@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.chaos.audit import Change
+from tests.chaos.clients import Rewound
 from tests.chaos.wire import Passed
 
 #: Whether no fault was active at any moment between two times (epoch seconds).
@@ -100,10 +101,9 @@ def judge_tasks(
     interval: float,
     lease: float,
     calm: Calm,
-    *,
-    lost: bool = False,
+    rewound: Sequence[Rewound] = (),
 ) -> Tasks:
-    """Judge the tasks of one job; `lost`: the database has lost some of its changes."""
+    """Judge the tasks of one job; `rewound`: when the database lost its last commits."""
     tasks = Tasks()
     rows: dict[int, list[Change]] = {}
     for change in changes:
@@ -111,7 +111,7 @@ def judge_tasks(
     for turn, seen in turns.items():
         if turn in rows and rows[turn][0].state == "running":
             over = min((c.at for c in rows.get(turn + 1, ())), default=float("inf"))
-            _judge_turn(tasks, turn, seen, rows[turn], over, interval, calm, lost)
+            _judge_turn(tasks, turn, seen, rows[turn], over, interval, calm, rewound)
     for twins in tasks.others:
         if twins.life > DRAWN * lease + ROUNDED:
             tasks.ours.append(
@@ -128,9 +128,19 @@ def _judge_turn(
     over: float,
     interval: float,
     calm: Calm,
-    lost: bool,
+    rewound: Sequence[Rewound],
 ) -> None:
-    """Judge the tasks of one turn; `rows` are the job's row in it, until `over` (epoch seconds)."""
+    """Judge the tasks of one turn; `rows` are the job's row in it, until `over` (epoch seconds).
+
+    The database has lost this turn, and it was taken again, if a task of it was published while
+    commits were being lost.
+    """
+    lost = any(
+        each.since <= task.at <= each.until
+        for each in rewound
+        for task in seen
+        if task.before is None
+    )
     announced = rows[1].at if len(rows) > 1 else float("inf")
     lease_ends = max(row.due for row in rows)
     delivered: set[str] = set()

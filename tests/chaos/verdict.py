@@ -192,7 +192,7 @@ def judge(
             verdict.untold.append(f"{_name(entry)}: {entry.state}")
         verdict.broken += [f"{entry.id}: {fault}" for fault in broken(changes)]
         pace, own = paces[entry.backend], turns.get(entry.id, {})
-        tasks = judge_tasks(own, changes, *pace, calm, lost=lost)
+        tasks = judge_tasks(own, changes, *pace, calm, rewound)
         _count_tasks(verdict, entry, tasks)
         by_visitor = entry.id in cancelled
         _judge_polls(verdict, entry, seen.looks, pace.interval, by_visitor, calm, tasks)

@@ -270,6 +270,7 @@ def test_turns_that_the_database_has_lost_are_taken_twice() -> None:
     found = forks(LOOP, SECOND_LOOP, rewound=[Rewound(101, 103)])
     assert list(found.twins) == ["the database"]
     assert not found.forked
+    assert forks(LOOP, SECOND_LOOP, rewound=[Rewound(200, 203)]).forked, "this turn was not lost"
 
 
 # How late
