@@ -13,7 +13,7 @@ from progrock.broker.errors import BrokenMessage
 from progrock.broker.names import INSTALLATION
 
 VERSION = 1
-MAX_TASKS = 100
+MAX_TASKS = 200
 
 _is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 

@@ -69,10 +69,10 @@ async def test_take_gives_all_that_is_due_up_to_the_cap_and_at_least_one_message
     due: DueTasks, outside: Outside
 ) -> None:
     for _ in range(5):
-        due.add(delivery(outside, *[time.time()] * 30))
-    assert [len(part.tasks) for part in await due.take(QUEUE)] == [30, 30, 30]
-    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [30]
-    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [30]
+        due.add(delivery(outside, *[time.time()] * 60))
+    assert [len(part.tasks) for part in await due.take(QUEUE)] == [60, 60, 60]
+    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [60]
+    assert [len(part.tasks) for part in await due.take(QUEUE, cap=10)] == [60]
 
 
 async def test_a_task_is_waited_for_until_it_is_due(due: DueTasks, outside: Outside) -> None:
