@@ -31,6 +31,7 @@ class Calls:
     def __init__(self, backend: Backend, options: Options, draw: Callable[[], float]) -> None:
         self.backend, self.options = backend, options
         self._draw = draw
+        self._same = lifecycle.same(options)
         self._trouble = Trouble(options.name)
         self._room_for_cancels = asyncio.Semaphore(options.concurrency)
         self._said = -SAY_AGAIN  # when an error of the backend's class was logged
@@ -46,7 +47,13 @@ class Calls:
         outcomes = [(row, answers.get(row.id, silence)) for row in rows]
         failed = (each for _, each in outcomes if isinstance(each, BackendError))
         self._trouble.note(next(failed, None))
-        return [(row, self._decide(lifecycle.after_poll, row, each)) for row, each in outcomes]
+        at = Moment(clock.now(), 0.0, self.options)
+        return [
+            (row, self._same)
+            if lifecycle.says_the_same(row, each, at)
+            else (row, self._decide(lifecycle.after_poll, row, each))
+            for row, each in outcomes
+        ]
 
     async def cancel(self, row: Row) -> Decided:
         """Cancel a running job."""

@@ -5,6 +5,7 @@ The file is longer than others because it is the one place where a job's life is
 """
 
 from enum import Enum
+from types import NoneType
 from typing import NamedTuple, Protocol
 
 from progrock.backends.base import Handle, Options, Status, check_handle, percent
@@ -31,6 +32,8 @@ LONGEST_BACKOFF = 60.0
 LEASE_DRAW = 0.2
 #: Answers to a start that may pass by themselves: tokens are replaced, and services deployed.
 NOT_YET = (401, 403, 404)
+#: What a backend's progress is, unless its class answers with something else.
+_PLAIN = (NoneType, float, int)
 FORGOTTEN = "the backend does not know this job at the moment, asking again"
 
 
@@ -47,7 +50,6 @@ class Job(Protocol):
     crashes: int
     sweeps: int
     missing_at: float | None
-    due_at: float
     deadline_at: float
     cancel_requested: bool
     cancel_taken: bool
@@ -57,6 +59,12 @@ class Job(Protocol):
     @property
     def active(self) -> bool:
         """Whether the job has not come to its end."""
+
+
+class Waiting(Job, Protocol):
+    """A job with the time until which its turn may be looked at without a write."""
+
+    due_at: float
 
 
 class Moment(NamedTuple):
@@ -98,7 +106,8 @@ class Decision(NamedTuple):
     has come to watch the job since its row was read; None where nobody's coming matters. Who comes
     later has the job looked at at once, but not within `free` seconds; None leaves that as it is.
     `asked` is false where the backend was not asked, because it wants a pause or its rate is used
-    up, or because the job is only given its task again.
+    up, or because the job is only given its task again. `same`: the answer says what the row says,
+    so handle, progress and message are not filled in.
     """
 
     state: str
@@ -116,6 +125,7 @@ class Decision(NamedTuple):
     soon: float | None = None
     free: float | None = 0.0
     asked: bool = True
+    same: bool = False
 
 
 # What a task means
@@ -150,7 +160,7 @@ def one_by_one(deliveries: int) -> bool:
     return deliveries >= POISONOUS
 
 
-def resumed(job: Job, options: Options, now: float) -> Decision:
+def resumed(job: Waiting, options: Options, now: float) -> Decision:
     """A turn more for a job whose present task may not have been published; it stays as it is.
 
     A new turn makes that task stale, if there is one. The next look is when it would have been, or
@@ -354,6 +364,31 @@ def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision
     return _ended(job, State(outcome.state), error_text, message=message, progress=progress)
 
 
+def says_the_same(job: Job, answer: object, at: Moment) -> bool:
+    """Whether a poll's answer says of a running job what its row says, and nothing else.
+
+    Most answers do. They have `same` as their decision, which is made once, not one by one.
+    """
+    return (
+        type(answer) is Status
+        and answer.state == "running"
+        and type(answer.progress) in _PLAIN
+        and answer.progress == job.progress
+        and (answer.message or "") == job.message
+        and answer.handle in (None, job.handle)
+        and answer.retry_after is None
+        and not (job.attempts or job.missing_at or job.cancel_taken)
+        and at.now + at.options.interval <= job.deadline_at
+    )
+
+
+def same(options: Options) -> Decision:
+    """What is decided where `says_the_same`: the next look is after an interval."""
+    return Decision(
+        state=State.RUNNING, handle="", progress=None, delay=options.interval, same=True
+    )
+
+
 def after_cancel(job: Job, outcome: Status | BackendError | None, at: Moment) -> Decision:
     """After a cancel: None is done, a Status is where a job stands that was not cancelled."""
     if outcome is None:
@@ -449,7 +484,7 @@ def due_in(job: Job, decision: Decision, lease: float) -> float | None:
     return lease
 
 
-def needs_no_write(job: Job, decision: Decision, now: float) -> bool:
+def needs_no_write(job: Waiting, decision: Decision, now: float) -> bool:
     """Whether a look has found nothing new, and the next look falls within the job's lease.
 
     The task of such a look must have been delivered for the first time, and must bear no mark.
@@ -474,6 +509,8 @@ def _may_lease(state: str, attempts: int) -> bool:
 
 def is_visible(job: Job, decision: Decision) -> bool:
     """Whether a browser sees a difference."""
+    if decision.same:
+        return False
     return decision.delay is None or (
         decision.state != job.state
         or decision.progress != job.progress
