@@ -70,8 +70,9 @@ class Rounds:
     ) -> None:
         """One step for each of the tasks; `again` holds those that were delivered before."""
         rows = await self.database(
-            ledger.load,
+            ledger.load_for_looks,
             {task.job_id for task in tasks},
+            params=self.options.reads_params,
             attention=self.options.unwatched is not None,
         )
         valid: dict[str, Row] = {}
@@ -96,6 +97,8 @@ class Rounds:
             await self._count_crashes(valid)
         running = [row for row in valid.values() if row.state == State.RUNNING]
         waiting = [row for row in valid.values() if row.state != State.RUNNING]
+        if waiting:
+            waiting = await self._whole(waiting)
         work: list[Coroutine[Any, Any, None]] = []
         if owed:
             self.commits.in_background(self.commits.tell_owed(owed))
@@ -107,6 +110,15 @@ class Rounds:
             work.append(self.starts.start(waiting))
         if work:
             await to_the_end(work)
+
+    async def _whole(self, rows: Sequence[Row]) -> list[Row]:
+        """All that the ledger holds of these jobs, which a start needs.
+
+        A job that has moved on meanwhile is left out.
+        """
+        whole = await self.database(ledger.load, [row.id for row in rows])
+        pairs = [(row, whole.get(row.id)) for row in rows]
+        return [found for row, found in pairs if found and found.turn == row.turn]
 
     async def _look(self, rows: Sequence[Row], copies: Collection[str]) -> None:
         """Poll running jobs, and cancel those whose cancellation was asked for.

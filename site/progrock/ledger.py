@@ -41,40 +41,43 @@ class Row:
 
     `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
     are text in UTC. `missing_at` is since when the backend says that it does not know the job, or
-    refuses to start it. `result` is None where it was not asked for. `result_size` is its
-    length in bytes of compact JSON, and None where there is no result. `owed`: the job has ended,
-    and its `job_finished`, or the last cancel at its backend, may not have been sent. `watched` is
-    whether somebody watches the job; true where that was not asked for. `milestones` is the column
-    that `progrock.milestones` reads, and empty where it was not asked for.
+    refuses to start it. `owed`: the job has ended, and its `job_finished`, or the last cancel at
+    its backend, may not have been sent. `watched` is whether somebody watches the job; true where
+    that was not asked for.
+
+    The fields from `params` on have their defaults in a row that was read for a look. `result` is
+    None where it was not asked for. `result_size` is its length in bytes of compact JSON, and None
+    where there is no result. `milestones` is the column that `progrock.milestones` reads, and empty
+    where it was not asked for.
     """
 
     id: str
-    audience: str
     backend: str
-    params: str
-    request: str | None
-    label: str
-    handle: str
     state: str
+    handle: str
     progress: float | None
     message: str
-    result: Any
-    result_size: int | None
-    error: str
-    version: int
     turn: int
     due_at: float
-    cancel_requested: bool
-    cancel_taken: bool
+    deadline_at: float
+    missing_at: float | None
     attempts: int
     crashes: int
     sweeps: int
-    missing_at: float | None
-    deadline_at: float
-    created: str
-    ended: str | None
+    cancel_requested: bool
+    cancel_taken: bool
     owed: bool
     watched: bool = True
+    params: str = ""
+    audience: str = ""
+    request: str | None = None
+    label: str = ""
+    result: Any = None
+    result_size: int | None = None
+    error: str = ""
+    version: int = 0
+    created: str = ""
+    ended: str | None = None
     milestones: str = ""
 
     @property
@@ -126,9 +129,25 @@ def load(
     milestones. `attention` reads whether somebody watches them.
     """
     result = "result" if large else _small_result() if results else "NULL"
+    columns = _columns(sql.is_postgresql(), result, attention=attention, story=large)
+    return _listed(columns, job_ids, attention=attention)
+
+
+def load_for_looks(
+    job_ids: Iterable[str], *, params: bool = True, attention: bool = False
+) -> dict[str, Row]:
+    """What a look needs of these jobs, by id: each row has its fields up to `watched`.
+
+    Most looks find nothing new, and nobody needs the rest. `commit` fills in what a browser sees of
+    a job that has changed. `params` reads those as well, and `attention` whether somebody watches.
+    """
+    columns = _columns(sql.is_postgresql(), None, attention=attention, params=params)
+    return _listed(columns, job_ids, attention=attention)
+
+
+def _listed(columns: str, job_ids: Iterable[str], *, attention: bool) -> dict[str, Row]:
     rows = [[key] for key in sql.keys(job_ids)]
-    where = f"WHERE {sql.is_listed()}"
-    return _select(result, where, rows, ("n_id",), attention=attention, story=large)
+    return _select(columns, f"WHERE {sql.is_listed()}", rows, ("n_id",), attention=attention)
 
 
 def beginning_with(digits: str) -> list[Row]:
@@ -153,7 +172,7 @@ def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
         f" ORDER BY ended_at DESC LIMIT {ended}"
     )
     rows = _select(
-        _small_result(),
+        _columns(sql.is_postgresql(), _small_result()),
         f"WHERE {mine} ({_ACTIVE} OR id IN ({latest})) ORDER BY created_at DESC",
         [[each] for each in audiences],
         ("n_audience",),
@@ -175,7 +194,7 @@ def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, Version
     The database's clock decides.
     """
     found = sql.execute(
-        f"SELECT CAST(id AS text), audience, version, ended_at IS NOT NULL FROM {_TABLE}, v"
+        f"SELECT {sql.id_text()}, audience, version, ended_at IS NOT NULL FROM {_TABLE}, v"
         f" WHERE audience = n_audience AND changed_at >= {sql.ago(seconds)}",
         [[each] for each in audiences],
         ("n_audience",),
@@ -186,7 +205,7 @@ def changed_since(audiences: Sequence[str], seconds: float) -> dict[str, Version
 def versions(job_ids: Iterable[str]) -> dict[str, Version]:
     """The versions of these jobs, by id; unknown ids are absent."""
     found = sql.execute(
-        f"SELECT CAST(id AS text), audience, version, ended_at IS NOT NULL FROM {_TABLE}"
+        f"SELECT {sql.id_text()}, audience, version, ended_at IS NOT NULL FROM {_TABLE}"
         f" WHERE {sql.is_listed()}",
         [[key] for key in sql.keys(job_ids)],
         ("n_id",),
@@ -302,8 +321,10 @@ def commit(
 #: A step, and which milestone it is, if any.
 _Step = tuple[Row, Decision, Milestone | None]
 #: What the database gives back of a step: version, cancel_requested, ended_at as text, and due_at
-#: where somebody may have come.
-_Answer = tuple[int, bool, str | None, float | None]
+#: where somebody may have come; and of a visible one the fields `_SHOWN`.
+_Answer = Sequence[Any]
+#: What a browser sees of a job and a look does not need, so that it was perhaps not read.
+_SHOWN = ("audience", "request", "label", "created")
 #: What is written of a step for which it does not matter who watches.
 _NO_SOON = (None, None, None)
 #: What is written of a step that leaves no line among the milestones: its end has a column.
@@ -348,6 +369,7 @@ def _write(
             due = dues[delay] = (sql.time_text(at), None if delay is None else _slot(at))
         return due
 
+    shown = "".join(f", {_expression(name)}" for name in _SHOWN) if visible else ""
     values: list[list[object]] = []
     by_key: dict[str, _Step] = {}
     for key, step in zip(sql.keys(row.id for row, _, _ in steps), steps, strict=True):
@@ -376,16 +398,13 @@ def _write(
         THEN %s {came_slot} ELSE n_slot END{news} FROM v
         WHERE {sql.is_listed() + " AND" if sql.is_postgresql() else ""}
         id = n_id AND turn = n_turn AND {_ACTIVE}
-        RETURNING CAST(id AS text), version, cancel_requested, {sql.utc_text("ended_at")},
-        {due_at}""",
+        RETURNING {sql.id_text()}, version, cancel_requested, {sql.utc_text("ended_at")},
+        {due_at}{shown}""",
         values,
         names,
         [sql.time_text(now), _slot(now)],
     )
-    return [
-        (*by_key[key], (version, bool(cancel), ended, due))
-        for key, version, cancel, ended, due in found
-    ]
+    return [(*by_key[key], answer) for key, *answer in found]
 
 
 def _leaves_a_line(milestone: Milestone | None) -> bool:
@@ -422,7 +441,8 @@ def _advance(
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
     due_in = lifecycle.due_in(row, decision, lease)
-    row.version, row.cancel_requested, row.ended, due_at = answer
+    row.version, cancel_requested, row.ended, due_at, *shown = answer
+    row.cancel_requested = bool(cancel_requested)
     row.owed = row.ended is not None
     row.turn += 1
     row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0
@@ -434,6 +454,7 @@ def _advance(
     else:
         row.due_at = now + (due_in or 0.0)
     if visible:
+        row.audience, row.request, row.label, row.created = shown
         row.state, row.handle, row.progress = decision.state, decision.handle, decision.progress
         row.message, row.error = decision.message, decision.error
         row.result, row.result_size = decision.result
@@ -461,7 +482,9 @@ def committed(
         if any(_same(due_at, now + (delay or 0.0)) for delay in delays):
             visible = lifecycle.is_visible(row, decision)
             milestone = lifecycle.milestone(row, decision) if visible else None
-            answer = (there.version, there.cancel_requested, there.ended, due_at)
+            answer: list[Any] = [there.version, there.cancel_requested, there.ended, due_at]
+            if visible:
+                answer += [getattr(there, name) for name in _SHOWN]
             found.append(_advance(row, decision, milestone, answer, now, lease, visible=visible))
             row.due_at = due_at
     return found
@@ -537,7 +560,7 @@ def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
         due_slot = CASE WHEN due_slot > {slot} THEN {slot} ELSE due_slot END
         WHERE {sql.is_among("audience", unwatched)} AND state = 'running' AND free_at IS NOT NULL
         AND (due_at > free_at OR due_at <= {sql.time_literal(now + _UNDER_WAY)})
-        RETURNING CAST(id AS text)""",
+        RETURNING {sql.id_text()}""",
         [[each] for each in audiences],
         ("n_audience",),
     )
@@ -558,7 +581,7 @@ def make_due(job_ids: Iterable[str], now: float) -> list[Committed]:
         due_slot = CASE WHEN due_slot > {slot} THEN {slot} ELSE due_slot END
         WHERE {sql.is_listed()} AND state IN ('queued', 'running') AND due_at > {at}
         AND (free_at IS NULL OR due_at > free_at)
-        RETURNING CAST(id AS text)""",
+        RETURNING {sql.id_text()}""",
         [[key] for key in sql.keys(job_ids)],
         ("n_id",),
     )
@@ -604,7 +627,7 @@ def sweep(
             SELECT id FROM {_TABLE} WHERE due_slot <= {_slot(before - grace)} AND {_ACTIVE}
             AND backend = %s AND bucket %% %s = %s AND ({cutoffs}) ORDER BY due_at LIMIT {most}
         ) AND {_ACTIVE} AND due_at < {sql.time_literal(before - grace)}
-        RETURNING CAST(id AS text), turn""",
+        RETURNING {sql.id_text()}, turn""",
         [[sql.time_text(now), _slot(now)]],
         ("n_now", "n_slot"),
         [backend, shards, shard],
@@ -641,7 +664,7 @@ def end_orphans(backends: Sequence[str], *, before: float, most: int = 500) -> l
             WHERE due_slot <= {_slot(before)} AND {_ACTIVE} AND due_at < {past}
             AND (cancel_requested OR deadline_at < {past})
             AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
-        ) AND {_ACTIVE} RETURNING CAST(id AS text)""",
+        ) AND {_ACTIVE} RETURNING {sql.id_text()}""",
         [[name] for name in backends],
         ["n_backend"],
     )
@@ -658,7 +681,7 @@ def claim_owed(others: Sequence[str], seconds: float, most: int = 500) -> list[s
         f"""UPDATE {_TABLE} SET owed_at = {sql.now()} WHERE id IN (
             SELECT id FROM {_TABLE} WHERE owed_at < {sql.ago(seconds)}
             AND backend NOT IN (SELECT n_backend FROM v) LIMIT {most}
-        ) AND owed_at < {sql.ago(seconds)} RETURNING CAST(id AS text)""",
+        ) AND owed_at < {sql.ago(seconds)} RETURNING {sql.id_text()}""",
         [[name] for name in others],
         ("n_backend",),
     )
@@ -687,7 +710,7 @@ def old(days: float, after: Place | None = None, most: int = 500) -> list[Place]
     zone = "+00" if sql.is_postgresql() else ""
     changed, job_id = after or Place("0001-01-01 00:00:00", str(UUID(int=0)))
     found = sql.execute(
-        f"""SELECT {sql.utc_text("changed_at")}, CAST(id AS text) FROM {_TABLE}
+        f"""SELECT {sql.utc_text("changed_at")}, {sql.id_text()} FROM {_TABLE}
         WHERE state IN ({", ".join(repr(state) for state in ENDED)}) AND changed_at < {cutoff}
         AND (changed_at, id) > (SELECT n_changed, n_id FROM v)
         ORDER BY changed_at, id LIMIT {most}""",
@@ -734,27 +757,43 @@ def _small_result() -> str:
     return f"CASE WHEN result_size <= {LARGE_RESULT} THEN result END"
 
 
+def looked_at() -> list[str]:
+    """The fields of a row that are read for each look."""
+    names = [each.name for each in fields(Row)]
+    return names[: names.index("watched") + 1]
+
+
 @cache
-def _columns(result: str, postgresql: bool, attention: bool, story: bool) -> str:
+def _columns(
+    postgresql: bool,
+    result: str | None,
+    *,
+    attention: bool = False,
+    story: bool = False,
+    params: bool = True,
+) -> str:
     """What is selected for a Row, in the order of its fields; kept for each kind of database.
 
-    With `attention` it holds a parameter: the time of reading. `story` adds the milestones.
+    `result` is the expression for the results; with None, only what a look needs is selected, and
+    the params where they are asked for. With `attention` it holds a parameter: the time of reading.
+    `story` adds the milestones.
     """
-    columns = {each.name: _expression(each.name) for each in fields(Row)} | {"result": result}
-    if not story:
-        del columns["milestones"]
+    names = [each.name for each in fields(Row)]
+    if result is None:
+        names = looked_at() + ["params"] * params
+    elif not story:
+        names.remove("milestones")
+    given = {"result": result or "NULL"}
     if not attention:
-        columns["watched"] = "TRUE"
-        if not story:
-            del columns["watched"]
-    return ", ".join(columns.values())
+        given["watched"] = "TRUE"
+    return ", ".join(given.get(name) or _expression(name) for name in names)
 
 
 def _expression(field: str) -> str:
     """How a field of Row is read; where nothing else is said, it is the column of its name."""
     match field:
         case "id":
-            return "CAST(id AS text)"
+            return sql.id_text()
         case "params":
             return sql.json_text("params")
         case "due_at" | "deadline_at" | "missing_at":
@@ -772,22 +811,21 @@ def _expression(field: str) -> str:
 
 
 def _select(
-    result: str,
+    columns: str,
     where: str,
     rows: Sequence[Sequence[object]],
     names: Sequence[str],
     *,
     attention: bool = False,
-    story: bool = False,
 ) -> dict[str, Row]:
-    """Jobs by id; `result` is the expression for their results."""
-    columns = _columns(result, sql.is_postgresql(), attention, story)
+    """Jobs by id."""
     more = [sql.time_text(clock.now())] if attention else []
     jobs = {}
     for values in sql.execute(f"SELECT {columns} FROM {_TABLE} {where}", rows, names, more):
         row = Row(*values)
         row.id = sql.job_id(row.id)
-        row.result = sql.loads(row.result)
+        if row.result is not None:
+            row.result = sql.loads(row.result)
         row.cancel_requested, row.cancel_taken = bool(row.cancel_requested), bool(row.cancel_taken)
         row.owed, row.watched = bool(row.owed), bool(row.watched)
         jobs[row.id] = row

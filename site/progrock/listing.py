@@ -117,7 +117,7 @@ def _wanted(query: Query) -> tuple[str, list[str]]:
         values.append(query.backend)
     if query.text:
         like = "ILIKE" if sql.is_postgresql() else "LIKE"
-        columns = ("label", "message", "CAST(id AS text)")
+        columns = ("label", "message", sql.id_text())
         parts.append(f"({' OR '.join(rf'{each} {like} %s ESCAPE %s' for each in columns)})")
         text = re.sub(r"([\\%_])", r"\\\1", query.text)
         id_text = text if sql.is_postgresql() else text.replace("-", "")
@@ -149,7 +149,7 @@ def _beyond(operator: str, place: Cursor | None) -> tuple[str, list[str]]:
 def _places(condition: str, parameters: Sequence[Any], limit: int, skip: int = 0) -> list[Cursor]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {sql.utc_text('created_at')}, CAST(id AS text) FROM progrock_job"
+            f"SELECT {sql.utc_text('created_at')}, {sql.id_text()} FROM progrock_job"
             f" WHERE {condition} ORDER BY created_at DESC, id DESC LIMIT {limit} OFFSET {skip}",
             parameters,
         )

@@ -102,8 +102,13 @@ def keys(job_ids: Iterable[str]) -> list[str]:
     return list(job_ids) if is_postgresql() else [each.replace("-", "") for each in job_ids]
 
 
+def id_text() -> str:
+    """The id as text. SQLite's column holds text."""
+    return "CAST(id AS text)" if is_postgresql() else "id"
+
+
 def job_id(key: str) -> str:
-    """The id that the database casts to this text, with its dashes."""
+    """The id that the database gives as this text, with its dashes."""
     if len(key) == 32:
         return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
     return key

@@ -62,6 +62,33 @@ def commit(*steps: tuple[Row, Decision], now: float | None = None) -> dict[str, 
     return {each.row.id: each.row for each in won}
 
 
+@pytest.mark.parametrize("progress", [42.5, 7.0])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_look_reads_what_it_needs_and_a_change_brings_what_a_browser_sees(
+    progress: float, lost: bool
+) -> None:
+    whole = make(request="r-1", label="Words", audience="user:7", progress=7.0, message="halfway")
+    [read] = ledger.load_for_looks([whole.id], params=False).values()
+    assert (read.params, read.audience, read.created) == ("", "", "")
+    for name in ledger.looked_at():
+        assert getattr(read, name) == getattr(whole, name), name
+    decided, now = [step(read, progress=progress)], time.time()
+    won = ledger.commit([(replace(row), decision) for row, decision in decided], now)
+    if lost:
+        won = ledger.committed(decided, now)
+    [change] = won
+    assert change.visible is (progress != 7.0)
+    after = ledger.load([whole.id], results=True)[whole.id]
+    assert change.row.turn == after.turn
+    assert not change.visible or wire.change_of(change.row) == wire.change_of(after)
+
+
+def test_a_look_reads_params_where_its_backend_asks_for_them() -> None:
+    whole = make()
+    [read] = ledger.load_for_looks([whole.id]).values()
+    assert (read.params, read.watched) == (whole.params, True)
+
+
 def test_a_row_comes_back_as_it_was_written() -> None:
     due = 1_800_000_000.125
     row = make(

@@ -300,3 +300,25 @@ def test_other_expressions_are_jmespaths_own() -> None:
     first_b = compile_expression("tasks[?id=='b'].status | [0]")
     assert first_b({"tasks": [{"id": "b", "status": "done"}]}) == "done"
     assert compile_expression("`7`")({}) == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "reads"),
+    [
+        ({}, False),
+        ({"start": '{ path = "/tasks", body = { a = "{params.a}" } }'}, False),
+        ({"poll": '{ path = "/tasks/{params.a}/{handle}" }'}, True),
+        ({"poll": '{ path = "/{handle}", headers = { X-Kind = "{params.a}" } }'}, True),
+        ({"cancel": '{ path = "/{handle}", body = { why = "{params.a}" } }'}, True),
+        ({"headers": '{ X-Kind = "{params.a}" }'}, True),
+    ],
+)
+def test_params_are_read_where_a_look_or_a_cancel_needs_them(
+    tmp_path: Path, changes: dict[str, str | None], reads: bool
+) -> None:
+    assert load(write(tmp_path, toml(changes)))["render"].reads_params is reads
+
+
+def test_a_class_may_always_ask_for_params(tmp_path: Path) -> None:
+    options = load(write(tmp_path, '[own]\nclass = "tests.bench.noop.Noop"\n'))["own"]
+    assert options.reads_params

@@ -33,7 +33,7 @@ class Database:
         self.settled: list[str] = []
 
     async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if function is ledger.load:
+        if function in (ledger.load, ledger.load_for_looks):
             return {job_id: self.rows[job_id] for job_id in args[0] if job_id in self.rows}
         if function is ledger.settle:
             return self.settled.extend(args[0])

@@ -23,7 +23,8 @@ class Options:
 
     `unwatched` is the interval while nobody watches a job; None where that is `interval`.
     `lease` is for how long looks that find nothing new need no write. It is `usual_lease` where
-    nothing else is said, and 0 where each look is written.
+    nothing else is said, and 0 where each look is written. `reads_params` is whether looks and
+    cancels need the params of their jobs; a start always does.
     `start_timeout` is how long a start may take. `longest_call` is how long any call may take.
     Both are `timeout` where nothing else is said. `title` and `label` are for people.
     `params_schema` is the JSON Schema of params. `browser` says whether browsers may start jobs.
@@ -50,6 +51,7 @@ class Options:
     browser: bool = False
     start_timeout: float = 0.0
     longest_call: float = 0.0
+    reads_params: bool = True
     spec: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,10 @@ class JobView:
         if isinstance(self._params, str):
             self._params = orjson.loads(self._params)
         return cast(dict[str, Any], self._params)
+
+    def moved(self, handle: str) -> "JobView":
+        """The same job with another handle."""
+        return JobView(self.id, handle, self._params, again=self.again)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,7 @@ def _over_http(
         repeat=spec.start.repeat,
         cancels=spec.cancel is not None,
         has_progress=spec.progress is not None,
+        reads_params=wrap is not None or spec.reads_params,
         start_timeout=start,
         longest_call=max(start, max(polls) + fetch, cancel),
         **common,

@@ -170,7 +170,7 @@ class HttpBackend:
             if status.state != "running":
                 return status
             if moved := status.handle:
-                job = JobView(job.id, moved, job.params)
+                job = job.moved(moved)
         scope = Scope(job)
         if before and request.instead:
             scope = Scope(job, answer=before.json, headers=before.headers)

@@ -77,10 +77,24 @@ class HttpSpec:
     @property
     def needed_params(self) -> list[Hole]:
         """The holes of params without which a job would start that cannot be asked for."""
+        holes = [hole for request in self._later for hole in request.needed]
+        return [hole for hole in (*holes, *self.handle.holes) if hole.root == "params"]
+
+    @property
+    def reads_params(self) -> bool:
+        """Whether a look at a running job, or its cancel, needs the job's params."""
+        texts = [*self.headers.values(), *(each for it in self._later for each in it.texts)]
+        values = [self.state, self.progress, self.message, self.result, self.error, self.moves]
+        values += [value for each in self._later for value in (each.when, each.items, each.id)]
+        found = [each for each in (*texts, *values) if each]
+        return any(hole.root == "params" for each in found for hole in each.holes)
+
+    @property
+    def _later(self) -> list[Request]:
+        """All requests but the start."""
         instead = self.cancel and self.cancel.instead
         later = (self.poll, self.poll_many, self.fetch, self.cancel, instead)
-        holes = [hole for request in later if request for hole in request.needed]
-        return [hole for hole in (*holes, *self.handle.holes) if hole.root == "params"]
+        return [request for request in later if request]
 
     def bound(self, where: str, environ: Mapping[str, str]) -> "HttpSpec":
         """The same with the variables filled in. Raises ConfigError, which never shows a value."""

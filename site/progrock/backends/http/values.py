@@ -70,7 +70,8 @@ class Share(NamedTuple):
             whole, part = number(self.of.find(seen)), number(self.done.find(seen))
             return None if not whole or part is None else part / whole * scale
 
-        return Value(f"{self.done.written} of {self.of.written}", find)
+        holes = (*self.done.holes, *self.of.holes)
+        return Value(f"{self.done.written} of {self.of.written}", find, holes)
 
 
 def number(value: Any) -> float | None:
