@@ -31,7 +31,6 @@ class Calls:
     def __init__(self, backend: Backend, options: Options, draw: Callable[[], float]) -> None:
         self.backend, self.options = backend, options
         self._draw = draw
-        self._same = lifecycle.same(options)
         self._trouble = Trouble(options.name)
         self._room_for_cancels = asyncio.Semaphore(options.concurrency)
         self._said = -SAY_AGAIN  # when an error of the backend's class was logged
@@ -49,7 +48,7 @@ class Calls:
         self._trouble.note(next(failed, None))
         at = Moment(clock.now(), 0.0, self.options)
         return [
-            (row, self._same)
+            (row, lifecycle.same(row, self.options))
             if lifecycle.says_the_same(row, each, at)
             else (row, self._decide(lifecycle.after_poll, row, each))
             for row, each in outcomes

@@ -106,8 +106,7 @@ class Decision(NamedTuple):
     has come to watch the job since its row was read; None where nobody's coming matters. Who comes
     later has the job looked at at once, but not within `free` seconds; None leaves that as it is.
     `asked` is false where the backend was not asked, because it wants a pause or its rate is used
-    up, or because the job is only given its task again. `same`: the answer says what the row says,
-    so handle, progress and message are not filled in.
+    up, or because the job is only given its task again.
     """
 
     state: str
@@ -125,7 +124,6 @@ class Decision(NamedTuple):
     soon: float | None = None
     free: float | None = 0.0
     asked: bool = True
-    same: bool = False
 
 
 # What a task means
@@ -367,7 +365,7 @@ def after_poll(job: Job, outcome: Status | BackendError, at: Moment) -> Decision
 def says_the_same(job: Job, answer: object, at: Moment) -> bool:
     """Whether a poll's answer says of a running job what its row says, and nothing else.
 
-    Most answers do. They have `same` as their decision, which is made once, not one by one.
+    Most answers do. Then `same` is what `after_poll` would decide, only faster.
     """
     return (
         type(answer) is Status
@@ -382,10 +380,10 @@ def says_the_same(job: Job, answer: object, at: Moment) -> bool:
     )
 
 
-def same(options: Options) -> Decision:
-    """What is decided where `says_the_same`: the next look is after an interval."""
+def same(job: Job, options: Options) -> Decision:
+    """What is decided where `says_the_same`: the job stays, the next look is after an interval."""
     return Decision(
-        state=State.RUNNING, handle="", progress=None, delay=options.interval, same=True
+        State.RUNNING, job.handle, job.progress, job.message, NO_RESULT, "", 0, options.interval
     )
 
 
@@ -509,8 +507,6 @@ def _may_lease(state: str, attempts: int) -> bool:
 
 def is_visible(job: Job, decision: Decision) -> bool:
     """Whether a browser sees a difference."""
-    if decision.same:
-        return False
     return decision.delay is None or (
         decision.state != job.state
         or decision.progress != job.progress
