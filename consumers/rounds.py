@@ -128,8 +128,9 @@ class Rounds:
         decided: Decided = []
         polls: list[Row] = []
         work: list[Coroutine[Any, Any, Decided]] = []
+        now = clock.now()
         for row in rows:
-            step = lifecycle.next_step(row, now=clock.now(), options=self.options)
+            step = lifecycle.next_step(row, now=now, options=self.options)
             if step is Step.POLL:
                 polls.append(row)
             elif step is Step.CANCEL:
