@@ -20,7 +20,9 @@ from pathlib import Path
 import psutil
 
 from tests.bench.chart import chart
-from tests.bench.scenarios import SCENARIOS, Line, Stand
+from tests.bench.lines import Line, middle, table
+from tests.bench.scenarios import SCENARIOS, USUAL
+from tests.bench.stand import Stand
 from tests.services import private_broker
 
 
@@ -28,7 +30,10 @@ def main() -> None:
     """Run the scenarios that the options ask for, and print the medians."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} (all)"
+        "scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        help=f"of {', '.join(SCENARIOS)} (all but those whose name ends in _change)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="of which the table has the medians (3)"
@@ -66,7 +71,7 @@ def main() -> None:
         print(about["machine"], about["versions"], sep="\n", flush=True)
         stand = Stand(Path(folder), broker, options)
         for turn in range(options.repeats):
-            for name in options.scenarios or SCENARIOS:
+            for name in options.scenarios or USUAL:
                 load = os.getloadavg()[0]
                 print(f"{name}, {turn + 1} of {options.repeats}", end="", flush=True)
                 print(f" (load before: {load:.1f})", flush=True)
@@ -93,30 +98,6 @@ def _sizes(text: str) -> tuple[str, Sequence[int]]:
     if not given:
         raise ValueError("no =")
     return scenario, [int(each) for each in sizes.split(",")] if sizes else []
-
-
-def middle(lines: list[Line]) -> Line:
-    """The line with the median value; of an even number, the lower one of the middle.
-
-    A rate that was not held counts as less than all rates that were.
-    """
-    ordered = sorted(lines, key=lambda line: ("p99" not in line.unit, line.value))
-    return ordered[(len(ordered) - 1) // 2]
-
-
-def table(lines: list[Line]) -> list[str]:
-    """The table as Markdown: each value, its goal, and its ratio to the best peer."""
-    rows = ["| what | measured | goal | to the best peer |", "| --- | --- | --- | --- |"]
-    for line in lines:
-        best = max(
-            (peer.value for peer in lines if peer.peer and peer.group and peer.group == line.group),
-            default=0.0,
-        )
-        ratio = f"{line.value / best:.1f} ×" if best and not line.peer else ""
-        goal = f"{'≤' if line.less else '≥'} {line.goal:,g}" if line.goal else ""
-        value = f"{line.value:,.0f}" if line.value >= 100 else f"{line.value:.2f}"
-        rows.append(f"| {line.what} | {value} {line.unit} | {goal} | {ratio} |")
-    return rows
 
 
 def machine(rabbitmq: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
     python -m tests.bench.attention
 
-Jobs over HTTP, one request a job; a part of them has an open socket. Then the cost of `ledger.load`
-and of a commit with and without the question who watches, alternated, on both databases.
+Jobs over HTTP, one request a job; a part of them has an open socket. Then the cost of a load for
+looks and of a commit with and without the question who watches, alternated, on both databases.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from typing import Any
 import aiohttp
 
 from tests.bench.fill import insert, row
-from tests.bench.scenarios import HTTP, NOOP, Stand
-from tests.bench.stand import Bench
+from tests.bench.stand import Bench, Stand
+from tests.bench.tables import HTTP, NOOP
 from tests.services import DEMO_ANSWERS, DemoBackend, Postgres, private_broker
 
 #: Seconds between two looks at a job that is watched, and at one that is not.
@@ -73,7 +73,6 @@ def requests(stand: Stand, options: argparse.Namespace) -> None:
         backend = DemoBackend(folder)
         tables = HTTP.format(url=backend.url, many="", answers=DEMO_ANSWERS)
         tables = tables.replace("interval = 1.0", f"interval = {INTERVAL}\nunwatched = {unwatched}")
-        tables += 'progress = "percent"\n'
         env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
         try:
             backend.start()
@@ -118,7 +117,7 @@ async def _read(socket: aiohttp.ClientWebSocketResponse) -> None:
 
 def fresh(stand: Stand, options: argparse.Namespace) -> None:
     """How soon a browser that comes sees fresh state, where each look has news."""
-    tables = NOOP.format(interval=INTERVAL, changes="true") + f"unwatched = {UNWATCHED}\n"
+    tables = NOOP.format(interval=INTERVAL, changes=1.0) + f"unwatched = {UNWATCHED}\n"
     with stand.stack(tables, env={"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}) as up:
         up.start_web()
         up.fill(str(options.jobs), "--audiences", str(options.jobs // EACH))
@@ -200,7 +199,7 @@ def costs(jobs: int, turns: int) -> dict[str, tuple[float, float]]:
         random.shuffle(both)
         for asks in both:
             begun = now()
-            rows = list(ledger.load(batch, attention=asks).values())
+            rows = list(ledger.load_for_looks(batch, attention=asks).values())
             loaded = now()
             decided = [
                 (each, plain._replace(handle=each.handle, soon=1.0 if asks else None))

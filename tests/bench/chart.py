@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from tests.bench.scenarios import Line
+from tests.bench.lines import Line
 from tests.bench.stand import BOUND
 
 WIDTH, BAR, HEADING, NAMES, FIGURE = 860, 26, 30, 400, 60

@@ -12,11 +12,12 @@ from typing import Any
 
 import django
 
+from tests.bench.tables import MOVING, STILL, news_below
+
 COLUMNS = (
     "id, audience, backend, bucket, params, handle, state, message, error, version, turn, due_at, "
     "due_slot, cancel_requested, attempts, crashes, sweeps, deadline_at, created_at, changed_at"
 )
-PARAMS = '{"seconds": 86400}'
 
 
 def main() -> None:
@@ -24,7 +25,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", type=int)
     parser.add_argument("--backend", default="noop")
-    parser.add_argument("--params", default=PARAMS, help="of each job, as JSON")
+    parser.add_argument("--params", default=STILL, help="of each job, as JSON")
+    parser.add_argument(
+        "--moving",
+        type=float,
+        default=0,
+        help="which part of the jobs has other params, with a progress that moves at the demo"
+        " backend; from 0 to 1",
+    )
     parser.add_argument("--audiences", type=int, default=1000)
     parser.add_argument("--audience", default="bench:{}", help="its name; {} is its number")
     parser.add_argument(
@@ -57,7 +65,10 @@ async def fill(options: argparse.Namespace) -> None:
     from progrock.broker.publisher import Publisher
     from progrock.broker.tasks import MAX_TASKS, Task
 
-    backend = conf.backends()[options.backend]
+    backend, moving = conf.backends()[options.backend], news_below(options.moving)
+    # Such as the leases of jobs that have run for a while: they end at any time. A checkout that
+    # `pair` runs may know of no leases. Jobs that are all due at one time have none.
+    lease = 0.0 if options.at else getattr(backend, "lease", 0.0)
     jobs = [str(uuid.uuid4()) for _ in range(options.jobs)]
     publisher = Publisher(conf.amqp_url(), "bench", gather=0.0)
     publisher.start()
@@ -84,11 +95,12 @@ async def fill(options: argparse.Namespace) -> None:
         due = options.at or time.time() + backend.interval * random.uniform(0.2, 1.2)
         if not options.starts:
             for n in part:
-                dues[n] = due
+                dues[n] = due + random.uniform(0.0, lease)
         rows = []
         for n in part:
             audience = options.audience.format(n % options.audiences)
-            rows.append(row(jobs[n], audience, options.backend, state, dues[n], options.params))
+            params = MOVING if jobs[n] < moving else options.params
+            rows.append(row(jobs[n], audience, options.backend, state, dues[n], params))
         await sync_to_async(insert)(rows)
         if not options.starts:
             tasks = [Task(jobs[n], 1, due) for n in part]
@@ -107,7 +119,7 @@ async def fill(options: argparse.Namespace) -> None:
 
 
 def row(
-    job: str, audience: str, backend: str, state: str, due: float, params: str = PARAMS
+    job: str, audience: str, backend: str, state: str, due: float, params: str = STILL
 ) -> tuple[Any, ...]:
     """The columns of one job's row."""
     now = datetime.now(UTC)

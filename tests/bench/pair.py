@@ -1,15 +1,17 @@
-"""Compares the CPU time of two checkouts: runs scenarios of the bench in both, by turns.
+"""Compares the CPU time of two checkouts: runs scenarios of the bench on both, by turns.
 
     python -m tests.bench.pair --old ../old poll_sqlite poll_single poll_http push --repeats 3
 
-Each run is a process of its own: `python -m tests.bench` in the folder of its checkout, with that
-checkout's code, a RabbitMQ of its own, and one fixed load that both sides hold. A load of your own
-is written behind the scenario: `poll_sqlite=6000`. The order changes with each repeat (old new,
-new old, …), so that a machine that slows down meanwhile favours neither side.
+Each run is a process of its own: this checkout's `python -m tests.bench` with the `progrock` and
+`config` of its side, a RabbitMQ of its own, and one fixed load that both sides hold. So an old side
+runs scenarios that it does not have, and both meet the same load, backend and RabbitMQ; it must
+have the same columns in the table of jobs. A load of your own is written behind the scenario:
+`poll_sqlite=6000`. The order changes with each repeat (old new, new old, …), so that a machine that
+slows down meanwhile favours neither side.
 
-The table has microseconds of CPU a cycle (or a push) for each role: the medians of the repeats,
-from … to, and the ratio of the medians. Stop whatever else runs on the machine: a run next to
-a busy neighbour costs more CPU a cycle.
+The table has microseconds of CPU a cycle (or a push) for each role, and the rows that a look wrote:
+the medians of the repeats, from … to, and the ratio of the medians. Stop whatever else runs on the
+machine: a run next to a busy neighbour costs more CPU a cycle.
 """
 
 import argparse
@@ -22,20 +24,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.bench.polls import CHANGES
+from tests.bench.writes import NAMES
 from tests.services import ROOT
 
+_POLLS = {"poll_sqlite": 9_000, "poll_postgres": 6_000, "poll_http": 2_500, "poll_many": 8_000}
 #: Jobs of a run, each polled once a second (of push: changes a second, after a part with 1,000/s).
 LOADS = {
-    "poll_sqlite": 9_000,
+    **{name + form: load for name, load in _POLLS.items() for form in ("", *CHANGES)},
     "poll_single": 8_000,
-    "poll_postgres": 6_000,
-    "poll_http": 2_500,
-    "poll_many": 8_000,
     "push": 2_500,
 }
 #: Seconds after which a run has failed.
@@ -47,15 +49,20 @@ ROLES = {"broker": "RabbitMQ"}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run measured: `rate` a second, `p99` in seconds, microseconds of CPU by role."""
+    """What one run measured: `rate` a second, `p99` in seconds, microseconds of CPU by role.
+
+    `writes`: what was written a look, by the keys of `writes.NAMES`.
+    """
 
     rate: float
     p99: float
     cpu: dict[str, float]
+    writes: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         costs = " ".join(f"{role} {cost:.1f}" for role, cost in self.cpu.items())
-        return f"{self.rate:,.0f}/s, p99 {self.p99 * 1e3:.0f} ms, us a cycle: {costs}"
+        said = f"{self.rate:,.0f}/s, p99 {self.p99 * 1e3:.0f} ms, us a cycle: {costs}"
+        return said + "".join(f", {NAMES[key]} a look: {n:.3f}" for key, n in self.writes.items())
 
 
 #: The runs of a side in one part of a scenario, such as `runs["push, part 1"]["old"]`.
@@ -63,7 +70,7 @@ Runs = dict[str, dict[str, list[Run]]]
 
 
 def main() -> None:
-    """Run the scenarios in both checkouts as often as asked for, and print the table."""
+    """Run the scenarios on both checkouts as often as asked for, and print the table."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a run is stopped with us
     folders = {"old": options.old.resolve(), "new": options.new.resolve()}
@@ -93,7 +100,7 @@ def _options() -> argparse.Namespace:
         "scenarios", nargs="+", type=_scenario, metavar="SCENARIO[=LOAD]", help=f"of {usual}"
     )
     parser.add_argument("--old", type=Path, required=True, help="the folder of a checkout")
-    parser.add_argument("--new", type=Path, default=ROOT, help="another one (this checkout)")
+    parser.add_argument("--new", type=Path, default=ROOT, help="another one (this one)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (3)")
     parser.add_argument("--seconds", type=float, default=20, help="of what is measured (20)")
     parser.add_argument("--quick", action="store_true", help="wait less before it is measured")
@@ -108,8 +115,8 @@ def _scenario(text: str) -> tuple[str, int]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Both import roots of a checkout come first, before what is installed."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(folder / "site")])}
+    """The product of a checkout and the bench of this one come first, before what is installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(ROOT)])}
 
 
 def _commit(folder: Path) -> str:
@@ -118,19 +125,21 @@ def _commit(folder: Path) -> str:
 
 
 def _check_imports(folder: Path) -> None:
-    """End the program where a run would not take the code of its own checkout."""
-    code = "import progrock, tests.services as s; print(progrock.__file__, s.__file__, sep='\\n')"
-    command = [sys.executable, "-c", code]
-    said = subprocess.check_output(command, cwd=folder, env=_environment(folder), text=True)
-    for file in said.splitlines():
-        if not Path(file).resolve().is_relative_to(folder):
-            sys.exit(f"a run in {folder} would import {file}")
+    """End the program where a run would not take the product of its own checkout."""
+    owners = {"config.settings": folder, "progrock.broker.tasks": folder, "tests.services": ROOT}
+    code = "import sys; from importlib.util import find_spec as find\n"
+    code += "for name in sys.argv[1:]: print(find(name).origin)"
+    command = [sys.executable, "-c", code, *owners]
+    said = subprocess.check_output(command, cwd=ROOT, env=_environment(folder), text=True)
+    for file, owner in zip(said.splitlines(), owners.values(), strict=True):
+        if not Path(file).resolve().is_relative_to(owner):
+            sys.exit(f"a run on {folder} would import {file}")
 
 
 def run(
     folder: Path, scenario: str, load: int, options: argparse.Namespace
 ) -> Iterator[tuple[str, Run]]:
-    """Run one scenario in the checkout at `folder`; gives each part's name and what it measured."""
+    """Run one scenario on the checkout at `folder`; gives each part's name and what it measured."""
     with tempfile.TemporaryDirectory(prefix="progrock-pair-") as place:
         figures = Path(place) / "figures.json"
         command = [sys.executable, "-m", "tests.bench", scenario, "--at", f"{scenario}={load}"]
@@ -138,7 +147,7 @@ def run(
         command += ["--quick"] * options.quick
         with (Path(place) / "output").open("w+") as output:
             child = subprocess.Popen(
-                command, cwd=folder, env=_environment(folder), stdout=output, stderr=output
+                command, cwd=ROOT, env=_environment(folder), stdout=output, stderr=output
             )
             try:
                 code = child.wait(LIMIT)
@@ -148,7 +157,7 @@ def run(
             output.seek(0)
             said = output.read()
         if code:
-            raise RuntimeError(f"{' '.join(command)} in {folder} failed:\n{said}")
+            raise RuntimeError(f"{' '.join(command)} on {folder} failed:\n{said}")
         if "the log has errors" in said or "Traceback" in said:
             print(said, flush=True)
         yield from parts(scenario, json.loads(figures.read_text())["all"])
@@ -165,11 +174,14 @@ def parts(scenario: str, found: dict[str, list[dict[str, Any]]]) -> Iterator[tup
         name = scenario if len(seen) == 1 else f"{scenario}, part {number}"
         rate = detail["pushes"] if "pushes" in detail else detail["rate"]
         cpu = {ROLES.get(role, role): cost for role, cost in detail["cpu"].items()}
-        yield name, Run(rate=rate, p99=detail["p99"], cpu=cpu)
+        yield name, Run(rate=rate, p99=detail["p99"], cpu=cpu, writes=detail.get("writes", {}))
 
 
 def table(runs: Runs) -> list[str]:
-    """The comparison as a Markdown table: a row a role, and one for all roles together."""
+    """The comparison as a Markdown table.
+
+    A row a role, one for all roles together, and one for each thing that a look wrote.
+    """
     rows = [
         "| scenario | role | old, us a cycle | new, us a cycle | new / old |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -183,16 +195,27 @@ def table(runs: Runs) -> list[str]:
             _row(role, (run.cpu[role] for run in old), (run.cpu[role] for run in new))
             for role in old[0].cpu
         ]
-        everything = ((sum(run.cpu.values()) for run in each) for each in (old, new))
-        rows.append(_row("all", *everything))
+        before, after = ([sum(run.cpu.values()) for run in each] for each in (old, new))
+        rows.append(_row("all", before, after))
+        rows += [
+            _row(
+                f"{NAMES[key]} a look",
+                (run.writes[key] for run in old),
+                (run.writes[key] for run in new),
+                digits=3 if key != "log" else 0,
+            )
+            for key in old[0].writes
+        ]
     return rows
 
 
-def _row(role: str, old: Iterable[float], new: Iterable[float]) -> str:
+def _row(what: str, old: Iterable[float], new: Iterable[float], digits: int = 1) -> str:
     sides = [sorted(old), sorted(new)]
-    said = (f"{median(each):.1f} ({each[0]:.1f}–{each[-1]:.1f})" for each in sides)
+    said = (
+        f"{median(each):.{digits}f} ({each[0]:.{digits}f}–{each[-1]:.{digits}f})" for each in sides
+    )
     ratio = median(sides[1]) / max(median(sides[0]), 1e-9)
-    return f"| | {role} | {' | '.join(said)} | {ratio:.3f} |"
+    return f"| | {what} | {' | '.join(said)} | {ratio:.3f} |"
 
 
 if __name__ == "__main__":

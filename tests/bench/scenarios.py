@@ -12,214 +12,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.bench import bench_delay
-from tests.bench.stand import BOUND, Bench, Span, cpu_seconds, measured, memory, polls, span
+from tests.bench.lines import Line
+from tests.bench.polls import MANY_JOBS, ONE_A_JOB, POSTGRES, SQLITE, poll_line, poll_single
+from tests.bench.stand import Bench, Span, Stand, cpu_seconds, measured, memory, polls, span
 from tests.bench.storm import room_for_sockets
-from tests.services import (
-    DEMO_ANSWERS,
-    ROOT,
-    Broker,
-    DemoBackend,
-    Postgres,
-    Process,
-    private_broker,
-)
+from tests.bench.tables import NOOP
+from tests.services import ROOT, DemoBackend, Postgres, Process, private_broker
 
-NOOP = """[noop]
-class = "tests.bench.noop.Noop"
-browser = true
-interval = {interval}
-shards = 2
-deadline = 100000
-changes = {changes}
-"""
-HTTP = """[demo]
-url = "{url}"
-start = {{ path = "/tasks", headers = {{ Idempotency-Key = "{{job}}" }} }}
-browser = true
-poll = {{ path = "/tasks/{{handle}}" }}
-{many}
-{answers}interval = 1.0
-deadline = 100000
-"""
-MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
 #: A second worker takes its part once it does this part of all cycles.
 FAIR = 0.4
 #: Seconds after which we no longer wait for that.
 LIMIT = 60.0
 #: A worker has too much to do when the median of its lateness is not below this (seconds).
 OVERLOADED = 0.5
-
-
-@dataclass(kw_only=True)
-class Line:
-    """One line of the table.
-
-    `peer`: measured on something else than ProgRock. `less`: less is better. Lines of one `group`
-    are compared with its best peer. `detail` goes into the JSON file.
-    """
-
-    what: str
-    value: float
-    unit: str
-    goal: float | None = None
-    less: bool = False
-    peer: bool = False
-    group: str = ""
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
-class Stand:
-    """What the scenarios share: the options, a RabbitMQ, a folder."""
-
-    def __init__(self, directory: Path, broker: Broker, options: argparse.Namespace) -> None:
-        self.directory, self.broker, self.options = directory, broker, options
-        self._count = 0
-
-    def sizes(self, scenario: str, usual: Sequence[int]) -> Sequence[int]:
-        """How many jobs a scenario has, step by step."""
-        found: Sequence[int] = dict(self.options.at).get(scenario, usual)
-        return found
-
-    def folder(self, name: str) -> Path:
-        """The path of a new folder."""
-        self._count += 1
-        return self.directory / f"{name}-{self._count}"
-
-    @contextmanager
-    def stack(self, tables: str, *, workers: int = 2, **options: Any) -> Iterator[Bench]:
-        """A stack with workers that are up."""
-        with Bench(self.folder("stack"), self.broker, tables=tables, **options) as up:
-            for _ in range(workers):
-                up.start_worker()
-            time.sleep(2.5)
-            yield up
-            if wrong := [
-                line for line in up.logs().splitlines() if "ERROR" in line or "Traceback" in line
-            ]:
-                print("  the log has errors:", *wrong[:5], sep="\n    ", flush=True)
-
-    def broker_memory(self) -> float:
-        """The bytes that RabbitMQ uses, after a garbage collection."""
-        assert self.broker.node
-        self.broker.node.ctl("force_gc")
-        time.sleep(6)  # The management API samples every five seconds.
-        return float(self.broker.api("GET", "nodes")[0]["mem_used"])
-
-    def climb(
-        self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]
-    ) -> Span:
-        """Add jobs, step by step, until the polls come too late.
-
-        `add` gets how many more jobs to make, `measure` how many seconds to measure. Each step
-        has a second try, because on a shared machine one bad span is no proof. Returns the best
-        span that was held, or the last one if none was.
-        """
-        best: Span | None = None
-        have = 0
-        for size in sizes:
-            add(size - have)
-            have = size
-            time.sleep(4 if self.options.quick else 8)
-            now = measure(self.options.seconds)
-            print(f"  {size:6} jobs {now}", flush=True)
-            if not now.held:
-                time.sleep(3)
-                now = measure(self.options.seconds)
-                print(f"  {size:6} again{now}", flush=True)
-            if now.held:
-                best = now if best is None or now.rate > best.rate else best
-            else:
-                return best or now
-        return best or now
-
-
-def _poll_lines(what: str, found: Span, goal: float | None, **more: Any) -> Line:
-    unit = "cycles/s" if found.held else f"cycles/s, p99 {found.p99 * 1e3:.0f} ms"
-    return Line(what=what, value=found.rate, unit=unit, goal=goal, detail=found.json(), **more)
-
-
-def poll_sqlite(stand: Stand) -> list[Line]:
-    """(a) Cycles a second with the ledger on SQLite, of jobs that are started in bulk."""
-    with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
-        found = stand.climb(
-            stand.sizes("poll_sqlite", range(15_000, 60_001, 3_000)),
-            lambda n: up.fill(str(n)),
-            up.measure,
-        )
-    return [_poll_lines("poll cycles, no-op backend, SQLite", found, 20_000, group="poll")]
-
-
-def poll_single(stand: Stand) -> list[Line]:
-    """(a) The same for jobs that are started one by one, measured after a minute."""
-    best = None
-    for size in stand.sizes("poll_single", (15_700, 18_000)):
-        with stand.stack(NOOP.format(interval=1.0, changes="false")) as up:
-            print("  " + up.fill(str(size), "--starts", "800"), flush=True)
-            time.sleep(10 if stand.options.quick else 60)
-            found = up.measure(stand.options.seconds)
-            print(f"  {size:6} jobs {found}", flush=True)
-            if best is None or found.held:
-                best = found
-            if not found.held:
-                break
-    assert best
-    return [_poll_lines("… started one by one, after a minute", best, 15_000, group="poll")]
-
-
-def poll_postgres(stand: Stand) -> list[Line]:
-    """(b) The same on PostgreSQL with its own defaults for durability."""
-    postgres = Postgres(durable=True)
-    try:
-        postgres.start()
-        others = {"database": postgres.process.pid}
-        tables = NOOP.format(interval=1.0, changes="false")
-        with stand.stack(tables, database_url=postgres.new_database(), others=others) as up:
-            sizes = stand.sizes("poll_postgres", range(10_000, 40_001, 3_000))
-            found = stand.climb(sizes, lambda n: up.fill(str(n)), up.measure)
-    finally:
-        postgres.stop()
-    return [_poll_lines("poll cycles, no-op backend, PostgreSQL", found, 12_000, group="poll")]
-
-
-def _tables(backend: DemoBackend, many: str) -> str:
-    return HTTP.format(url=backend.url, many=many, answers=DEMO_ANSWERS)
-
-
-def _http(stand: Stand, many: str, sizes: Sequence[int]) -> Span:
-    folder = stand.folder("backend")
-    folder.mkdir()
-    backend = DemoBackend(folder)
-    try:
-        backend.start()
-        others = {"backend": backend.process.pid}
-        with stand.stack(_tables(backend, many), others=others) as up:
-
-            def add(count: int) -> None:
-                up.fill(str(count), "--backend", "demo", "--queued")
-                until = time.monotonic() + 120
-                while up.count("queued", "starting") and time.monotonic() < until:
-                    time.sleep(0.5)
-
-            return stand.climb(sizes, add, up.measure)
-    finally:
-        backend.stop()
-
-
-def poll_http(stand: Stand) -> list[Line]:
-    """(c) Over HTTP, one request a job, with the demo backend on the same cores."""
-    found = _http(stand, "", stand.sizes("poll_http", range(4_600, 12_001, 800)))
-    return [_poll_lines("poll cycles over HTTP, one request a job", found, 5_000, group="http")]
-
-
-def poll_many(stand: Stand) -> list[Line]:
-    """(c) Over HTTP, one request for up to a hundred jobs."""
-    found = _http(stand, MANY, stand.sizes("poll_many", range(12_800, 40_001, 3_000)))
-    return [_poll_lines("poll cycles over HTTP, poll_many", found, 15_000, group="many")]
 
 
 def delay(stand: Stand) -> list[Line]:
@@ -262,7 +70,7 @@ def push(stand: Stand) -> list[Line]:
     """(e) Pushes a second to 4 sockets each, from the commit to the frame at the client."""
     lines = []
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
-    tables = NOOP.format(interval=1.0, changes="true")
+    tables = NOOP.format(interval=1.0, changes=1.0)
     # So many jobs make 1,000 polls a second, because the random spread and the grid add up to
     # 70 ms to the interval of a second.
     thousand = 1_050
@@ -311,7 +119,7 @@ def push(stand: Stand) -> list[Line]:
 def sockets(stand: Stand) -> list[Line]:
     """(f) Memory of one web process with 5,000 sockets, with their sessions and snapshots."""
     count = 1_000 if stand.options.quick else 5_000
-    with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=0) as up:
+    with stand.stack(NOOP.format(interval=1.0, changes=0.0), workers=0) as up:
         web = up.start_web()
         with _sockets(up, 50):
             time.sleep(1)
@@ -340,7 +148,7 @@ def storm(stand: Stand) -> list[Line]:
 
 def _storm(stand: Stand, database_url: str, count: int) -> list[Line]:
     lines = []
-    tables = NOOP.format(interval=1.0, changes="false")
+    tables = NOOP.format(interval=1.0, changes=0.0)
     env = {"PROGROCK_MAX_ACTIVE_JOBS": "1000000"}
     with stand.stack(tables, workers=1, database_url=database_url, env=env) as up:
         up.start_web()
@@ -384,7 +192,7 @@ def waiting(stand: Stand) -> list[Line]:
 def _waiting(stand: Stand) -> list[Line]:
     count = 100_000 if stand.options.quick else 1_000_000
     wait = 60 if stand.options.quick else 240
-    with stand.stack(NOOP.format(interval=3600.0, changes="false")) as up:
+    with stand.stack(NOOP.format(interval=3600.0, changes=0.0)) as up:
         workers = up.roles["worker"]
         before = stand.broker_memory(), memory(workers)
         begun = time.time()
@@ -410,14 +218,17 @@ def _waiting(stand: Stand) -> list[Line]:
 def growth(stand: Stand) -> list[Line]:
     """(h) CPU a cycle with 1,000 and with 100,000 jobs, at the same cycles a second.
 
-    The intervals are 0.1 and 10 s, so that each cycle takes one lane.
+    The intervals are 0.1 and 10 s, so that each cycle takes one lane. Both have leases of as many
+    looks, so that as large a part of the cycles writes.
     """
     found: dict[int, Span] = {}
     most = 20_000 if stand.options.quick else 100_000
     for count in (1_000, most):
-        with stand.stack(NOOP.format(interval=count / 10_000, changes="false")) as up:
+        interval = count / 10_000
+        tables = NOOP.format(interval=interval, changes=0.0) + f"lease = {6 * interval}\n"
+        with stand.stack(tables) as up:
             up.fill(str(count))
-            time.sleep(6 + count / 10_000)
+            time.sleep(6 + interval)
             found[count] = up.measure(2 * stand.options.seconds)
             print(f"  {count:6} jobs {found[count]}", flush=True)
     costs = {count: sum(each.cpu.values()) for count, each in found.items()}
@@ -432,7 +243,8 @@ def overload(stand: Stand) -> list[Line]:
 
     Measured are its memory, whether all jobs get their turn, and how soon a second worker helps.
     """
-    with stand.stack(NOOP.format(interval=1.0, changes="false"), workers=1) as up:
+    tables, env = NOOP.format(interval=1.0, changes=0.0), {"BENCH_JOBS": "1"}
+    with stand.stack(tables, workers=1, env=env) as up:
         (first,) = up.roles["worker"]
         up.fill("1000")
         time.sleep(4)
@@ -446,7 +258,7 @@ def overload(stand: Stand) -> list[Line]:
                 break
         begin = memory([first])
         alone = up.measure(2 * stand.options.seconds)
-        end, longest = memory([first]), up.longest_wait()
+        end, longest = memory([first]), up.longest_wait(have, 1.0)
         mib = {
             name: value / 2**20 for name, value in (("calm", calm), ("begin", begin), ("end", end))
         }
@@ -514,9 +326,7 @@ def _takes_part(up: Bench, worker: Process, begun: float) -> float:
     while (took := time.time() - 0.6 - begun) < LIMIT:  # By then it is in the record.
         if record.exists():
             window = begun + took - 1, begun + took
-            own, every = (
-                span(each, *window, {}) for each in ([record], up.directory.glob("*.record"))
-            )
+            own, every = (span(each, *window) for each in ([record], up.directory.glob("*.record")))
             if own.rate >= FAIR * every.rate > 0:
                 return took
         time.sleep(0.1)
@@ -574,7 +384,7 @@ def celery_eta(stand: Stand) -> list[Line]:
     sizes = stand.sizes("celery_eta", range(500, 4_001, 250))
     found = _celery(stand, "eta", ["-P", "prefork", "-c", "1"], sizes)
     what = "Celery, countdown (ETA in the worker), no ledger"
-    return [_poll_lines(what, found, None, peer=True, group="poll")]
+    return [poll_line(what, found, None, peer=True, group="poll")]
 
 
 def celery_native(stand: Stand) -> list[Line]:
@@ -582,7 +392,7 @@ def celery_native(stand: Stand) -> list[Line]:
     sizes = stand.sizes("celery_native", range(100, 1_001, 100))
     found = _celery(stand, "native", ["-P", "prefork", "-c", "1"], sizes)
     what = "Celery, native delayed delivery, no ledger"
-    return [_poll_lines(what, found, None, peer=True, group="poll")]
+    return [poll_line(what, found, None, peer=True, group="poll")]
 
 
 def celery_requests(stand: Stand) -> list[Line]:
@@ -590,25 +400,27 @@ def celery_requests(stand: Stand) -> list[Line]:
     sizes = stand.sizes("celery_requests", range(150, 3_001, 150))
     found = _celery(stand, "requests", ["-P", "threads", "-c", "8"], sizes)
     what = "Celery with requests, one request a job, no ledger"
-    return [_poll_lines(what, found, None, peer=True, group="http")]
+    return [poll_line(what, found, None, peer=True, group="http")]
 
 
-_ALL: tuple[Callable[[Stand], list[Line]], ...] = (
-    poll_sqlite,
-    poll_single,
-    poll_postgres,
-    celery_eta,
-    celery_native,
-    poll_http,
-    poll_many,
-    celery_requests,
-    delay,
-    push,
-    sockets,
-    storm,
-    waiting,
-    growth,
-    overload,
-)
-SCENARIOS = {each.__name__: each for each in _ALL}
-__all__ = ["BOUND", "SCENARIOS", "Line", "Stand"]
+#: What is run where nobody says what.
+USUAL: dict[str, Callable[[Stand], list[Line]]] = {
+    SQLITE.name: SQLITE,
+    "poll_single": poll_single,
+    POSTGRES.name: POSTGRES,
+    "celery_eta": celery_eta,
+    "celery_native": celery_native,
+    ONE_A_JOB.name: ONE_A_JOB,
+    MANY_JOBS.name: MANY_JOBS,
+    "celery_requests": celery_requests,
+    "delay": delay,
+    "push": push,
+    "sockets": sockets,
+    "storm": storm,
+    "waiting": waiting,
+    "growth": growth,
+    "overload": overload,
+}
+SCENARIOS = USUAL | {
+    form.name: form for poll in (SQLITE, POSTGRES, ONE_A_JOB, MANY_JOBS) for form in poll.changing()
+}

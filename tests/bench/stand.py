@@ -1,16 +1,19 @@
 """The stand of the bench: stacks whose workers are watched, and what they did in a span of time."""
 
+import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from tests.bench.worker import RECORD
+from tests.bench.writes import written
 from tests.services import Broker, Process, Stack
 
 #: A rate is held as long as the 99th percentile of the lateness is not above this (seconds).
@@ -22,7 +25,8 @@ class Span:
     """What the workers did in a span of time.
 
     `rate`: cycles a second. `median`, `p99`, `worst`: how late the polls were, in seconds.
-    `early`: how many polls were early. `cpu`: microseconds a cycle, by role.
+    `early`: how many polls were early. `cpu`: microseconds a cycle, by role. `writes`: what was
+    written a cycle, by the keys of `writes.NAMES`.
     """
 
     rate: float
@@ -31,6 +35,12 @@ class Span:
     worst: float
     early: int
     cpu: dict[str, float]
+    writes: dict[str, float]
+
+    @property
+    def cores(self) -> float:
+        """How many cores all roles together were busy with."""
+        return self.rate * sum(self.cpu.values()) / 1e6
 
     @property
     def held(self) -> bool:
@@ -41,7 +51,9 @@ class Span:
         costs = " ".join(f"{name} {cost:.0f}" for name, cost in self.cpu.items())
         late = f"late {self.median * 1e3:.1f} ms median, {self.p99 * 1e3:.1f} p99"
         late += f", {self.worst * 1e3:.0f} worst"
-        return f"{self.rate:8.0f}/s  {late}, {self.early} early  [us a cycle: {costs}]"
+        late += f", {self.early} early"
+        rows = f", {self.writes['rows']:.3f} rows written a look" if self.writes else ""
+        return f"{self.rate:8.0f}/s  {late}  [us a cycle: {costs}{rows}]"
 
     def json(self) -> dict[str, Any]:
         """For the JSON file."""
@@ -123,38 +135,129 @@ class Bench(Stack):
         jobs = f"Job.objects.filter(state__in={list(states)})"
         return int(self.shell(f"from progrock.models import Job; print({jobs}.count())"))
 
-    def longest_wait(self) -> float:
-        """Seconds by which the most overdue job is late.
+    def longest_wait(self, jobs: int, interval: float) -> float:
+        """Seconds by which the most overdue of all jobs is late; the workers need BENCH_JOBS.
 
-        Only this shows a job that is never polled.
+        Only this shows a job that is never polled. A job's row does not tell when its task is due,
+        so it is when the worker polled the job last that counts, and an interval more.
         """
-        code = (
-            "import time; from progrock.models import Job; "
-            "oldest = Job.objects.filter(state='running').order_by('due_at').first(); "
-            "print(time.time() - oldest.due_at.timestamp())"
-        )
-        return float(self.shell(code))
+        polled: dict[str, float] = {}
+        first = last = 0.0
+        for path in self.directory.glob("*.jobs"):
+            for line in path.read_text().splitlines(keepends=True):
+                when, *ids = line.split()
+                if line.endswith("\n"):  # else it is not yet written whole
+                    last = max(last, float(when))
+                    first = first or float(when)
+                    polled |= dict.fromkeys(ids, float(when))
+        return last - (min(polled.values()) if len(polled) >= jobs else first) - interval
+
+    def written(self) -> dict[str, float]:
+        """What was written into the database so far, by the keys of `writes.NAMES`."""
+        return written(self.database_url, self.directory)
 
     def measure(self, seconds: float) -> Span:
         """Let all run for so long; returns what the workers did."""
-        return measured(self.roles, self.directory, seconds)
+        return measured(self.roles, self.directory, seconds, self.written)
 
 
-def measured(roles: Mapping[str, Iterable[int]], directory: Path, seconds: float) -> Span:
+class Stand:
+    """What the scenarios share: the options, a RabbitMQ, a folder."""
+
+    def __init__(self, directory: Path, broker: Broker, options: argparse.Namespace) -> None:
+        self.directory, self.broker, self.options = directory, broker, options
+        self._count = 0
+
+    def sizes(self, scenario: str, usual: Sequence[int]) -> Sequence[int]:
+        """How many jobs a scenario has, step by step."""
+        found: Sequence[int] = dict(self.options.at).get(scenario, usual)
+        return found
+
+    def folder(self, name: str) -> Path:
+        """The path of a new folder."""
+        self._count += 1
+        return self.directory / f"{name}-{self._count}"
+
+    @contextmanager
+    def stack(self, tables: str, *, workers: int = 2, **options: Any) -> Iterator[Bench]:
+        """A stack with workers that are up."""
+        with Bench(self.folder("stack"), self.broker, tables=tables, **options) as up:
+            for _ in range(workers):
+                up.start_worker()
+            time.sleep(2.5)
+            yield up
+            if wrong := [
+                line for line in up.logs().splitlines() if "ERROR" in line or "Traceback" in line
+            ]:
+                print("  the log has errors:", *wrong[:5], sep="\n    ", flush=True)
+
+    def broker_memory(self) -> float:
+        """The bytes that RabbitMQ uses, after a garbage collection."""
+        assert self.broker.node
+        self.broker.node.ctl("force_gc")
+        time.sleep(6)  # The management API samples every five seconds.
+        return float(self.broker.api("GET", "nodes")[0]["mem_used"])
+
+    def climb(
+        self, sizes: Sequence[int], add: Callable[[int], object], measure: Callable[[float], Span]
+    ) -> Span:
+        """Add jobs, step by step, until the polls come too late.
+
+        `add` gets how many more jobs to make, `measure` how many seconds to measure. Each step
+        has a second try, because on a shared machine one bad span is no proof. Returns the best
+        span that was held, or the last one if none was.
+        """
+        best: Span | None = None
+        have = 0
+        for size in sizes:
+            add(size - have)
+            have = size
+            time.sleep(4 if self.options.quick else 8)
+            now = measure(self.options.seconds)
+            print(f"  {size:6} jobs {now}", flush=True)
+            if not now.held:
+                time.sleep(3)
+                now = measure(self.options.seconds)
+                print(f"  {size:6} again{now}", flush=True)
+            if now.held:
+                best = now if best is None or now.rate > best.rate else best
+            else:
+                return best or now
+        return best or now
+
+
+def measured(
+    roles: Mapping[str, Iterable[int]],
+    directory: Path,
+    seconds: float,
+    written: Callable[[], dict[str, float]] = dict,
+) -> Span:
     """Wait for so long; returns what the workers with records in `directory` did.
 
-    `roles`: the ids of the processes whose CPU time counts, by role.
+    `roles`: the ids of the processes whose CPU time counts, by role. `written` gives what was
+    written so far, by name.
     """
+    writes_before = written()
     begun, before = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
     time.sleep(seconds)
     ended, after = time.time(), {role: cpu_seconds(pids) for role, pids in roles.items()}
+    writes = {name: count - writes_before[name] for name, count in written().items()}
     time.sleep(0.6)  # By then the workers have written their records.
     cpu = {role: after[role] - before[role] for role in roles}
-    return span(directory.glob("*.record"), begun, ended, cpu)
+    return span(directory.glob("*.record"), begun, ended, cpu, writes)
 
 
-def span(records: Iterable[Path], begun: float, ended: float, cpu: Mapping[str, float]) -> Span:
-    """What the records of some workers say about a span of time; `cpu`: seconds, by role."""
+def span(
+    records: Iterable[Path],
+    begun: float,
+    ended: float,
+    cpu: Mapping[str, float] = MappingProxyType({}),
+    writes: Mapping[str, float] = MappingProxyType({}),
+) -> Span:
+    """What the records of some workers say about a span of time.
+
+    `cpu`: seconds, by role. `writes`: what was written meanwhile, by name.
+    """
     late: list[tuple[float, int]] = []
     early = 0
     for path in records:
@@ -173,6 +276,7 @@ def span(records: Iterable[Path], begun: float, ended: float, cpu: Mapping[str, 
         worst=worst,
         early=early,
         cpu=costs,
+        writes={name: count / max(cycles, 1) for name, count in writes.items()},
     )
 
 

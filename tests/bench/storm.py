@@ -55,12 +55,6 @@ class Connection(Socket):
         self.browser.hear(data)
         super().data_received(data)
 
-    def send(self, text: str) -> None:
-        """Send a text frame. Its mask is zero, which changes nothing."""
-        data = text.encode()
-        assert len(data) < 126
-        self.transport.write(bytes([0x81, 0x80 | len(data), 0, 0, 0, 0]) + data)
-
 
 class Browser:
     """A browser with a cookie, and a socket for a while.

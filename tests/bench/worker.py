@@ -1,6 +1,8 @@
 """`manage.py runworker` with a stop-watch.
 
-It writes how late the polls reach their backend into the file BENCH_RECORD.
+It writes how late the polls reach their backend into the file BENCH_RECORD, and how many rows it
+has written into a file beside it (see writes.py). With BENCH_JOBS it also writes which jobs it
+polls.
 """
 
 import os
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import django
+
+from tests.bench.writes import Written
 
 #: For each message: when its tasks were polled (epoch seconds), how late the first and the last due
 #: of them were (seconds), and how many there were.
@@ -28,13 +32,19 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     sys.argv = ["manage.py", "runworker", *sys.argv[1:]]  # the settings know a worker by it
     django.setup()
+    from django.db.backends.signals import connection_created
+
     from progrock.broker.due import Due
     from progrock.consumers.poller import Poller
     from progrock.management.commands import runworker
 
+    path = Path(os.environ["BENCH_RECORD"])
+    written = Written(path.with_suffix(".writes"))
+    connection_created.connect(written.connected)
+    # These stay open until the process ends.
+    record = path.open("ab", buffering=1 << 20)
+    jobs_polled = path.with_suffix(".jobs").open("a") if os.environ.get("BENCH_JOBS") else None
     parts_of_round: ContextVar[Sequence[Due]] = ContextVar("parts_of_round")
-    # It stays open until the process ends.
-    record = Path(os.environ["BENCH_RECORD"]).open("ab", buffering=1 << 20)  # noqa: SIM115
     flushed = 0.0
 
     def noting(work: Callable[[Sequence[Due]], Any]) -> Callable[[Sequence[Due]], Any]:
@@ -51,16 +61,21 @@ def main() -> None:
             for part in parts_of_round.get():
                 late = now - part.tasks[0].due, now - part.tasks[-1].due
                 record.write(RECORD.pack(now, *late, len(part.tasks)))
+                if jobs_polled:
+                    print(now, *(task.job_id for task in part.tasks), file=jobs_polled)
             if now - flushed > FLUSH:
                 flushed = now
                 record.flush()
+                if jobs_polled:
+                    jobs_polled.flush()
+                written.note()
             return await poll(jobs)
 
         return watch
 
-    def stamped(commit: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        async def stamp(decided: Any) -> Any:
-            committed = await commit(decided)
+    def stamped(commit: Callable[..., Any]) -> Callable[..., Any]:
+        async def stamp(*args: Any) -> Any:  # `pair` runs checkouts with other arguments.
+            committed = await commit(*args)
             # From here to the browser's frame is measured.
             for each in committed:
                 each.row.message = f"{time.time():.6f}"
