@@ -39,6 +39,7 @@ LOADS = {
     **{name + form: load for name, load in _POLLS.items() for form in ("", *CHANGES)},
     "poll_single": 8_000,
     "push": 2_500,
+    "steady": 4_000,
 }
 #: Seconds after which a run has failed.
 LIMIT = 600.0

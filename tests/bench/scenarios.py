@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import bench_delay
+from tests.bench.away import away
 from tests.bench.lines import Line
 from tests.bench.polls import MANY_JOBS, ONE_A_JOB, POSTGRES, SQLITE, poll_line, poll_single
 from tests.bench.stand import Bench, Span, Stand, cpu_seconds, measured, memory, polls, span
+from tests.bench.steady import steady
 from tests.bench.storm import room_for_sockets
 from tests.bench.tables import NOOP
 from tests.services import ROOT, DemoBackend, Postgres, Process, private_broker
@@ -420,6 +422,8 @@ USUAL: dict[str, Callable[[Stand], list[Line]]] = {
     "waiting": waiting,
     "growth": growth,
     "overload": overload,
+    "steady": steady,
+    "away": away,
 }
 SCENARIOS = USUAL | {
     form.name: form for poll in (SQLITE, POSTGRES, ONE_A_JOB, MANY_JOBS) for form in poll.changing()

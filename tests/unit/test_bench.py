@@ -2,15 +2,17 @@
 
 import sqlite3
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from progrock.backends import JobView, Options, Status
+from tests.bench.away import CALM, seconds_until_normal
 from tests.bench.lines import Line, table
 from tests.bench.noop import Noop
-from tests.bench.stand import Bench, span
+from tests.bench.stand import BOUND, Bench, span
 from tests.bench.worker import RECORD
 from tests.bench.writes import Written, written
 
@@ -78,6 +80,22 @@ def test_the_longest_wait_is_that_of_the_job_that_was_polled_first(tmp_path: Pat
     (tmp_path / "worker1.jobs").write_text("100.0 a\n103.0 a b c\n")
     assert Bench.longest_wait(up, 3, 1.0) == 104 - 103 - 1.0
     assert Bench.longest_wait(up, 4, 1.0) == 104 - 100 - 1.0, "one was never polled"
+
+
+@pytest.mark.parametrize(
+    ("late", "took"),
+    [
+        ([0.0] * CALM, 0),
+        ([60.0, 0.5, *[BOUND] * CALM], 2),
+        ([60.0, *[0.0] * (CALM - 1), 0.2, *[0.0] * CALM, 0.2], CALM + 1),
+        ([60.0, *[0.0] * (CALM - 1)], None),
+        ([0.2] * 60, None),
+    ],
+)
+def test_lateness_is_normal_again_when_it_stays_so_for_a_while(
+    late: Sequence[float], took: int | None
+) -> None:
+    assert seconds_until_normal(late) == took
 
 
 @pytest.mark.parametrize("part", [0, 0.02, 1, True, False])
