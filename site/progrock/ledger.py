@@ -27,9 +27,9 @@ LARGE_RESULT = 16_384
 _TABLE = "progrock_job"
 _ATTENTION = "progrock_attention"
 _ACTIVE = f"state IN ({', '.join(repr(state) for state in ACTIVE)})"
-#: The index of the sweep holds `due_at` rounded down to so many seconds (`due_slot`), so that most
-#: steps do not touch it. A sweep finds candidates by it and then compares `due_at`. It must be
-#: shorter than the least grace.
+#: The index of the sweep holds `due_at` rounded down to so many seconds (`due_slot`), so that steps
+#: which follow each other closely do not touch it. A sweep finds candidates by it and then compares
+#: `due_at`. It must be shorter than the least grace.
 _SLOT = 5
 #: A job that is due within so many seconds may be looked at while `hasten` is under way.
 _UNDER_WAY = 1.0
@@ -39,11 +39,11 @@ _UNDER_WAY = 1.0
 class Row:
     """A job as the ledger holds it.
 
-    `params` is JSON text. Times are in seconds since the epoch, except `created` and `ended`, which
-    are text in UTC. `missing_at` is since when the backend says that it does not know the job, or
-    refuses to start it. `owed`: the job has ended, and its `job_finished`, or the last cancel at
-    its backend, may not have been sent. `watched` is whether somebody watches the job; true where
-    that was not asked for.
+    `due_at` is when the next step is due at the latest. `params` is JSON text. Times are in seconds
+    since the epoch, except `created` and `ended`, which are text in UTC. `missing_at` is since when
+    the backend says that it does not know the job, or refuses to start it. `owed`: the job has
+    ended, and its `job_finished`, or the last cancel at its backend, may not have been sent.
+    `watched` is whether somebody watches the job; true where that was not asked for.
 
     The fields from `params` on have their defaults in a row that was read for a look. `result` is
     None where it was not asked for. `result_size` is its length in bytes of compact JSON, and None
@@ -221,7 +221,10 @@ def _versions(found: Iterable[tuple[str, str, int, bool]]) -> dict[str, Version]
 
 
 def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> bool:
-    """Whether a job of these audiences and backends has waited for over `grace` seconds."""
+    """Whether a job of these audiences and backends has waited for over `grace` seconds.
+
+    A running job waits from the end of its lease on, so this notices up to a lease later.
+    """
     before = clock.measured() - grace
     found = sql.execute(
         f"""SELECT 1 FROM {_TABLE} WHERE due_slot <= {_slot(before)}
@@ -257,6 +260,7 @@ def by_backend() -> dict[str, ActiveJobs]:
     """The active jobs by backend, in the order of the backends' names.
 
     `due` is in epoch seconds, and None if no job waits: a job that is being started has its worker.
+    For a running job it is the end of its lease.
     """
     found = sql.execute(
         f"""SELECT backend, COUNT(*), MIN({sql.epoch("due_at")}) FILTER (WHERE state <> 'starting')

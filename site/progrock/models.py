@@ -82,7 +82,12 @@ class Job(models.Model):
     turn = models.PositiveIntegerField(
         _("turn"), default=1, help_text=_("+1 at each step; a poll task of another turn is stale")
     )
-    due_at = TimeField(_("due at"), help_text=_("When the next step is due"))
+    due_at = TimeField(
+        _("due at"),
+        help_text=_(
+            "When the next step is due at the latest; a running job is looked at before that, too"
+        ),
+    )
     due_slot = models.IntegerField(
         _("due slot"),
         null=True,

@@ -557,7 +557,8 @@ def test_status_tells_what_happened_to_a_job_by_the_first_digits_of_its_id() -> 
     assert lines[:4] == [f"job {row.id}", "backend render Solaris", "audience user:1",
                          "state running"]  # fmt: skip
     assert "failed calls in a row 1" in lines
-    assert [line for line in lines if line.startswith("next step due in ")]
+    due = [line for line in lines if line.startswith("next step due in ")]
+    assert due[0].endswith(" s at the latest"), "a running job is looked at before that"
     assert lines[-2].endswith(" queued")
     assert lines[-1].endswith(" refused asking again: it is away")
     for digits, wrong in (

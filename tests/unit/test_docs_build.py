@@ -12,8 +12,10 @@ from markdown_it import MarkdownIt
 
 from deploy import cookbook
 from deploy.index_readme import for_index
+from progrock.backends.base import LEAST_LOOKS, usual_lease
 from progrock.broker.lanes import LANES, SHORTEST, lane_for, ttl
 from progrock.broker.names import NAMES
+from progrock.consumers.sweeper import GRACE, SWEEP
 from progrock.lifecycle import Standing
 from progrock.models import State
 
@@ -45,11 +47,14 @@ FIGURES = [
     ("delays", "a message carries up to {:g} tasks", "MAX_TASKS", 1),
     ("promise", "Every worker looks every {:g} s", "SWEEP", 1),
     ("promise", '"Long before" means {:g} s, or twice', "GRACE", 1),
+    ("promise", "The grace is {:g} s, or twice", "GRACE", 1),
+    ("promise", "a sweep comes every {:g} s", "SWEEP", 1),
     ("promise", "When nothing has arrived for {:g} s", "SILENCE", 1),
     ("promise", "asks the ledger every {:g} s", "REPAIR", 1),
     ("lifecycle", "at most {:g} s (or the interval", "LONGEST_BACKOFF", 1),
     ("lifecycle", "sweeps its queues every {:g} s", "SWEEP", 1),
     ("lifecycle", "given up: {:g} workers crashed", "MOST_CRASHES", 1),
+    ("backends", "The shortest is {:g} intervals", "LEAST_LOOKS", 1),
     ("glossary", "An empty frame every {:g} s", "BEAT", 1),
 ]
 
@@ -152,6 +157,33 @@ def test_the_figures_of_the_pages_are_those_of_the_code(
     assert len(found) == 1, f"{constant}: {found}"
     text = " ".join((DOCS / f"{page}.md").read_text().split())
     assert words.format(float(found.pop()) * times) in text
+
+
+def test_the_leases_of_the_pages_are_those_of_the_code() -> None:
+    until_swept = GRACE + SWEEP
+    row = re.compile(r"^\| (\d+) s \| (\d+) s \| (\d+) s \| (\d+) s \|$", re.M)
+    rows = row.findall((DOCS / "promise.md").read_text())
+    assert rows
+    for interval, lease, healed, without in (map(int, each) for each in rows):
+        assert lease == usual_lease(interval)
+        assert (healed, without) == (lease + until_swept, interval + until_swept)
+    row = re.compile(r"^\| (\d+) s \| (\d+)(, as usual)? \| .* \| (\d+) s \|$", re.M)
+    choices = row.findall((DOCS / "backends.md").read_text())
+    assert choices
+    for interval, lease, usual, healed in choices:
+        assert not usual or int(lease) == usual_lease(int(interval))
+        assert int(lease) == 0 or int(lease) >= LEAST_LOOKS * int(interval)
+        assert int(healed) == max(int(lease), int(interval)) + until_swept
+
+
+def test_the_arithmetic_of_the_page_about_scaling_is_right() -> None:
+    """So that a figure which is measured anew is not left beside what was made of the old one."""
+    text = " ".join((DOCS / "scaling.md").read_text().split())
+    products = re.findall(r"([\d,]+) × (\d+) µs = ([\d.]+) cores?\b", text)
+    assert len(products) > 5
+    for polls, cost, cores in products:
+        digits = len(cores.partition(".")[2])
+        assert round(int(polls.replace(",", "")) * int(cost) / 1e6, digits) == float(cores)
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/why.md"])

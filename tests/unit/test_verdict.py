@@ -43,8 +43,11 @@ TWICE_AS_FAST = looks(*[101 + n / 2 for n in range(12)])
 #: One turn that is looked at for a whole lease, until 117.
 LEASED = changes((101, 2, 2, "running"), (116, 3, 3, "running"), (117, 4, 4, "succeeded"))
 #: The same turn, of which a sweep has made a second task.
-SWEPT = [LEASED[0], Change(104, 2, 2, "running", 104, False, sweeps=1), *LEASED[1:]]
-AFTER_A_FAILURE = [Change(101, 2, 2, "running", 103, False, attempts=1), *GOOD[2:]]
+SWEPT = [LEASED[0], Change(104.3, 2, 2, "running", 104.3, False, sweeps=1), *LEASED[1:]]
+AFTER_A_FAILURE = [
+    Change(101, 2, 2, "running", 103, False, attempts=1),
+    *changes((102.9, 3, 3, "running"), (103, 4, 4, "succeeded")),
+]
 
 
 def published(
@@ -241,10 +244,11 @@ def test_no_pair_outlives_the_lease() -> None:
 
 
 def test_a_second_task_that_the_row_tells_of_is_no_fork_but_ends_the_lease() -> None:
-    """The sweep of SWEPT is at 104; from then on each look writes."""
-    before = [each for each in LOOP if each.at < 104]
-    second = published((104.01, 104))
-    assert forks(before, second, history=SWEPT).passed
+    """The sweep of SWEPT is at 104.3; from then on each look writes."""
+    before = [each for each in LOOP if each.at < 104.3]
+    second = published((104.31, 104.3))
+    found = forks(before, second, history=SWEPT)
+    assert (found.passed, found.unwritten) == (True, 3), "the second task comes from no look"
     found = forks(LOOP, second, history=SWEPT)
     assert "not written though a second task was made" in found.forked[0]
     assert not forks(LOOP, second, history=SWEPT, calm=False).forked, "a look may be held up"
@@ -277,8 +281,10 @@ def test_turns_that_the_database_has_lost_are_taken_twice() -> None:
 
 
 def test_a_stall_counts_from_when_the_task_was_due_and_not_from_the_end_of_the_lease() -> None:
-    found = verdict(history=LEASED, seen=saw(looks(102, 103, 112)))
-    assert found.longest_stall[0] == pytest.approx(8)
+    found = verdict(history=LEASED, seen=saw(looks(110)))
+    assert found.longest_stall[0] == pytest.approx(8), "since the turn began"
+    found = verdict(history=LEASED, seen=saw(looks(102, 103, 113)))
+    assert found.longest_stall[0] == pytest.approx(9), "since a look without a write"
     failed = verdict(history=AFTER_A_FAILURE, seen=saw([Look(101, 101, False)]))
     assert failed.longest_stall[0] == 0, "after a failure the row tells when the task is due"
 
@@ -287,7 +293,7 @@ def test_a_lost_task_has_time_to_heal_until_the_lease_the_grace_and_a_sweep_are_
     late = changes((101, 2, 2, "running"), (150, 3, 3, "succeeded"))
     assert not verdict(history=late).unhealed
     assert verdict(history=late, backend="once").unhealed, "its lease is shorter"
-    in_vain = [*late[:1], Change(110, 2, 2, "running", 110, False, sweeps=1), late[1]]
+    in_vain = [*late[:1], Change(109, 2, 2, "running", 109, False, sweeps=1), late[1]]
     assert not verdict(history=in_vain, backend="once").unhealed, "the grace has doubled"
     lost = changes((101, 2, 2, "running"), (160, 3, 3, "succeeded"))
     assert verdict(history=lost).unhealed

@@ -16,6 +16,7 @@ from progrock.broker.operate import management
 from progrock.broker.operate.management import Depth
 from progrock.ledger import ActiveJobs, Failing
 from progrock.management import base
+from progrock.models import State
 
 #: Bytes of a task in a message's body, and of the frame around the tasks (`broker.tasks.encode`).
 TASK, FRAME = 93, 17
@@ -68,6 +69,8 @@ class Command(base.Command):
         [row] = found
         wait = row.due_at - clock.now()
         due = f"in {wait:.1f} s" if wait > 0 else f"{-wait:.1f} s ago"
+        if wait > 0 and row.state == State.RUNNING:
+            due += " at the latest"  # then its lease ends, and it is looked at before that
         facts = {
             "job": row.id,
             "backend": f"{row.backend} {row.label}",
