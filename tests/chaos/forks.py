@@ -146,6 +146,7 @@ def _judge_turn(
     delivered: set[str] = set()
     waiting: dict[float, int] = {}  # by due: how many were published and not yet delivered
     twins: Twins | None = None
+    faults: list[str] = []
     for at, message, due, marked, before in seen:
         if before is not None:
             if not before and message in delivered and at < over:
@@ -168,16 +169,17 @@ def _judge_turn(
         tasks.unwritten += 1
         if due > lease_ends + ROUNDED and not lost:
             late = due - lease_ends
-            tasks.ours.append(f"turn {turn}: published again for {late:.1f} s after its lease")
+            faults.append(f"turn {turn}: published again for {late:.1f} s after its lease")
         elif at > announced:
             if at > announced + SETTLED and calm(announced - HELD_UP, at):
-                tasks.ours.append(f"turn {turn}: not written though a second task was made")
+                faults.append(f"turn {turn}: not written though a second task was made")
         elif pair:
             if twins is None and not lost:
-                tasks.ours.append(f"turn {turn}: two tasks are due at {due:.2f} or close to it")
+                faults.append(f"turn {turn}: two tasks are due at {due:.2f} or close to it")
                 continue
             if twins is None:
                 twins = Twins("the database", turn, at, at, at)
                 tasks.others.append(twins)
             twins.until = max(twins.until, due)
             twins.looked = max(twins.looked, due)
+    tasks.ours += faults[:1]  # the others follow from it
