@@ -40,6 +40,13 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=10, help="length of what is measured (10)")
     parser.add_argument(
+        "--interval",
+        type=float,
+        default=1.0,
+        help="seconds between two polls of a job in poll_sqlite, poll_postgres, poll_http and"
+        " poll_many (1)",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="fewer jobs and sockets, and shorter waits, to try it out",

@@ -71,8 +71,8 @@ def requests(stand: Stand, options: argparse.Namespace) -> None:
         folder = stand.folder("backend")
         folder.mkdir()
         backend = DemoBackend(folder)
-        tables = HTTP.format(url=backend.url, many="", answers=DEMO_ANSWERS)
-        tables = tables.replace("interval = 1.0", f"interval = {INTERVAL}\nunwatched = {unwatched}")
+        tables = HTTP.format(url=backend.url, many="", answers=DEMO_ANSWERS, interval=INTERVAL)
+        tables += f"unwatched = {unwatched}\n"
         env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
         try:
             backend.start()
@@ -155,7 +155,8 @@ async def _fresh(session: aiohttp.ClientSession, up: Bench, audience: int) -> fl
 
 def report(name: str, stand: Stand, url: str, options: argparse.Namespace) -> None:
     """The cost of a batch with and without the question, on one database."""
-    tables = HTTP.format(url="http://127.0.0.1:9", many="", answers=DEMO_ANSWERS)
+    nobody = "http://127.0.0.1:9"
+    tables = HTTP.format(url=nobody, many="", answers=DEMO_ANSWERS, interval=INTERVAL)
     with stand.stack(tables, workers=0, database_url=url) as up:
         command = ["-m", "tests.bench.attention", "--inside", "--jobs", str(options.jobs)]
         done = up.run([sys.executable, *command, "--turns", str(options.turns)], timeout=900)

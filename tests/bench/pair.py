@@ -34,7 +34,7 @@ from tests.bench.writes import NAMES
 from tests.services import ROOT
 
 _POLLS = {"poll_sqlite": 9_000, "poll_postgres": 6_000, "poll_http": 2_500, "poll_many": 8_000}
-#: Jobs of a run, each polled once a second (of push: changes a second, after a part with 1,000/s).
+#: Jobs of a run, each polled once an interval. Of push: changes a second, after a part with 1,000.
 LOADS = {
     **{name + form: load for name, load in _POLLS.items() for form in ("", *CHANGES)},
     "poll_single": 8_000,
@@ -104,6 +104,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--new", type=Path, default=ROOT, help="another one (this one)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (3)")
     parser.add_argument("--seconds", type=float, default=20, help="of what is measured (20)")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, help="of the polls, as in the bench (1)"
+    )
     parser.add_argument("--quick", action="store_true", help="wait less before it is measured")
     return parser.parse_args()
 
@@ -145,7 +148,7 @@ def run(
         figures = Path(place) / "figures.json"
         command = [sys.executable, "-m", "tests.bench", scenario, "--at", f"{scenario}={load}"]
         command += ["--repeats", "1", "--seconds", str(options.seconds), "--json", str(figures)]
-        command += ["--quick"] * options.quick
+        command += ["--interval", str(options.interval)] + ["--quick"] * options.quick
         with (Path(place) / "output").open("w+") as output:
             child = subprocess.Popen(
                 command, cwd=ROOT, env=_environment(folder), stdout=output, stderr=output

@@ -28,7 +28,7 @@ def poll_line(what: str, found: Span, goal: float | None, **more: Any) -> Line:
 
 def _sqlite(stand: Stand, sizes: Sequence[int], news: float) -> Span:
     """Of jobs that are started in bulk, with the ledger on SQLite."""
-    with stand.stack(NOOP.format(interval=1.0, changes=news)) as up:
+    with stand.stack(NOOP.format(interval=stand.options.interval, changes=news)) as up:
         return stand.climb(sizes, lambda n: up.fill(str(n)), up.measure)
 
 
@@ -38,7 +38,7 @@ def _postgres(stand: Stand, sizes: Sequence[int], news: float) -> Span:
     try:
         postgres.start()
         others = {"database": postgres.process.pid}
-        tables = NOOP.format(interval=1.0, changes=news)
+        tables = NOOP.format(interval=stand.options.interval, changes=news)
         with stand.stack(tables, database_url=postgres.new_database(), others=others) as up:
             return stand.climb(sizes, lambda n: up.fill(str(n)), up.measure)
     finally:
@@ -53,7 +53,8 @@ def _over_http(stand: Stand, sizes: Sequence[int], news: float, *, many: str = "
     try:
         backend.start()
         others = {"backend": backend.process.pid}
-        tables = HTTP.format(url=backend.url, many=many, answers=DEMO_ANSWERS)
+        interval = stand.options.interval
+        tables = HTTP.format(url=backend.url, many=many, answers=DEMO_ANSWERS, interval=interval)
         with stand.stack(tables, others=others) as up:
 
             def add(count: int) -> None:

@@ -21,7 +21,7 @@ def steady(stand: Stand) -> list[Line]:
     backend = DemoBackend(folder)
     try:
         backend.start()
-        tables = HTTP.format(url=backend.url, many=MANY, answers=DEMO_ANSWERS)
+        tables = HTTP.format(url=backend.url, many=MANY, answers=DEMO_ANSWERS, interval=1.0)
         limits = {"PROGROCK_MAX_ACTIVE_JOBS": "1000000", "PROGROCK_MAX_STARTS_AN_HOUR": "0"}
         others = {"backend": backend.process.pid}
         with stand.stack(tables, others=others, env=limits) as up:

@@ -17,7 +17,7 @@ browser = true
 poll = {{ path = "/tasks/{{handle}}" }}
 {many}
 {answers}progress = "percent"
-interval = 1.0
+interval = {interval}
 deadline = 100000
 """
 MANY = 'poll_many = { path = "/tasks?ids={handles}", items = "tasks", id = "id", max = 100 }'
