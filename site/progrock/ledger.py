@@ -379,7 +379,7 @@ def _write(
     for key, step in zip(sql.keys(row.id for row, _, _ in steps), steps, strict=True):
         row, decision, milestone = step
         by_key[key] = step
-        due = due_after(lifecycle.due_in(row, decision, lease))
+        due = due_after(lifecycle.due_in(row, decision, lease, now))
         seen = lifecycle.knows_of_cancel(row, decision)
         value: list[object] = [key, row.turn, decision.attempts, decision.crashes, seen, *due]
         if visible:
@@ -444,7 +444,7 @@ def _advance(
 ) -> Committed:
     """Make the row what the ledger holds after its step."""
     knew = lifecycle.knows_of_cancel(row, decision)
-    due_in = lifecycle.due_in(row, decision, lease)
+    due_in = lifecycle.due_in(row, decision, lease, now)
     row.version, cancel_requested, row.ended, due_at, *shown = answer
     row.cancel_requested = bool(cancel_requested)
     row.owed = row.ended is not None
@@ -482,7 +482,7 @@ def committed(
         if there is None or (there.turn, there.state) != (row.turn + 1, decision.state):
             continue
         due_at = there.due_at
-        delays = (lifecycle.due_in(row, decision, lease), decision.soon, 0.0)
+        delays = (lifecycle.due_in(row, decision, lease, now), decision.soon, 0.0)
         if any(_same(due_at, now + (delay or 0.0)) for delay in delays):
             visible = lifecycle.is_visible(row, decision)
             milestone = lifecycle.milestone(row, decision) if visible else None

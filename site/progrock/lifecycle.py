@@ -30,6 +30,8 @@ LONGEST_BACKOFF = 60.0
 #: A lease is drawn anew for each round, so many times longer or shorter, so that leases which
 #: began together do not end together.
 LEASE_DRAW = 0.2
+#: The longest draw in relation to the shortest. What is left of a lease is never more.
+_LONGEST_DRAW = (1 + LEASE_DRAW) / (1 - LEASE_DRAW)
 #: Answers to a start that may pass by themselves: tokens are replaced, and services deployed.
 NOT_YET = (401, 403, 404)
 #: What a backend's progress is, unless its class answers with something else.
@@ -464,11 +466,12 @@ def lease(options: Options, draw: float) -> float:
     return options.lease * (1.0 + LEASE_DRAW * (2.0 * draw - 1.0))
 
 
-def due_in(job: Job, decision: Decision, lease: float) -> float | None:
+def due_in(job: Waiting, decision: Decision, lease: float, now: float) -> float | None:
     """In how many seconds the job's row is due after this decision; None where it has ended.
 
     That is when the next step is due, or, if it comes later, the end of the lease. Only a job that
-    runs, whose calls do not fail, and whose next look waits for nobody's coming, has a lease.
+    runs, whose calls do not fail, and whose next look waits for nobody's coming, has a lease. One
+    that lasts until the next look is kept, so that the row's index stays as it is.
     """
     delay = decision.delay
     if (
@@ -479,7 +482,9 @@ def due_in(job: Job, decision: Decision, lease: float) -> float | None:
         or decision.soon not in (None, delay)
     ):
         return delay
-    return lease
+    left = job.due_at - now
+    lasts = delay <= left <= lease * _LONGEST_DRAW and _may_lease(job.state, job.attempts)
+    return left if lasts else lease
 
 
 def needs_no_write(job: Waiting, decision: Decision, now: float) -> bool:

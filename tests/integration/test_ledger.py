@@ -89,6 +89,32 @@ def test_a_look_reads_params_where_its_backend_asks_for_them() -> None:
     assert (read.params, read.watched) == (whole.params, True)
 
 
+def test_a_lease_that_lasts_until_the_next_look_is_kept_and_then_drawn_anew() -> None:
+    """So the column of the sweep's index changes once a lease, and not at each change of a job."""
+    now, row = float(int(time.time())), make()
+    for seconds, progress, lease, wanted in (
+        (0.0, 1.0, 16.0, 16.0),
+        (1.0, 2.0, 13.0, 16.0),
+        (14.9, 3.0, 18.0, 16.0),
+        (15.1, 4.0, 18.0, 15.1 + 18.0),  # the next look comes after its end
+    ):
+        [read] = ledger.load_for_looks([row.id]).values()
+        [won] = ledger.commit([step(read, progress=progress)], now + seconds, lease)
+        assert won.due == now + seconds + 1.0
+        after = ledger.load([row.id])[row.id]
+        assert after.due_at == pytest.approx(now + wanted, abs=1e-5)
+        assert won.row.due_at == pytest.approx(after.due_at, abs=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"state": "queued"}, {"attempts": 1}, {}])
+def test_what_is_no_lease_is_not_kept(changes: dict[str, Any]) -> None:
+    """A far due time of another kind: a queued job's, one after a failure, a long pause."""
+    now = time.time()
+    row = make(due_at=datetime.fromtimestamp(now + 600, UTC), **changes)
+    ledger.commit([step(row)], now, 16.0)
+    assert ledger.load([row.id])[row.id].due_at == pytest.approx(now + 16.0, abs=1e-5)
+
+
 def test_a_row_comes_back_as_it_was_written() -> None:
     due = 1_800_000_000.125
     row = make(
