@@ -1,5 +1,6 @@
 """The real services of the tests: RabbitMQ, PostgreSQL, the demo backend, and all of ProgRock."""
 
+import asyncio
 import base64
 import itertools
 import json
@@ -7,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,14 +16,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
 
 from deploy.demo.rabbitmq_node import Node, free_port
+from progrock.backends import load
+from progrock.broker.names import Names
+from progrock.broker.topology import Topology, declare
+from tests.reading import dashed, rows
 
 #: Seconds that a test waits for what must come, because a busy machine or disk may pause for long.
 PATIENCE = 60.0
@@ -35,6 +43,8 @@ states.succeeded = ["done"]
 states.failed = ["failed"]
 states.cancelled = ["cancelled"]
 """
+#: The file of a SQLite database with all tables, and nothing else, once a stack has made one.
+_migrated: list[bytes] = []
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -369,7 +379,7 @@ class DemoBackend:
 
     def seen(self, stack: "Stack", job_id: str) -> dict[str, Any]:
         """What it saw of a job: polls, overlaps of polls, times, cancels."""
-        found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{stack.handle(job_id)}")
+        found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{stack.handles()[job_id]}")
         return found
 
     def stop(self) -> None:
@@ -460,10 +470,14 @@ class Stack:
         """Run Python code in `manage.py shell`; returns what it printed."""
         return self.manage("shell", "--verbosity", "0", "-c", code).stdout.strip()
 
-    def handle(self, job_id: str) -> str:
-        """The handle of a job, by which its backend knows it."""
-        get = f"Job.objects.get(pk='{job_id}')"
-        return self.shell(f"from progrock.models import Job; print({get}.handle)")
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, read without ProgRock."""
+        return rows(self.database_url, sql)
+
+    def handles(self) -> dict[str, str]:
+        """The handles by job id, by which backends know the jobs; of those that have one."""
+        found = self.rows("SELECT id, handle FROM progrock_job WHERE handle <> ''")
+        return {dashed(key): str(handle) for key, handle in found}
 
     @property
     def vhost(self) -> str:
@@ -472,8 +486,32 @@ class Stack:
 
     def prepare(self) -> None:
         """Make the tables of the database, and the queues of RabbitMQ."""
+        self.migrate()
+        [(key,)] = self.rows("SELECT key FROM progrock_installation")
+        names = Names(self.env.get("PROGROCK_PREFIX", "progrock"), lambda: key)
+        backends = load(Path(self.env["PROGROCK_BACKENDS"]))
+        wanted = Topology({name: each.shards for name, each in backends.items()}, names)
+        with ThreadPoolExecutor(1) as thread:  # a loop may be running in ours
+            thread.submit(asyncio.run, declare(self.env["AMQP_URL"], wanted)).result()
+
+    def migrate(self) -> None:
+        """Make the tables of the database.
+
+        Of the stacks with our own settings and SQLite only the first one in a process migrates. The
+        others get a copy of its file, in which only the id is their own, because each is another
+        installation.
+        """
+        sqlite = self.database_url.startswith("sqlite:///")
+        usual = sqlite and "DJANGO_SETTINGS_MODULE" not in self.env
+        file = Path(self.database_url.removeprefix("sqlite:///"))
+        if usual and _migrated:
+            file.write_bytes(_migrated[0])
+            with closing(sqlite3.connect(file)) as connection, connection:
+                connection.execute("UPDATE progrock_installation SET key = ?", (uuid.uuid4().hex,))
+            return
         self.manage("migrate", "--verbosity", "0")
-        self.manage("topology", "--declare")
+        if usual:
+            _migrated.append(file.read_bytes())
 
     def start_web(self) -> Process:
         """Start the web server, on the same port each time, and wait for /healthz."""
@@ -485,9 +523,20 @@ class Stack:
         """SIGTERM for the web server, as a deployment does; returns its exit code."""
         return self.processes["web"].stop()
 
-    def start_worker(self, *queues: str, env: Mapping[str, str] | None = None) -> Process:
-        """Start one more `runworker`; they are named worker1, worker2 … as they are started."""
+    def start_worker(
+        self,
+        *queues: str,
+        env: Mapping[str, str] | None = None,
+        hasty: Mapping[str, float] | None = None,
+    ) -> Process:
+        """Start one more `runworker`; they are named worker1, worker2 … as they are started.
+
+        `hasty` has times that are shorter than the product's, such as `tests.hasty.SWEEPS`.
+        """
         command = [*MANAGE, "runworker", *queues]
+        if hasty:
+            command = [sys.executable, "-m", "tests.hasty", *queues]
+            env = {"HASTY": json.dumps(dict(hasty)), **(env or {})}
         return self.add(f"worker{next(self._numbers)}", command, env).start()
 
     def workers(self) -> list[Process]:

@@ -4,12 +4,12 @@ A trigger in the database writes the history.
 """
 
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
+
+from tests.reading import dashed, rows
 
 _COLUMNS = (
     "at float8, job text, turn int, version int, state text, due float8, cancelling bool,"
@@ -93,24 +93,18 @@ class Audit:
 
     def entries(self) -> list[Entry]:
         """All jobs."""
-        rows = self._rows(
-            "SELECT id, coalesce(request, ''), backend, state, version, error FROM progrock_job"
+        found = rows(
+            self._url,
+            "SELECT id, coalesce(request, ''), backend, state, version, error FROM progrock_job",
         )
-        return [Entry(_dashed(row[0]), *row[1:]) for row in rows]
+        return [Entry(dashed(row[0]), *row[1:]) for row in found]
 
     def history(self) -> dict[str, list[Change]]:
         """All changes by job id, oldest first."""
         found: dict[str, list[Change]] = {}
-        for at, job, *values in self._rows(f"SELECT {_NAMES} FROM chaos_history ORDER BY n"):
-            found.setdefault(_dashed(job), []).append(Change(at, *values))
+        for at, job, *values in rows(self._url, f"SELECT {_NAMES} FROM chaos_history ORDER BY n"):
+            found.setdefault(dashed(job), []).append(Change(at, *values))
         return found
-
-    def _rows(self, sql: Any) -> Iterable[Any]:
-        if self._url.startswith("sqlite:///"):
-            with closing(self._sqlite()) as connection:
-                return connection.execute(sql).fetchall()
-        with psycopg.connect(self._url, autocommit=True, connect_timeout=3) as connection:
-            return connection.execute(sql).fetchall()
 
     def _sqlite(self) -> sqlite3.Connection:
         path = self._url.removeprefix("sqlite:///")
@@ -122,8 +116,3 @@ class Audit:
         connection = self._sqlite()
         connection.execute("BEGIN IMMEDIATE")
         return connection
-
-
-def _dashed(key: Any) -> str:
-    text = str(key).replace("-", "")
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +24,14 @@ from tests.visitor import Visitor, browse
 #: The interval of a job that is watched, and of one that is not, in seconds.
 SOON, LATER = 1.0, 3600.0
 JOBS = 3
+#: The interval of the backend of the stack.
+QUICK = 0.3
 #: This backend never ends a job, and each look at one has news.
 TABLE = f"""
 [noop]
 class = "tests.bench.noop.Noop"
 changes = true
-interval = {SOON}
+interval = {QUICK}
 unwatched = {LATER}
 shards = 1
 deadline = 80000
@@ -332,7 +333,11 @@ class Watched:
     """A stack with some jobs of the audience team:blue, and a web process that forgets soon."""
 
     def __init__(self, up: Stack) -> None:
-        self.up = up
+        self.up, self.socket = up, up.ws_url
+
+    def see(self, *audiences: str) -> None:
+        """Let the browsers that come from now on see the jobs of these audiences."""
+        self.up.ws_url = f"{self.socket}?audience={'&audience='.join(audiences)}"
 
     def start_web(self) -> Process:
         """Start the web server."""
@@ -341,14 +346,12 @@ class Watched:
         return web.start(lambda: answers(f"{self.up.url}/healthz"))
 
     def waiting(self) -> int:
-        """How many jobs wait for long."""
-        soon = f"timedelta(seconds={LATER / 2})"
-        code = (
-            "from datetime import timedelta; from django.utils.timezone import now;"
-            "from progrock.models import Job;"
-            f"print(Job.objects.filter(due_at__gt=now() + {soon}).count())"
+        """How many jobs wait for long: SQLite has the time as a text, and PostgreSQL as a time."""
+        soon = datetime.now(UTC) + timedelta(seconds=LATER / 2)
+        [(count,)] = self.up.rows(
+            f"SELECT count(*) FROM progrock_job WHERE due_at > '{soon:%Y-%m-%d %H:%M:%S+00}'"
         )
-        return int(self.up.shell(code))
+        return int(count)
 
     async def until_waiting(self, count: int) -> None:
         """Wait until so many jobs wait for long."""
@@ -358,23 +361,30 @@ class Watched:
 
     def turns(self) -> list[int]:
         """The turns of all jobs."""
-        code = "from progrock.models import Job; print(*Job.objects.values_list('turn', flat=True))"
-        return [int(turn) for turn in self.up.shell(code).split()]
+        return [turn for (turn,) in self.up.rows("SELECT turn FROM progrock_job ORDER BY id")]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def watched(request: Any, stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Watched]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def ready(
+    request: Any, stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
     """Three jobs that nobody watches wait for an hour."""
-    backends = tmp_path / "backends.toml"
+    backends = tmp_path_factory.mktemp("backends") / "backends.toml"
     backends.write_text(TABLE)
     env = {"PROGROCK_AUDIENCES": "tests.bench.sockets.audiences"}
     with stack(web=False, database=request.param, backends=backends, env=env) as up:
-        found = Watched(up)
-        found.start_web()
         fill = [sys.executable, "-m", "tests.bench.fill", str(JOBS), "--audience", "team:blue"]
         up.run(fill)
-        yield found
+        yield Watched(up)
         assert "Traceback" not in up.logs()
+
+
+@pytest.fixture
+def watched(ready: Watched) -> Watched:
+    """The same, with a web process: the test before may have killed it."""
+    if "web" not in ready.up.processes or not ready.up.processes["web"].alive:
+        ready.start_web()
+    return ready
 
 
 async def test_a_browser_that_comes_sees_fresh_state_and_one_that_goes_is_forgotten(
@@ -382,9 +392,9 @@ async def test_a_browser_that_comes_sees_fresh_state_and_one_that_goes_is_forgot
 ) -> None:
     await watched.until_waiting(JOBS)
     before = await asyncio.to_thread(watched.turns)
-    await asyncio.sleep(2 * SOON)
+    await asyncio.sleep(4 * QUICK)
     assert await asyncio.to_thread(watched.turns) == before, "nobody watches"
-    watched.up.ws_url += "?audience=team:red&audience=team:blue"
+    watched.see("team:red", "team:blue")
     async with browse(watched.up) as visitor:
         snapshot = await visitor.snapshot()
         shown = {each["job"]: each["version"] for each in snapshot["jobs"]}
@@ -399,14 +409,14 @@ async def test_a_browser_that_comes_sees_fresh_state_and_one_that_goes_is_forgot
                 await fresh(second, job_id, version + 4)
     await watched.until_waiting(JOBS)
     turns = await asyncio.to_thread(watched.turns)
-    await asyncio.sleep(2 * SOON)
+    await asyncio.sleep(4 * QUICK)
     assert await asyncio.to_thread(watched.turns) == turns
     assert "swept" not in watched.up.logs()
 
 
 async def test_the_audiences_of_a_killed_web_process_lapse(watched: Watched) -> None:
     await watched.until_waiting(JOBS)
-    watched.up.ws_url += "?audience=team:blue"
+    watched.see("team:blue")
     async with browse(watched.up) as visitor:
         [shown, *_] = (await visitor.snapshot())["jobs"]
         await fresh(visitor, shown["job"], shown["version"] + 2)

@@ -21,6 +21,8 @@ import os, time
 right, ahead = time.time, float(os.environ["AHEAD"])
 time.time = lambda: right() + ahead
 """
+#: Times of a worker that looks often for what is overdue.
+OFTEN = {"progrock.consumers.sweeper.SWEEP": 1.0, "progrock.broker.subscriber.SILENCE": 1.0}
 TABLES = """
 [once]
 url = "${DEMO_BACKEND_URL}"
@@ -63,19 +65,19 @@ async def test_an_idle_worker_two_minutes_ahead_takes_no_start_for_a_lost_one(
     stack: Callable[..., Stack], demo_backend: DemoBackend, backends: Path, database: str
 ) -> None:
     with stack(workers=1, database=database, backends=backends) as up:
-        wrong = up.start_worker(env=ahead(backends, 120))
+        wrong = up.start_worker(env=ahead(backends, 120), hasty=OFTEN)
         async with asyncio.timeout(PATIENCE):
             while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
                 await asyncio.sleep(0.1)
         http(
-            "POST", f"{demo_backend.url}/_test/behave", {"mode": "ok", "on": "start", "delay": 9.0}
+            "POST", f"{demo_backend.url}/_test/behave", {"mode": "ok", "on": "start", "delay": 5.0}
         )
         try:
             async with browse(up) as visitor:
                 # one after the other, so that either worker is idle while the other one starts
                 jobs = set()
                 for _ in range(3):
-                    jobs.add((await visitor.start("once", seconds=2))["job"])
+                    jobs.add((await visitor.start("once", seconds=1))["job"])
                     await asyncio.sleep(1)
                 assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
         finally:

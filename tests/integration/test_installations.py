@@ -17,6 +17,7 @@ from progrock.broker.operate.prune import prune
 from progrock.broker.publisher import Publisher
 from progrock.broker.topology import Topology, declare
 from tests.amqp import QUEUE, TOPOLOGY, Receiver, dead_messages, take, tasks, until
+from tests.hasty import SWEEPS
 from tests.logs import own
 from tests.services import PATIENCE, Broker, Stack
 from tests.visitor import browse
@@ -158,8 +159,12 @@ async def test_a_worker_says_once_that_the_names_are_anothers_and_works(
     assert sentence.startswith("another installation, with another database than ours ('theirs')")
 
 
-START = "import progrock; print(progrock.start('render', {'seconds': 1}, audience='all').pk)"
-DONE = "from progrock.models import Job; print(Job.objects.filter(state='succeeded').count())"
+START = """
+import progrock
+for _ in range(3):
+    print(progrock.start("render", {"seconds": 1}, audience="all").pk)
+"""
+DONE = "SELECT count(*) FROM progrock_job WHERE state = 'succeeded'"
 EVERYBODY = {"PROGROCK_AUDIENCES": "tests.integration.test_installations.one_audience"}
 
 
@@ -171,7 +176,7 @@ async def test_two_stacks_with_one_prefix_keep_their_messages_apart(
         with stack(env={"AMQP_URL": first.amqp_url, **EVERYBODY}) as second:
             async with browse(second) as visitor:
                 await visitor.snapshot()
-                theirs = {await asyncio.to_thread(first.shell, START) for _ in range(3)}
+                theirs = set((await asyncio.to_thread(first.shell, START)).split())
                 ours = await visitor.starts(3, seconds=1)
                 await visitor.ends(ours)
                 shown = {frame.get("job") for frame in visitor.frames} - {None}
@@ -188,9 +193,9 @@ async def test_two_stacks_with_one_prefix_keep_their_messages_apart(
         found, _ = await letters.read(first.amqp_url, Names(), lambda _: True, 9)
         assert {job_id for letter in found for job_id in letter.jobs} == theirs
         assert all("of another installation" in letter.reason for letter in found)
-        first.start_worker()  # its sweep brings back what the other one put aside
+        first.start_worker(hasty=SWEEPS)  # its sweep brings back what the other one put aside
         async with asyncio.timeout(PATIENCE):
-            while await asyncio.to_thread(first.shell, DONE) != "3":
+            while first.rows(DONE) != [(3,)]:
                 await asyncio.sleep(0.5)
 
 
@@ -200,14 +205,13 @@ async def test_two_stacks_with_a_prefix_each_work_undisturbed(stack: Callable[..
         with stack(env=env) as second:
             async with browse(second) as visitor:
                 await visitor.snapshot()
-                for _ in range(3):
-                    await asyncio.to_thread(first.shell, START)
+                await asyncio.to_thread(first.shell, START)
                 ours = await visitor.starts(3, seconds=1)
                 await visitor.ends(ours)
                 shown = {frame.get("job") for frame in visitor.frames} - {None}
                 assert shown == ours
                 async with asyncio.timeout(PATIENCE):
-                    while await asyncio.to_thread(first.shell, DONE) != "3":
+                    while first.rows(DONE) != [(3,)]:
                         await asyncio.sleep(0.5)
             for each in (first, second):
                 said = "".join(process.output() for process in each.processes.values())

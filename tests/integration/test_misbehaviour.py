@@ -15,6 +15,7 @@ import pytest
 from progrock.lifecycle import MOST_CRASHES
 from progrock.storable import LONGEST_MESSAGE
 from tests.fragile import POLLS, STARTS, STATUSES
+from tests.hasty import SWEEPS
 from tests.sentences import RETRYING, retrying
 from tests.services import PATIENCE, DemoBackend, Stack, http
 from tests.visitor import Frame, Visitor, browse
@@ -85,14 +86,6 @@ async def visitor(running: Stack, demo_backend: DemoBackend) -> AsyncIterator[Vi
         http("DELETE", f"{demo_backend.url}/_test/behave")
 
 
-def handles(stack: Stack) -> dict[str, str]:
-    """The backend's handle for each job."""
-    jobs = "Job.objects.exclude(handle='')"
-    code = f"from progrock.models import Job; [print(job.id, job.handle) for job in {jobs}]"
-    lines = stack.manage("shell", "--verbosity", "0", "-c", code).stdout.splitlines()
-    return dict(line.split() for line in lines if line.count(" ") == 1)
-
-
 def misbehave(backend: DemoBackend, mode: str, **rule: Any) -> None:
     http("POST", f"{backend.url}/_test/behave", {"mode": mode, **rule})
 
@@ -114,7 +107,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
         f["job"] for f in visitor.frames if f.get("state") == "running"
     }:
         await visitor.until(lambda f: f.get("state") == "running")
-    handle = await asyncio.to_thread(handles, running)
+    handle = running.handles()
     worker = psutil.Process(running.workers()[0].pid)
     before = worker.memory_info().rss
     for mode, job_id in jobs.items():
@@ -192,7 +185,7 @@ async def test_a_forgotten_handle_ends_the_job(
 ) -> None:
     job_id = (await visitor.start("bad", seconds=60))["job"]
     await visitor.until(lambda f: f.get("state") == "running")
-    handle = (await asyncio.to_thread(handles, running))[job_id]
+    handle = running.handles()[job_id]
     misbehave(demo_backend, "404", on="poll", task=handle)
     last = await visitor.ended(job_id)
     assert (last["state"], last["error"]) == ("failed", "the backend no longer knows this job")
@@ -245,7 +238,7 @@ async def test_a_backend_without_end_slows_no_other_backends_jobs(
         """The median seconds between two polls of a good job."""
         job_id = (await visitor.start("good", seconds=4))["job"]
         assert (await visitor.ended(job_id))["state"] == "succeeded"
-        handle = (await asyncio.to_thread(handles, running))[job_id]
+        handle = running.handles()[job_id]
         times = http("GET", f"{demo_backend.url}/_test/tasks/{handle}")["times"]
         return statistics.median(b - a for a, b in itertools.pairwise(times))
 
@@ -253,9 +246,7 @@ async def test_a_backend_without_end_slows_no_other_backends_jobs(
     bad = [(await visitor.start("bad", seconds=600))["job"] for _ in range(many)]
     last = bad[-1]
     await visitor.until(lambda f: f.get("job") == last and f["state"] == "running")
-    for handle in [
-        h for job_id, h in (await asyncio.to_thread(handles, running)).items() if job_id in bad
-    ]:
+    for handle in [h for job_id, h in running.handles().items() if job_id in bad]:
         misbehave(demo_backend, mode, on="poll", task=handle)
     await visitor.until(lambda f: told in f.get("message", ""))
     assert await gap() < calm + 0.5, "who waits for the bad backend waits for its timeout, 1 s"
@@ -327,7 +318,7 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_bat
         async def keep_a_worker() -> None:
             nonlocal crashes
             while True:
-                worker = up.start_worker()
+                worker = up.start_worker(hasty=SWEEPS)  # who died in a start is known by a sweep
                 while worker.alive:
                     await asyncio.sleep(0.05)
                 crashes += 1

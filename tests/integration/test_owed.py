@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.amqp import CLOSED
 from tests.chaos.receivers import FILE, hang_of, told
+from tests.hasty import SWEEPS
 from tests.services import DEMO_ANSWERS, PATIENCE, DemoBackend, Stack, http
 
 TABLE = """
@@ -25,15 +25,11 @@ interval = 0.3
 timeout = 30
 shards = 1
 """
-#: `manage.py runworker` that takes over what others owe after three seconds in place of thirty.
-WORKER = """
-import django
-django.setup()
-from progrock.consumers import sweeper
-sweeper.OWED, sweeper.SWEEP = 3.0, 1.0
-from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", "runworker"])
-"""
+#: What a worker waits for before it says that a receiver hangs, and before it ends in spite of it.
+SOON = {
+    "progrock.consumers.receivers.SLOW": 1.0,
+    "progrock.management.commands.runworker.LAST_SECONDS": 1.0,
+}
 START = "import progrock; print(progrock.start('render', {'seconds': 600}, audience='user:1').pk)"
 CANCEL = "import progrock; print(progrock.cancel('{job}'))"
 DIES = "import os; from progrock import dispatch; dispatch.send_now = lambda *_: os._exit(9); "
@@ -54,10 +50,6 @@ def project(tmp_path: Path) -> Callable[[float], dict[str, str]]:
         }
 
     return make
-
-
-def start_worker(up: Stack) -> None:
-    up.add("successor", [sys.executable, "-c", WORKER]).start()
 
 
 async def until_told(env: dict[str, str], job: str, state: str) -> None:
@@ -84,7 +76,7 @@ def test_the_end_of_a_job_that_was_cancelled_in_the_line_is_told(
             assert dead.returncode == 9
         assert up.shell(STATE.format(job=job)) == "cancelled"
         up.env["AMQP_URL"] = reachable
-        start_worker(up)
+        up.start_worker(hasty=SWEEPS)
         asyncio.run(until_told(env, job, "cancelled"))
         assert "told the end of 1 jobs again, because it was still owed" in up.logs()
 
@@ -95,9 +87,9 @@ def test_a_worker_ends_although_a_receiver_hangs_and_the_end_is_told_later(
     env = project(3600)
     hang = hang_of(Path(env[FILE]))
     hang.touch()
-    with stack(workers=1, web=False, env=env) as up:
-        job = up.shell("import progrock; print(progrock.start('render', {}, audience='a').pk)")
-        [worker] = up.workers()
+    with stack(workers=0, web=False, env=env) as up:
+        worker = up.start_worker(hasty=SOON)
+        job = up.shell(START.replace("600", "0.5"))
         until = time.monotonic() + 2 * PATIENCE
         while "a receiver of job_finished, job=" not in worker.output():
             assert time.monotonic() < until, worker.output()
@@ -105,7 +97,7 @@ def test_a_worker_ends_although_a_receiver_hangs_and_the_end_is_told_later(
         assert worker.stop() == 0
         assert "the worker ends although a thread hangs: receivers-" in worker.output()
         hang.unlink()
-        start_worker(up)
+        up.start_worker(hasty=SWEEPS)
         asyncio.run(until_told(env, job, "succeeded"))
 
 
@@ -119,9 +111,9 @@ async def test_the_cancel_of_an_expired_job_is_sent_although_its_worker_died(
         job = await asyncio.to_thread(up.shell, START)
 
         async def handle() -> str:
-            while not (found := await asyncio.to_thread(up.handle, job)):
+            while not (found := up.handles().get(job)):
                 await asyncio.sleep(0.1)
-            return str(found)
+            return found
 
         async with asyncio.timeout(PATIENCE):
             task = await handle()
@@ -136,7 +128,7 @@ async def test_the_cancel_of_an_expired_job_is_sent_although_its_worker_died(
         finally:
             http("DELETE", f"{demo_backend.url}/_test/behave")
         assert http("GET", f"{demo_backend.url}/tasks/{task}")["status"] == "running"
-        start_worker(up)
+        up.start_worker(hasty=SWEEPS)
         await until_told(env, job, "expired")
         async with asyncio.timeout(PATIENCE):
             while http("GET", f"{demo_backend.url}/tasks/{task}")["status"] != "cancelled":

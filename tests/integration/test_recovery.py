@@ -16,8 +16,21 @@ import pytest
 from progrock.broker import tasks as broker_tasks
 from progrock.broker.tasks import Task
 from progrock.consumers import repair
+from tests.hasty import SWEEPS
 from tests.services import PATIENCE, ROOT, DemoBackend, Stack, http
 from tests.visitor import browse
+
+
+@pytest.fixture
+def backends(tmp_path: Path) -> Path:
+    """The demo's, but a start has a short timeout, and each look is written into the ledger.
+
+    So a lost start, or a lost task of a job that runs, is missed soon.
+    """
+    text = (ROOT / "deploy" / "backends.toml").read_text()
+    path = tmp_path / "backends.toml"
+    path.write_text(text.replace("timeout = 5.0\n", "timeout = 1.0\nlease = 0\n"))
+    return path
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -67,23 +80,23 @@ async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None
         assert "render (2 shards)" in wrong.stderr
 
 
-async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack]) -> None:
-    with stack(workers=1) as up:
+async def test_a_lost_task_is_swept_back(stack: Callable[..., Stack], backends: Path) -> None:
+    with stack(workers=1, backends=backends) as up:
         async with browse(up) as visitor:
-            jobs = await visitor.starts(5, seconds=8)
+            jobs = await visitor.starts(5, seconds=4)
             await visitor.running()
             up.kill_worker()
             for name in up.broker.queues(up.amqp_url):
                 if name.startswith(("progrock.delay.", "progrock.poll.")):
                     up.broker.api("DELETE", f"queues/{up.vhost}/{name}/contents")
-            up.start_worker()
+            up.start_worker(hasty=SWEEPS)
             assert await visitor.end_states(jobs, 120) == {"succeeded"}
 
 
 async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
-    stack: Callable[..., Stack], demo_backend: DemoBackend
+    stack: Callable[..., Stack], demo_backend: DemoBackend, backends: Path
 ) -> None:
-    with stack(workers=1) as up:
+    with stack(workers=1, backends=backends) as up:
         async with browse(up) as visitor:
             before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
             slow = {"mode": "slow", "on": "start", "delay": 30}
@@ -95,22 +108,18 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
                 up.kill_worker()
             finally:
                 http("DELETE", f"{demo_backend.url}/_test/behave")
-            up.start_worker()
+            up.start_worker(hasty=SWEEPS)
             assert (await visitor.ended(job, 120))["state"] == "succeeded"
         assert http("GET", f"{demo_backend.url}/_test/stats")["tasks"] == before + 1
 
 
 async def test_a_worker_that_freezes_in_a_start_and_wakes_too_late_changes_nothing(
-    stack: Callable[..., Stack], demo_backend: DemoBackend, tmp_path: Path
+    stack: Callable[..., Stack], demo_backend: DemoBackend, backends: Path
 ) -> None:
-    # A short timeout, so that the other worker need not wait long.
-    backends = tmp_path / "backends.toml"
-    backends.write_text(
-        (ROOT / "deploy" / "backends.toml").read_text().replace("timeout = 5.0", "timeout = 1.0")
-    )
     stats = f"{demo_backend.url}/_test/stats"
-    with stack(workers=1, backends=backends) as up:
-        frozen = up.workers()[0]
+    with stack(workers=0, backends=backends) as up:
+        # RabbitMQ gives a frozen worker up after two heartbeats, and what it was sent to others.
+        frozen = up.start_worker(hasty={"progrock.broker.connection.HEARTBEAT": 4})
         async with browse(up) as visitor:
             before = http("GET", stats)
             slow = {"mode": "slow", "on": "start", "delay": 0.5, "count": 1}
@@ -119,7 +128,7 @@ async def test_a_worker_that_freezes_in_a_start_and_wakes_too_late_changes_nothi
             while http("GET", stats)["starts"] == before["starts"]:
                 await asyncio.sleep(0.01)
             os.kill(frozen.pid, signal.SIGSTOP)  # While its request is on the way.
-            up.start_worker()
+            up.start_worker(hasty=SWEEPS)
             try:
                 assert (await visitor.ended(job, 120))["state"] == "succeeded"
             finally:
