@@ -4,14 +4,14 @@ Each visitor has cookies of their own.
 """
 
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Error, Page, async_playwright, expect
 
-from tests.browser.pages import JobsPage
+from tests.browser.pages import PASSWORD, JobsPage
 from tests.services import PATIENCE, ROOT, Stack
 
 ARGS = [
@@ -25,6 +25,20 @@ ARGS = [
     "--disable-dev-shm-usage",
 ]
 expect.set_options(timeout=PATIENCE * 1000)
+#: Everybody who has a login, made in one place because all files share the stack: `eve` and `max`
+#: are of test_pages, `operator` is of test_admin, and each test that wants a login of its own gets
+#: one of the others.
+PEOPLE = f"""
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+password = make_password({PASSWORD!r})
+staff = {{"is_staff": True, "is_superuser": True}}
+User.objects.bulk_create([
+    *(User(username=name, password=password) for name in ("eve", "max")),
+    *(User(username=name, password=password, **staff) for name in ("boss", "operator")),
+    *(User(username=f"ada-{{n}}", password=password) for n in range(50)),
+])
+"""
 
 Visitor = Callable[..., Awaitable[JobsPage]]
 
@@ -46,21 +60,26 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """A whole ProgRock with a user `ada` (password `ada`), and with the backends of composer.toml.
-
-    These stand behind those of the demo.
-    """
+    """A whole ProgRock with PEOPLE, and with the backends of composer.toml behind the demo's."""
     backends = tmp_path_factory.mktemp("backends") / "backends.toml"
     demo = (ROOT / "deploy/backends.toml").read_text()
     more = (ROOT / "tests/browser/composer.toml").read_text()
     backends.write_text(f"{demo}\n{more}")
     running = stack(backends=backends)
-    running.manage(
-        "shell",
-        "-c",
-        "from django.contrib.auth.models import User; User.objects.create_user('ada', '', 'ada')",
-    )
+    running.shell(PEOPLE)
     return running
+
+
+@pytest.fixture(scope="session")
+def names() -> Iterator[str]:
+    """The logins that no test has had."""
+    return (f"ada-{n}" for n in range(50))
+
+
+@pytest.fixture
+def ada(names: Iterator[str]) -> str:
+    """The name of a login that no other test has, so her list begins empty."""
+    return next(names)
 
 
 @pytest.fixture

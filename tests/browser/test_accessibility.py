@@ -89,7 +89,7 @@ async def test_by_keyboard_alone(visitor: Visitor) -> None:
 
 async def test_focus_stays_where_it_is_while_a_job_moves_on(visitor: Visitor) -> None:
     jobs = await visitor()
-    card = await jobs.start(seconds=12)
+    card = await jobs.start(seconds=6)
     button = part(card, "cancel")
     await button.focus()
     await button.evaluate("button => { button.marked = true; }")

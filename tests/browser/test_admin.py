@@ -1,6 +1,5 @@
 """The admin in a browser: an operator finds a job, reads it, cancels it and runs it again."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -11,11 +10,6 @@ from tests.browser.pages import ends, job_of
 from tests.browser.test_accessibility import SCHEMES
 from tests.services import Stack
 
-#: All files of browser tests share one stack, so this name is of no other file.
-STAFF = (
-    "from django.contrib.auth.models import User;"
-    "User.objects.create_superuser('operator', '', 'operator')"
-)
 #: Where to leave pictures, for whoever wants to look at them.
 PICTURES = os.environ.get("PROGROCK_TEST_PICTURES")
 
@@ -23,7 +17,6 @@ PICTURES = os.environ.get("PROGROCK_TEST_PICTURES")
 async def test_an_operator_reads_a_job_cancels_it_and_runs_it_again(
     visitor: Visitor, site: Stack
 ) -> None:
-    await asyncio.to_thread(site.manage, "shell", "-c", STAFF)
     jobs = await visitor()
     await jobs.sign_in("operator")
     failed, card = await jobs.start(seconds=0.5, outcome="fail"), await jobs.start(seconds=300)

@@ -22,7 +22,7 @@ async def test_an_empty_page_explains_itself(visitor: Visitor) -> None:
 
 async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None:
     jobs = await visitor()
-    card = await jobs.start(seconds=8)
+    card = await jobs.start(seconds=6)
     bar = part(card, "progress")
     seen = await bar.evaluate_handle(
         """bar => {
@@ -35,7 +35,7 @@ async def test_a_job_is_started_and_watched_to_its_end(visitor: Visitor) -> None
     await ends(card)
     await expect(part(card, "state")).to_have_text("Succeeded")
     await expect(part(card, "percent")).to_have_text("100 %")
-    await expect(part(card, "result").get_by_role("row", name="frames 192")).to_be_visible()
+    await expect(part(card, "result").get_by_role("row", name="frames 144")).to_be_visible()
     await expect(part(card, "cancel")).to_be_hidden()
     values = await seen.json_value()
     assert values == sorted(values)
@@ -124,24 +124,24 @@ async def test_a_second_visitor_sees_nothing_of_the_first(visitor: Visitor) -> N
         assert (await jobs.page.request.get(f"{jobs.url}/jobs/{await job_of(other)}")).status == 404
 
 
-async def test_a_login_keeps_the_visitors_jobs(visitor: Visitor) -> None:
+async def test_a_login_keeps_the_visitors_jobs(visitor: Visitor, ada: str) -> None:
     jobs = await visitor()
-    before = await jobs.start(seconds=8)
-    await jobs.sign_in()
+    before = await jobs.start(seconds=3)
+    await jobs.sign_in(ada)
     await expect(jobs.page.get_by_role("button", name="Sign out")).to_be_visible()
     await expect(jobs.cards).to_have_count(1)
     await ends(before)
     after = await jobs.start(seconds=0.5)
     await ends(after)
     elsewhere = await visitor()
-    await elsewhere.sign_in()
+    await elsewhere.sign_in(ada)
     await expect(elsewhere.card(await job_of(after))).to_be_visible()
     await expect(elsewhere.card(await job_of(before))).to_have_count(0)
 
 
-async def test_signing_out_clears_the_other_tabs(visitor: Visitor) -> None:
+async def test_signing_out_clears_the_other_tabs(visitor: Visitor, ada: str) -> None:
     one = await visitor()
-    await one.sign_in()
+    await one.sign_in(ada)
     await one.start(seconds=1)
     two = await JobsPage(await one.page.context.new_page(), one.url).open()
     await expect(two.cards.first).to_be_visible()
@@ -178,7 +178,7 @@ async def test_somebody_signed_in_who_may_see_nothing_is_not_sent_to_the_login(
 
 async def test_a_server_that_goes_and_returns_loses_nothing(visitor: Visitor, site: Stack) -> None:
     jobs = await visitor()
-    card = await jobs.start(seconds=8)
+    card = await jobs.start(seconds=5)
     await expect(card).to_have_attribute("state", "running")
     await card.evaluate("card => { card.marked = true; }")
     await asyncio.to_thread(site.stop_web)

@@ -14,7 +14,6 @@ from tests.browser.test_accessibility import SCHEMES, violations
 from tests.services import Stack
 
 #: Fills the ledger for `eve` and `max`; `boss` is staff. Prints their sessions and jobs.
-#: All files of browser tests share one stack, so these names are of no other file.
 FILL = """
 import json, uuid
 from datetime import timedelta
@@ -28,9 +27,7 @@ def cookie(user):
     client.force_login(user)
     return client.cookies["sessionid"].value
 
-eve = User.objects.create_user("eve", "", "eve")
-boss = User.objects.create_superuser("boss", "", "boss")
-max_ = User.objects.create_user("max", "", "max")
+eve, boss, max_ = (User.objects.get(username=name) for name in ("eve", "boss", "max"))
 now = timezone.now()
 
 def job(minutes, **fields):
