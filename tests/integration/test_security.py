@@ -570,7 +570,7 @@ def secured(
 async def test_a_job_runs_with_the_least_rights_and_over_tls_only(secured: Secured) -> None:
     up = secured.up
     async with person(up, "alice") as session, browse(up, session) as visitor:
-        job = (await visitor.start(seconds=3, secret="params stay in the ledger"))["job"]
+        job = (await visitor.start(seconds=3))["job"]
         await visitor.until(lambda f: f.get("job") == job and f["state"] == "running")
         code = (
             "import progrock; from progrock.models import Job\n"
@@ -724,6 +724,9 @@ def test_a_certificate_of_an_unknown_authority_is_refused(secured: Secured, comm
 
 async def test_no_secret_is_in_a_log_or_in_a_message(secured: Secured) -> None:
     up = secured.up
+    async with person(up, "alice") as session, browse(up, session) as visitor:
+        jobs = await visitor.starts(1, seconds=2, secret="params stay in the ledger")
+        assert await visitor.end_states(jobs) == {"succeeded"}
     wrong = f"wrong-{secrets.token_hex(8)}"
     env = {"AMQP_URL": secured.urls["worker"].replace(PASSWORDS["worker"], wrong)}
     env |= {"RENDER_TOKEN": TOKEN, "PROGROCK_LOG_LEVEL": "DEBUG"}
