@@ -43,6 +43,8 @@ from tests.services import Postgres
 
 #: A screen must show what was in the ledger so many seconds ago.
 FRESH = 10.0
+#: After the last end all screens are watched for so many seconds, in which a repair runs.
+SETTLED = 6.0
 #: What is still owed for an end must be told within so many seconds.
 TOLD = 60.0
 #: Parts of last lines of tracebacks through our code that are not our mistakes. None is known.
@@ -101,13 +103,14 @@ class Run:
                 at, entries = past.popleft()
                 if self.rampage.calm(at, time.time()):
                     self.checked += 1
-                    self.look(entries, at)
+                    self.stale += self.look(entries, at)
 
-    def look(self, entries: Sequence[Entry], at: float, *, over: bool = False) -> None:
-        """Compare all screens with what was in the ledger at a time.
+    def look(self, entries: Sequence[Entry], at: float, *, over: bool = False) -> list[str]:
+        """Compare all screens with what was in the ledger at a time; returns what is wrong.
 
         When all is `over`, a screen that shows more is wrong too: the database has forgotten it.
         """
+        found = []
         by_request = {entry.request: entry for entry in entries}
         for client in self.clients:
             for request in client.visitor.wishes:
@@ -121,10 +124,26 @@ class Run:
                 ):
                     has = f"{shown['state']} {shown['version']}" if shown else "nothing"
                     link = "connected" if client.connected else "not connected"
-                    self.stale.append(
+                    found.append(
                         f"client {client.number} ({link}) shows {has} of {entry.id}, "
                         f"the ledger had {entry.state} {entry.version} at {at:.1f}"
                     )
+        return found
+
+    async def settle(self, entries: Sequence[Entry], rewound: float) -> None:
+        """Wait until all screens show the jobs as they ended; note what is wrong at the limit.
+
+        They have `fresh` seconds for it, or `rewound` if that is longer. Look for some seconds in
+        any case, because a screen that is right may still go back.
+        """
+        now = time.time()
+        await asyncio.sleep(SETTLED)
+        while wrong := self.look(entries, now, over=True):
+            if time.time() > now + max(self.fresh + 1, rewound):
+                self.stale += wrong
+                break
+            await asyncio.sleep(1)
+        self.checked += 1
 
     async def all_ended(self, limit: float) -> bool:
         """Wait until all wishes are known jobs and have ended; False after `limit` seconds."""
@@ -270,8 +289,7 @@ async def chaos(options: argparse.Namespace, directory: Path) -> Verdict:
         say("all jobs have ended" if ended else "some jobs have not ended within the limit")
         entries = await away(world.audit.entries)
         rewound = max((each.shown - time.time() for each in world.rewound), default=0.0)
-        await asyncio.sleep(max(options.fresh + 1, rewound))
-        run.look(entries, time.time(), over=True)
+        await run.settle(entries, rewound)
         await run.all_told(TOLD)
         history = await away(world.audit.history)
         verdict = judge(

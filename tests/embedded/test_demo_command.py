@@ -22,7 +22,7 @@ def test_the_demo_runs_a_job_and_leaves_no_process_and_no_file_in_the_package(
     demo = Process("demo", command, log=tmp_path / "demo.log", env=env)
     try:
         demo.start(lambda: "Ctrl-C stops everything" in demo.output(), timeout=120)
-        assert run_a_job(env)[-1] == 100
+        assert run_a_job(env, seconds=1)[-1] == 100
         os.kill(demo.pid, signal.SIGINT)
         assert demo.popen
         assert demo.popen.wait(PATIENCE) == 0, demo.output()

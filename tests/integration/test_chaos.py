@@ -18,7 +18,7 @@ from tests.services import ROOT, Postgres
     reason="RabbitMQ is not installed: `make test` installs it",
 )
 def test_nothing_is_lost_forked_early_or_stale() -> None:
-    size = "--seconds 12 --jobs 50 --clients 12 --shortest 2 --longest 8 --hold 3 --fresh 30"
+    size = "--seconds 12 --jobs 50 --clients 12 --shortest 2 --longest 8 --hold 3 --fresh 20"
     # This seed kills a worker while the backend is frozen, lets the database fail over, raises
     # RabbitMQ's memory alarm, and kills the database.
     command = [sys.executable, "-m", "tests.chaos", "--seed", "9961", *size.split()]

@@ -69,10 +69,11 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         time.sleep(0.1)
 
 
-def run_a_job(env: dict[str, str]) -> list[float]:
+def run_a_job(env: dict[str, str], **params: float) -> list[float]:
     """Run a job as a client of 2017 did, which knows only start, progress and complete.
 
-    Returns the values of progress that it was told.
+    Returns the values of progress that it was told. Such a client sends no params, and the job
+    then takes 10 s.
     """
     port, seen = env["DEMO_WEB_PORT"], []
     with connect(
@@ -81,7 +82,7 @@ def run_a_job(env: dict[str, str]) -> list[float]:
         proxy=None,
         open_timeout=PATIENCE,
     ) as socket_:
-        socket_.send('{"action": "start"}')
+        socket_.send(json.dumps({"action": "start"} | ({"params": params} if params else {})))
         while True:
             frame = json.loads(socket_.recv(timeout=PATIENCE))
             if "complete" in frame:
@@ -125,7 +126,7 @@ def test_the_demo_runs_a_job_restarts_what_died_and_leaves_nothing_behind(
     node.kill()
     until(lambda: (nodes := of_demo(demo_env, "rabbit boot")) and node not in nodes)
     until(lambda: names(demo_env).count("epmd") == 1)  # The old node's epmd has ended too.
-    assert run_a_job(demo_env)[-1] == 100, "after RabbitMQ is back"
+    assert run_a_job(demo_env, seconds=1)[-1] == 100, "after RabbitMQ is back"
 
     os.kill(demo.pid, signal.SIGINT)
     assert demo.popen is not None

@@ -25,8 +25,8 @@ MOVES = 6.0
 
 
 @pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL of a test's own."""
+def primary() -> Iterator[Postgres]:
+    """A PostgreSQL of a test's own, which may fail over."""
     if not Postgres.installed():
         pytest.skip("PostgreSQL is not installed: `make test` installs it")
     cluster = Postgres(synchronous=True)
@@ -102,22 +102,22 @@ def expect_one_outage(up: Stack) -> None:
 
 
 async def test_all_goes_on_when_the_name_has_moved_after_a_failover(
-    stack: Callable[..., Stack], postgres: Postgres
+    stack: Callable[..., Stack], primary: Postgres
 ) -> None:
     """The old primary comes back at once as a standby, so connections stay with it."""
-    address = postgres.new_database()
-    standby = await asyncio.to_thread(postgres.standby)
-    gate = await Gate([("127.0.0.1", postgres.port)]).start()
+    address = primary.new_database()
+    standby = await asyncio.to_thread(primary.standby)
+    gate = await Gate([("127.0.0.1", primary.port)]).start()
     parts = urlsplit(address)
     named = parts._replace(netloc=f"postgres@127.0.0.1:{gate.port}").geturl()
     try:
         async with running(stack, named) as up, browse(up) as visitor:
             jobs = await visitor.starts(6, seconds=12)
             await visitor.running()
-            await asyncio.to_thread(postgres.wait_for_standby)
-            await asyncio.to_thread(postgres.shut_down)
+            await asyncio.to_thread(primary.wait_for_standby)
+            await asyncio.to_thread(primary.shut_down)
             await asyncio.to_thread(standby.promote)
-            await asyncio.to_thread(postgres.follow, standby)
+            await asyncio.to_thread(primary.follow, standby)
             await ask(visitor, "to the standby")
             error = await visitor.error()
             assert (error["code"], error["request"]) == ("unavailable", "to the standby")
@@ -137,10 +137,10 @@ async def test_all_goes_on_when_the_name_has_moved_after_a_failover(
 
 
 async def test_of_many_starts_at_once_none_is_refused_where_transactions_are_serializable(
-    stack: Callable[..., Stack], postgres: Postgres
+    stack: Callable[..., Stack], postgres_url: Postgres
 ) -> None:
     """Two web processes, and all jobs of one audience: each counts the others' rows."""
-    database = postgres.new_database()
+    database = postgres_url.new_database()
     with psycopg.connect(database, autocommit=True) as connection:
         name = urlsplit(database).path[1:]
         connection.execute(
@@ -224,7 +224,7 @@ def test_of_many_starts_in_threads_none_is_refused_by_sqlite_with_default_option
 
 
 async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
-    stack: Callable[..., Stack], postgres: Postgres, tmp_path: Path
+    stack: Callable[..., Stack], postgres_url: Postgres, tmp_path: Path
 ) -> None:
     """PostgreSQL takes no text in JSON from 256 MB on; three of 90 MB are too much together."""
     backends = tmp_path / "backends.toml"
@@ -232,7 +232,7 @@ async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
         '[bulky]\nclass = "tests.fragile.Bulky"\nbrowser = true\nshards = 1\ninterval = 1\n'
     )
     async with (
-        running(stack, postgres.new_database(), workers=1, backends=backends) as up,
+        running(stack, postgres_url.new_database(), workers=1, backends=backends) as up,
         browse(up) as visitor,
     ):
         large = (await visitor.start("bulky", mib=256))["job"]
@@ -247,10 +247,10 @@ async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
 
 
 async def test_a_column_that_is_missing_means_away_in_web_and_worker(
-    stack: Callable[..., Stack], postgres: Postgres
+    stack: Callable[..., Stack], postgres_url: Postgres
 ) -> None:
     """As while a migration has not yet run."""
-    database = postgres.new_database()
+    database = postgres_url.new_database()
 
     def rename(old: str, new: str) -> None:
         with psycopg.connect(database, autocommit=True) as connection:
@@ -278,10 +278,10 @@ async def test_a_column_that_is_missing_means_away_in_web_and_worker(
 
 
 async def test_after_a_lock_each_error_frame_was_true(
-    stack: Callable[..., Stack], postgres: Postgres
+    stack: Callable[..., Stack], postgres_url: Postgres
 ) -> None:
     """`unavailable`: nothing was done. `outcome_unknown`: the same request starts one job."""
-    database = postgres.new_database()
+    database = postgres_url.new_database()
     locked, free = threading.Event(), threading.Event()
 
     def lock() -> None:

@@ -31,7 +31,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def up(stack: Callable[..., Stack], postgres: Postgres) -> Iterator[Stack]:
     """A stack on that PostgreSQL."""
-    with stack(workers=2, database=postgres.new_database()) as up:
+    env = {"DJANGO_SETTINGS_MODULE": "tests.impatient"}
+    with stack(workers=2, database=postgres.new_database(), env=env) as up:
         yield up
 
 
@@ -76,7 +77,7 @@ async def test_everything_goes_on_when_the_database_comes_back(
         browse(up, session) as visitor,
     ):
         await get(session, f"{up.url}/")  # It sets the session's cookie.
-        jobs = await visitor.starts(5, seconds=8)
+        jobs = await visitor.starts(5, seconds=4)
         await visitor.running()
         os.kill(postgres.process.pid, how)
         assert postgres.process.popen
@@ -87,19 +88,25 @@ async def test_everything_goes_on_when_the_database_comes_back(
         status, text = await get(session, f"{up.url}/healthz")
         assert status == 503
         assert "ok" not in text.split("rabbitmq")[0]
-        await visitor.send({"action": "start", "params": {"seconds": 1}, "request": "away"})
-        error = await visitor.error()
-        assert (error["code"], error["request"]) == ("unavailable", "away")
-        assert AWAY in error["message"]
-        await visitor.send({"action": "cancel", "job": next(iter(jobs))})
-        assert (await visitor.error())["code"] == "unavailable"
-        await expect_refusal(up, session)  # A visitor who comes back.
-        async with aiohttp.ClientSession() as other:  # A visitor who is new.
-            await expect_refusal(up, other)
-        for path in ("/", "/jobs", f"/jobs/{next(iter(jobs))}", "/admin/"):
-            status, text = await get(session, up.url + path)
-            assert status == 503, path
-            assert AWAY in text
+        # Each of these waits for a connection for some seconds, so they wait side by side.
+        paths = ("/", "/jobs", f"/jobs/{next(iter(jobs))}", "/admin/")
+        async with aiohttp.ClientSession() as other:
+            found = asyncio.gather(
+                *(get(session, up.url + path) for path in paths),
+                expect_refusal(up, session),  # A visitor who comes back.
+                expect_refusal(up, other),  # A visitor who is new.
+            )
+            start = {"action": "start", "params": {"seconds": 1}, "request": "away"}
+            await visitor.send(start)
+            error = await visitor.error()
+            assert (error["code"], error["request"]) == ("unavailable", "away")
+            assert AWAY in error["message"]
+            await visitor.send({"action": "cancel", "job": next(iter(jobs))})
+            assert (await visitor.error())["code"] == "unavailable"
+            for path, page in zip(paths, (await found)[:4], strict=True):
+                assert page is not None
+                assert page[0] == 503, path
+                assert AWAY in page[1]
         if not any(map(told_away, visitor.frames)):  # It may have come before the errors.
             await visitor.until(told_away)
         await asyncio.sleep(3)  # So a process that logs more than one line a change shows it.
