@@ -27,16 +27,23 @@ BROKERS = os.environ.get("PROGROCK_TEST_AMQP_URL", "").replace(",", " ").split()
 #: Parts of the paths of tests that take long, the longest first. Those that run last should be
 #: short, because several processes share the files.
 LONG = (
-    "chaos",
-    "failover",
     "misbehaviour",
-    "test_outages",
-    "recovery",
+    "failover",
     "rabbitmq_outage",
+    "recovery",
+    "test_promise",
+    "test_client",
+    "test_page.py",
+    "embed_page",
+    "security",
+    "attention",
+    "chaos",
     "clocks",
+    "test_demo",
+    "test_outages",
 )
 #: Tests that keep a processor busy. The others of the integration tests mostly wait.
-BUSY = ("/browser/", "/embedded/")
+BUSY = ("/browser/", "/embedded/", "/test_promise")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
