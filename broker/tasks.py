@@ -21,8 +21,8 @@ _is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 class Task(NamedTuple):
     """Look at a job (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`.
 
-    `again` marks a task that was sent on from a message which had been delivered before. So there
-    may be two of it.
+    `again` marks a task of which there may be two: it was sent on from a message that had been
+    delivered before, or by an operator's command.
     """
 
     job_id: str

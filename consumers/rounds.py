@@ -114,10 +114,13 @@ class Rounds:
     async def _whole(self, rows: Sequence[Row]) -> list[Row]:
         """All that the ledger holds of these jobs, which a start needs.
 
-        A job that has moved on meanwhile is left out.
+        A job that has moved on meanwhile is left out. If it was cancelled, that is told.
         """
         whole = await self.database(ledger.load, [row.id for row in rows])
         pairs = [(row, whole.get(row.id)) for row in rows]
+        if gone := [found for row, found in pairs if found and found.turn != row.turn]:
+            cancelled = [row for row in gone if lifecycle.cancelled_in_line(row)]
+            self.commits.in_background(self.commits.tell_ended(cancelled))
         return [found for row, found in pairs if found and found.turn == row.turn]
 
     async def _look(self, rows: Sequence[Row], copies: Collection[str]) -> None:

@@ -102,14 +102,15 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
     """Send the tasks of a message to the queues that they belong to now.
 
     `key` is the routing key that the message came by, `<lane>.<backend>.<shard>`, and `body` its
-    body. Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
+    body. The tasks are marked, because what is sent on may be sent on again after a crash.
+    Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
     """
     _, backend, _ = f"{key}..".split(".")[:3]
     if not (shards := topology.backends.get(backend)):
         raise BrokenMessage(f"no backend is named {backend!r} (any more)")
     belongs: dict[int, list[Task]] = defaultdict(list)
     for task in (tasks := decode(body)):
-        belongs[shard_of(task.job_id, shards)].append(task)
+        belongs[shard_of(task.job_id, shards)].append(task._replace(again=True))
     await asyncio.gather(
         *(publisher.publish(backend, shard, some, delay=0) for shard, some in belongs.items())
     )

@@ -143,7 +143,9 @@ async def test_a_replay_brings_tasks_to_the_shard_they_belong_to_and_leaves_what
         queue = await channel.get_queue(f"progrock.poll.render.{shard}")
         message = await queue.get(timeout=PATIENCE)
         assert message
-        assert [task.job_id for task in tasks.decode(message.body)] == jobs
+        found = tasks.decode(message.body)
+        assert [task.job_id for task in found] == jobs
+        assert all(task.again for task in found), "a crash here would send them twice"
         await message.ack()
 
 

@@ -204,6 +204,26 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     assert [change[1] for change in wire.pushed] == [late.id]
 
 
+async def test_so_is_one_that_comes_between_the_two_reads_of_a_start() -> None:
+    waiting = row()
+    made, book, backend, wire = rounds(waiting)
+    read = book.__call__
+
+    async def cancelled_meanwhile(function: Any, *args: Any, **options: Any) -> Any:
+        answer = await read(function, *args, **options)
+        if function is ledger.load_for_looks:
+            turn = waiting.turn + 1
+            book.rows[waiting.id] = row(id=waiting.id, state="cancelled", turn=turn, owed=True)
+        return answer
+
+    made.database = made.commits.database = cancelled_meanwhile  # type: ignore[assignment]
+    await made.work([part(waiting)])
+    await made.commits.drain(PATIENCE)
+    assert backend.together == []
+    assert [change[1] for change in wire.pushed] == [waiting.id]
+    assert book.settled == [waiting.id]
+
+
 async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
