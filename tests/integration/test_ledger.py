@@ -19,7 +19,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections
 
-from progrock import doors, ledger, wire
+from progrock import doors, ledger, lifecycle, wire
 from progrock.attempts import NoAnswer, attempt
 from progrock.backends import Options
 from progrock.broker.tasks import Task, shard_of
@@ -115,6 +115,67 @@ def test_what_is_no_lease_is_not_kept(changes: dict[str, Any]) -> None:
     assert ledger.load([row.id])[row.id].due_at == pytest.approx(now + 16.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("news", [{}, {"progress": None, "message": ""}], ids=["news", "none"])
+@pytest.mark.parametrize(
+    ("row_has", "decided", "leased"),
+    [
+        ({}, {}, True),
+        ({"state": "starting", "handle": ""}, {"handle": "h1"}, True),
+        ({"attempts": 2}, {}, True),  # it answers again
+        ({}, {"attempts": 1}, False),
+        ({"state": "queued", "handle": ""}, {"state": "queued", "attempts": 1}, False),
+        ({"state": "queued", "handle": ""}, {"state": "starting", "opens_intent": True}, False),
+        ({"cancel_requested": True}, {}, False),
+        ({}, {"delay": 20.0}, False),  # a pause that is longer than a lease
+    ],
+)
+def test_a_commit_writes_when_the_lease_ends_and_tells_when_the_task_is_due(
+    row_has: dict[str, Any], decided: dict[str, Any], leased: bool, news: dict[str, Any]
+) -> None:
+    now = time.time()
+    row = make(**row_has)
+    taken = step(row, **news | decided)
+    delay = taken[1].delay
+    assert delay is not None
+    [won] = ledger.commit([taken], now, 16.0)
+    due_at = now + (16.0 if leased else delay)
+    there = ledger.load([row.id])[row.id]
+    assert there.due_at == pytest.approx(due_at, abs=1e-5)
+    assert won.row.due_at == pytest.approx(due_at, abs=1e-5)
+    [slot] = Job.objects.filter(pk=row.id).values_list("due_slot", flat=True)
+    assert slot == int(due_at // 5), "a sweep looks for it when its lease has ended"
+    if not taken[1].opens_intent:
+        assert (won.delay, won.due) == (delay, pytest.approx(now + delay))
+
+
+def test_a_cancel_in_the_middle_of_a_round_leaves_no_lease() -> None:
+    now, row = time.time(), make()
+    ledger.request_cancel(row.id, now)
+    [won] = ledger.commit([step(row)], now, 16.0)
+    assert (won.delay, won.due, won.row.due_at) == (0.0, now, now)
+    assert ledger.load([row.id])[row.id].due_at == pytest.approx(now, abs=1e-5)
+
+
+def test_who_makes_a_second_task_ends_the_lease() -> None:
+    now = float(int(time.time()))
+    rows = {why: make(due_at=datetime.fromtimestamp(now + 16, UTC)) for why in ("cancel", "look")}
+    ledger.request_cancel(rows["cancel"].id, now)
+    ledger.make_due([rows["look"].id], now)
+    for row in ledger.load([row.id for row in rows.values()]).values():
+        assert row.due_at == now
+
+
+def test_a_job_that_is_resumed_by_two_messages_takes_one_turn() -> None:
+    now = time.time()
+    row = make(due_at=datetime.fromtimestamp(now + 10, UTC))
+    read = ledger.load([row.id])[row.id]
+    decision = lifecycle.resumed(read, Options(name="render"), now)
+    [won] = ledger.commit([(read, decision), (read, decision)], now, 16.0)
+    assert won.row.turn == ledger.load([row.id])[row.id].turn == row.turn + 1
+    assert won.due == pytest.approx(now + 1.0)
+    assert not won.visible
+
+
 def test_a_row_comes_back_as_it_was_written() -> None:
     due = 1_800_000_000.125
     row = make(
@@ -182,6 +243,21 @@ def test_a_commit_whose_answer_was_lost_is_known_again() -> None:
     for job_id, row in won.items():
         assert abs(found[job_id].due_at - row.due_at) < 1e-5
         assert replace(found[job_id], due_at=row.due_at) == row
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_commit_with_a_lease_whose_answer_was_lost_is_known_again(kept: bool) -> None:
+    """Its task is due after the delay all the same."""
+    now = time.time()
+    row = make(due_at=datetime.fromtimestamp(now + 9, UTC)) if kept else make()
+    steps = [step(row, progress=50.0)]
+    ledger.commit([step(row, progress=50.0)], now, 16.0)
+    [found] = ledger.committed(steps, now, 16.0)
+    assert found.row.due_at == pytest.approx(now + (9 if kept else 16), abs=1e-5)
+    assert (found.delay, found.due) == (1.0, pytest.approx(now + 1.0))
+    if not kept:
+        others = ledger.committed([step(row, progress=50.0)], now, 13.0)
+        assert not others, "a commit of this turn that drew another lease"
 
 
 def test_a_job_that_was_swept_but_not_published_is_not_swept_more_rarely() -> None:

@@ -91,6 +91,48 @@ def test_jobs_that_nobody_watches_may_have_an_interval_of_their_own(
 
 
 @pytest.mark.parametrize(
+    ("changes", "lease"),
+    [
+        ({}, 16.0),
+        ({"interval": "0.1"}, 16.0),
+        ({"interval": "2.5"}, 16.0),
+        ({"interval": "5"}, 31.0),
+        ({"interval": "5", "unwatched": "60"}, 31.0),  # while nobody watches there is none
+        ({"lease": "0"}, 0.0),
+        ({"interval": "5", "lease": "20"}, 20.0),
+        ({"interval": "5", "lease": "600.5"}, 600.5),
+    ],
+)
+def test_a_lease_is_some_intervals_unless_the_table_says_otherwise(
+    tmp_path: Path, changes: dict[str, str | None], lease: float
+) -> None:
+    assert load(write(tmp_path, toml(changes)))["render"].lease == lease
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"interval": "5", "lease": "19.9"}, "0, or 20 or more: 4 times the interval (5)"),
+        ({"lease": "3"}, "0, or 4 or more: 4 times the interval (1)"),
+        ({"lease": "-1"}, "0"),
+        ({"lease": '"long"'}, "a number"),
+    ],
+)
+def test_a_lease_that_would_hardly_save_a_write_is_refused(
+    tmp_path: Path, changes: dict[str, str | None], wanted: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, toml(changes)))
+    assert "lease" in error.value.where
+    assert wanted in error.value.wanted
+
+
+def test_options_that_are_made_in_python_have_the_usual_lease() -> None:
+    assert (Options(name="a").lease, Options(name="a", interval=5.0).lease) == (16.0, 31.0)
+    assert Options(name="a", lease=0.0).lease == 0.0
+
+
+@pytest.mark.parametrize(
     ("start", "repeat"),
     [
         ('path = "/tasks"', False),

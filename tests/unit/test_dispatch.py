@@ -54,6 +54,22 @@ def test_a_task_bears_what_the_ledger_holds_after_the_commit() -> None:
     assert outbound.feeds == {}
 
 
+def test_a_task_is_due_when_the_next_look_is_and_not_when_the_lease_ends() -> None:
+    leased = row(turn=8, due_at=NOW + 31)
+    outbound = dispatch.after([Committed(leased, 5.0, False, due=NOW + 5)], BACKENDS)
+    assert [each.tasks for each in outbound.messages] == [[Task(leased.id, 8, NOW + 5)]]
+
+
+def test_a_look_that_is_not_written_is_followed_by_a_task_of_the_same_turn() -> None:
+    leased = row(turn=8, due_at=NOW + 31)
+    same = dispatch.unwritten(leased, 5.0, NOW + 1)
+    outbound = dispatch.after([same], BACKENDS)
+    [message] = outbound.messages
+    assert (message.tasks, message.delay) == ([Task(leased.id, 8, NOW + 6)], 5.0)
+    assert outbound.feeds == {}, "a browser sees no difference"
+    assert same.milestone is None
+
+
 def test_each_shard_and_lane_gets_one_message_with_the_shortest_delay_of_its_tasks() -> None:
     rows = some(8)
     delays = [2.5, 2.1, 2.2, 2.3, 7.0, 2.4, 2.6, 0.01]

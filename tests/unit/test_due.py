@@ -53,10 +53,12 @@ def due(outside: Outside) -> DueTasks:
     return DueTasks(cast(Publisher, outside))
 
 
-def delivery(outside: Outside, *dues: float, tag: int = 1) -> Delivery:
-    about: Any = {"_consumer": outside, "_channel": None, "_tag": tag}
-    tasks = [Task(str(uuid4()), 1, due) for due in dues]
-    return Delivery(queue=QUEUE, backend="render", shard=0, tasks=tasks, deliveries=0, **about)
+def delivery(
+    outside: Outside, *dues: float, tag: int = 1, deliveries: int = 0, again: bool = False
+) -> Delivery:
+    about: Any = {"_consumer": outside, "_channel": None, "_tag": tag, "deliveries": deliveries}
+    tasks = [Task(str(uuid4()), 1, due, again) for due in dues]
+    return Delivery(queue=QUEUE, backend="render", shard=0, tasks=tasks, **about)
 
 
 async def until(true: Any) -> None:
@@ -110,6 +112,23 @@ async def test_early_tasks_go_on_to_the_next_lane_and_the_message_is_acked_after
     assert sorted(len(tasks) for tasks, _ in outside.published) == [1, 2]
     assert max(delay for _, delay in outside.published) == pytest.approx(60.5, abs=0.5)
     assert not outside.restarts
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "again", "marked"),
+    [(0, False, False), (1, False, True), (3, False, True), (0, True, True), (1, True, True)],
+)
+async def test_what_is_sent_on_from_a_message_that_came_before_is_marked(
+    due: DueTasks, outside: Outside, deliveries: int, again: bool, marked: bool
+) -> None:
+    """It may have been sent on before, and then there are two. A mark is never taken off."""
+    now = time.time()
+    due.add(delivery(outside, now, now + 1.5, now + 60.5, deliveries=deliveries, again=again))
+    await until(lambda: len(outside.published) == 2)
+    assert {task.again for tasks, _ in outside.published for task in tasks} == {marked}
+    [part] = await due.take(QUEUE)
+    assert {task.again for task in part.tasks} == {again}, "what is due now is not sent on"
+    assert part.deliveries == deliveries
 
 
 async def test_a_message_whose_early_tasks_cannot_go_on_is_delivered_again(

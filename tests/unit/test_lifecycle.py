@@ -22,10 +22,13 @@ from progrock.lifecycle import (
     after_poll,
     after_start,
     cancelled_in_line,
+    due_in,
     intent,
     is_visible,
     knows_of_cancel,
+    lease,
     milestone,
+    needs_no_write,
     next_step,
     one_by_one,
     owes_cancel,
@@ -338,6 +341,142 @@ def test_who_watches_matters_to_a_resumed_job_as_it_did_before() -> None:
     assert paced(job, decision, RARELY, NOW) is decision
     queued = waiting("queued", due_at=NOW + 25)
     assert (resumed(queued, RARELY, NOW).soon, resumed(job, OPTIONS, NOW).soon) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("about", "delay"),
+    [
+        ({"due_at": NOW + 10}, 2.0),  # of a lease only the end is known
+        ({"due_at": NOW + 0.5}, 0.5),
+        ({"due_at": NOW - 3}, 0.0),
+        ({"due_at": NOW + 19.1}, 2.0),  # the longest that a lease can be
+        ({"due_at": NOW + 30}, 30.0),  # so this is a pause that the backend wants
+        ({"due_at": NOW + 10, "attempts": 1}, 10.0),  # and so is this
+        ({"due_at": NOW + 10, "watched": False}, 10.0),
+        ({"due_at": NOW + 10, "cancel_requested": True}, 10.0),
+        ({"due_at": NOW + 10, "state": "queued"}, 10.0),
+    ],
+)
+def test_a_resumed_job_is_looked_at_when_it_would_have_been(
+    about: dict[str, Any], delay: float
+) -> None:
+    job = Job(**about)
+    options = Options(name="render", interval=2.0, lease=16.0)
+    decision = resumed(job, options, NOW)
+    assert decision.delay == pytest.approx(delay)
+    assert not is_visible(job, decision)
+    assert (decision.attempts, decision.crashes) == (job.attempts, job.crashes)
+
+
+def test_a_resumed_job_without_a_lease_keeps_its_wait() -> None:
+    options = Options(name="render", interval=2.0, lease=0.0)
+    assert resumed(Job(due_at=NOW + 7), options, NOW).delay == 7.0
+
+
+# The lease
+
+
+def test_a_lease_is_drawn_around_its_mean() -> None:
+    options = Options(name="render", lease=100.0)
+    assert [lease(options, draw) for draw in (0.0, 0.5)] == [80.0, 100.0]
+    assert lease(options, 1.0) == pytest.approx(120.0)
+    assert lease(Options(name="render", lease=0.0), 0.9) == 0.0
+
+
+def nothing_new(job: Job, **changes: Any) -> Decision:
+    """A look that finds of the job what its row says."""
+    values = {"state": job.state, "handle": job.handle, "progress": job.progress}
+    return Decision(**values | {"message": job.message, "delay": 1.0} | changes)
+
+
+@pytest.mark.parametrize(
+    ("about", "changes", "due"),
+    [
+        ({}, {}, 16.0),
+        ({"state": "starting"}, {"state": "running"}, 16.0),
+        ({}, {"delay": None}, None),  # its end
+        ({}, {"delay": 20.0}, 20.0),  # a pause that is longer than a lease
+        ({}, {"delay": 16.0}, 16.0),
+        ({}, {"attempts": 1}, 1.0),
+        ({"attempts": 2}, {}, 16.0),  # it works again
+        ({}, {"state": "queued"}, 1.0),
+        ({}, {"state": "starting", "opens_intent": True}, 1.0),
+        ({"cancel_requested": True}, {}, 1.0),
+        ({}, {"soon": 1.0}, 16.0),  # somebody watches
+        ({}, {"delay": 9.0, "soon": 1.0}, 9.0),  # nobody does
+        ({"due_at": NOW + 5}, {}, 5.0),  # the lease that it has lasts until the next look
+        ({"due_at": NOW + 1}, {}, 1.0),
+        ({"due_at": NOW + 0.9}, {}, 16.0),  # and this one does not
+        ({"due_at": NOW + 25}, {}, 16.0),  # this is no lease
+        ({"due_at": NOW + 5, "attempts": 1}, {}, 16.0),
+        ({"due_at": NOW + 5, "state": "starting"}, {"state": "running"}, 16.0),
+    ],
+)
+def test_a_running_job_is_due_when_its_lease_ends(
+    about: dict[str, Any], changes: dict[str, Any], due: float | None
+) -> None:
+    job = Job(**about)
+    assert due_in(job, nothing_new(job, **changes), 16.0, NOW) == due
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(-50, 200))
+def test_a_row_is_never_due_before_the_next_look(delay: float, length: float, left: float) -> None:
+    job = Job(due_at=NOW + left)
+    due = due_in(job, nothing_new(job, delay=delay), length, NOW)
+    assert due is not None
+    assert due >= delay - 1e-6
+
+
+def test_without_a_lease_a_row_is_due_with_its_next_look() -> None:
+    assert due_in(Job(), nothing_new(Job()), 0.0, NOW) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("about", "changes", "free"),
+    [
+        ({}, {}, True),
+        ({"due_at": NOW + 1}, {}, True),  # the next look is just within the lease
+        ({"due_at": NOW + 0.999}, {}, False),
+        ({"due_at": NOW - 5}, {}, False),
+        ({}, {"delay": 20.0}, False),  # a long Retry-After
+        ({}, {"delay": 5.0}, True),
+        ({}, {"progress": 41.0}, False),
+        ({}, {"progress": None}, False),
+        ({}, {"message": "Placing lights"}, False),
+        ({}, {"handle": "h2"}, False),
+        ({}, {"missing_at": NOW}, False),
+        ({"missing_at": NOW - 5}, {}, False),
+        ({}, {"attempts": 1}, False),
+        ({"attempts": 1}, {"attempts": 1}, False),
+        ({"attempts": 1}, {}, False),
+        ({"crashes": 1}, {}, False),
+        ({"crashes": 1}, {"crashes": 1}, False),
+        ({"sweeps": 1}, {}, False),
+        ({"cancel_requested": True}, {}, False),
+        ({"cancel_requested": True, "cancel_taken": True}, {"cancel_taken": True}, False),
+        ({}, {"delay": None, "state": "succeeded"}, False),
+        ({"state": "queued"}, {}, False),
+        ({"state": "starting"}, {}, False),
+        ({"state": "starting"}, {"state": "running"}, False),
+        ({}, {"soon": 1.0}, True),
+        ({}, {"delay": 9.0, "soon": 1.0}, False),  # nobody watches
+    ],
+)
+def test_a_look_needs_no_write_only_where_nothing_is_new(
+    about: dict[str, Any], changes: dict[str, Any], free: bool
+) -> None:
+    job = Job(**{"due_at": NOW + 10} | about)
+    assert needs_no_write(job, nothing_new(job, **changes), NOW) is free
+
+
+@given(st.floats(0, 100), st.floats(-100, 100))
+def test_no_look_leads_behind_the_end_of_its_lease(delay: float, left: float) -> None:
+    """Else its task would come after the row is due, and a sweep would take the job for lost."""
+    job = Job(due_at=NOW + left)
+    assert needs_no_write(job, nothing_new(job, delay=delay), NOW) is (NOW + delay <= NOW + left)
+
+
+# Who watches
 
 
 def test_a_start_and_the_first_look_after_it_wait_for_nobody() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import Task, decode
 
 
 class Connection:
@@ -63,3 +64,25 @@ async def test_asyncio_does_not_report_a_confirm_that_aiormq_forgot(order: str) 
 def test_aiormq_keeps_its_confirms_where_the_publisher_looks() -> None:
     """If a release moves them, the report comes back: see `Publisher._run`."""
     assert "confirmations" in aiormq.Channel.__annotations__
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+async def test_a_mark_goes_with_its_task(monkeypatch: pytest.MonkeyPatch, spread: float) -> None:
+    """Also where all tasks of a message get one due time, and beside tasks without a mark."""
+    bodies: list[bytes] = []
+
+    async def send(exchange: str, routing_key: str, body: bytes, about: Any) -> None:
+        bodies.append(body)
+
+    publisher = Publisher("amqp://guest:guest@127.0.0.1:1/", "test", gather=0.0)
+    monkeypatch.setattr(publisher, "start", lambda: None)
+    monkeypatch.setattr(publisher, "_send", send)
+    publisher._ready.set()
+    jobs = [f"0191a6c0-5c1e-7000-8000-{n:012x}" for n in range(2)]
+    tasks = [Task(jobs[0], 3, 1_800_000_000.0, True), Task(jobs[1], 3, 1_800_000_000.0)]
+    await publisher.publish("render", 0, tasks, delay=1.0, spread=spread)
+    [sent] = map(decode, bodies)
+    assert [(task.job_id, task.turn, task.again) for task in sent] == [
+        (jobs[0], 3, True),
+        (jobs[1], 3, False),
+    ]

@@ -27,14 +27,15 @@ tasks = st.builds(
     job_id=st.uuids().map(str),
     turn=st.integers(0, 2**53),
     due=st.floats(1e9, 4e9, allow_nan=False),
+    again=st.booleans(),
 )
 
 
 @given(st.lists(tasks, min_size=1, max_size=100))
 def test_what_is_encoded_is_decoded(some: list[Task]) -> None:
     back = decode(encode(some))
-    assert [(task.job_id, task.turn) for task in back] == [
-        (task.job_id, task.turn) for task in some
+    assert [(task.job_id, task.turn, task.again) for task in back] == [
+        (task.job_id, task.turn, task.again) for task in some
     ]
     assert all(abs(one.due - other.due) <= 1e-6 for one, other in zip(back, some, strict=True))
 
@@ -44,6 +45,13 @@ def test_a_person_can_read_the_body() -> None:
         "v": 1,
         "tasks": [{"job": JOB, "turn": 7, "due": "2026-01-01T00:00:00.250000Z"}],
     }
+
+
+def test_only_a_task_of_which_there_may_be_two_bears_a_mark() -> None:
+    [plain, marked] = json.loads(encode([Task(JOB, 7, 1e9), Task(JOB, 7, 1e9, True)]))["tasks"]
+    assert "again" not in plain
+    assert marked == plain | {"again": True}
+    assert not decode(broken(again=False))[0].again
 
 
 def test_keys_of_a_later_release_are_ignored() -> None:
@@ -84,6 +92,9 @@ DEEP = b"[" * 990 + b"]" * 990
         (broken(turn=True), "turn is not a whole number"),
         (broken(turn=-1), "turn is not a whole number"),
         (broken(turn=1.5), "turn is not a whole number"),
+        (broken(again="yes"), "again is neither true nor false"),
+        (broken(again=1), "again is neither true nor false"),
+        (broken(again=None), "again is neither true nor false"),
         (broken(due="soon"), "Invalid isoformat"),
         (broken(due="2026-01-01T00:00:00"), "no time zone"),
         (broken(due=1767225600), "broken task"),
@@ -125,6 +136,7 @@ entries = json_values | st.fixed_dictionaries(
         "job": st.uuids().map(str) | json_values,
         "turn": st.integers(-1, 2**63) | json_values,
         "due": some_dues | json_values,
+        "again": st.booleans() | json_values,
     },
 )
 messages = st.fixed_dictionaries(
