@@ -6,7 +6,6 @@ All jobs still get their turn, the log says how late they are, and a second work
 import asyncio
 import os
 import re
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,9 @@ from tests.services import Process, Stack
 JOBS, COST, INTERVAL = 8_000, 0.0003, 1.0
 #: So many messages a worker may hold. The jobs make eighty full ones; 33 of these are in a lane.
 HELD = 32
+#: A worker of these tests says each second how late its tasks were, and fills its messages soon.
+TIMES = {"progrock.consumers.lateness.REPORT": 1.0, "progrock.broker.publisher.MAX_TASKS": 100}
+#: Each look is written, so the turns in the ledger tell who was looked at.
 BACKENDS = """
 [slow]
 class = "tests.integration.test_sharing.Slow"
@@ -31,17 +33,8 @@ interval = {interval}
 timeout = 30
 shards = 1
 deadline = 86400
+lease = 0
 folder = "{folder}"
-"""
-#: `manage.py runworker`, but it logs every second how late its tasks were.
-WORKER = """
-import django, os, sys
-os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
-django.setup()
-from progrock.consumers import lateness
-lateness.REPORT = 1.0
-from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", "runworker"])
 """
 
 
@@ -81,9 +74,9 @@ class Overloaded:
     def __init__(self, up: Stack, folder: Path) -> None:
         self.up, self.folder = up, folder
 
-    def start_worker(self, name: str) -> Process:
+    def start_worker(self) -> Process:
         """Start one more worker."""
-        return self.up.add(name, [sys.executable, "-c", WORKER]).start()
+        return self.up.start_worker(hasty=TIMES)
 
     def polls(self, worker: Process) -> list[tuple[float, int]]:
         """When a worker polled (epoch seconds), and how many jobs."""
@@ -93,13 +86,7 @@ class Overloaded:
 
     def turns(self) -> dict[str, int]:
         """The turn of each job, by its id."""
-        ledger = sqlite3.connect(
-            f"file:{self.up.directory}/db.sqlite3?mode=ro", uri=True, timeout=30
-        )
-        try:
-            return dict(ledger.execute("SELECT id, turn FROM progrock_job"))
-        finally:
-            ledger.close()
+        return dict(self.up.rows("SELECT id, turn FROM progrock_job"))
 
     def until(self, what: str, true: Callable[[], object], seconds: float = 120) -> None:
         """Wait until `true()`; a failure says `what` was waited for."""
@@ -119,7 +106,7 @@ def overloaded(
     backends.write_text(BACKENDS.format(interval=INTERVAL, folder=folder))
     with stack(workers=0, web=False, backends=backends) as up:
         ready = Overloaded(up, folder)
-        worker = ready.start_worker("worker1")
+        worker = ready.start_worker()
         fill = [sys.executable, "-m", "tests.bench.fill", str(JOBS), "--backend", "slow"]
         up.run(fill)
         ready.until("it polls", lambda: sum(jobs for _, jobs in ready.polls(worker)) >= JOBS)
@@ -167,7 +154,7 @@ def test_the_log_says_how_late_tasks_are(overloaded: Overloaded) -> None:
 
 
 def test_a_second_worker_takes_its_part_of_the_work(overloaded: Overloaded) -> None:
-    first, second = overloaded.up.workers()[0], overloaded.start_worker("worker2")
+    (first,), second = overloaded.up.workers(), overloaded.start_worker()
     overloaded.until("it polls", lambda: overloaded.polls(second))
     since = overloaded.polls(second)[0][0]
 
@@ -179,4 +166,5 @@ def test_a_second_worker_takes_its_part_of_the_work(overloaded: Overloaded) -> N
 
     overloaded.until("each job had its turn twice", lambda: sum(shares()) >= 2 * JOBS)
     counts = shares()
+    overloaded.up.stop_worker(second)  # what a test finds here is one worker
     assert counts[1] >= 0.25 * sum(counts), counts
