@@ -61,13 +61,13 @@ async def test_a_program_starts_a_job_watches_it_and_gets_its_result(running: St
         async with session.post(f"{url}/again", json={"request": "anew"}) as answer:
             anew = await answer.json()
         assert (await watching.ended(anew["job"]))["request"] == "anew"
-        async with session.get(f"{running.url}/jobs?limit=1") as answer:
-            page = await answer.json()
-        assert [frame["job"] for frame in page["jobs"]] == [anew["job"]]
-        async with session.get(urljoin(running.url, page["next"])) as answer:
-            page = await answer.json()
-        assert [frame["job"] for frame in page["jobs"]] == [job["job"]]
-        assert page["next"] is None
+        pages, next_ = [], "/jobs?limit=1"
+        while next_:  # other tests have older jobs
+            async with session.get(urljoin(running.url, next_)) as answer:
+                page = await answer.json()
+            pages.append([frame["job"] for frame in page["jobs"]])
+            next_ = page["next"]
+        assert pages[:2] == [[anew["job"]], [job["job"]]]
 
 
 async def test_a_cancel_over_http_reaches_the_backend(running: Stack) -> None:
