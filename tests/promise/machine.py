@@ -190,7 +190,9 @@ class Promise(RuleBasedStateMachine):
                 if row.state == "running" and worker.now() < kept.due - 1e-3:
                     soonest = min(kept.due, worker.now() + BACKENDS[row.backend].interval)
                     assert not wanted.asked, "a look before its task was due"
-                    assert cast(float, change.due) >= soonest - 1e-3, "a look is brought forward"
+                    due = cast(float, change.due)
+                    assert due >= soonest - 1e-3, "a look is brought forward"
+                    assert due <= kept.due + 1e-3, "a resumed job waits for the end of its lease"
                 kept.due = change.row.due_at if change.due is None else change.due
                 if wanted.asked:
                     soon = wanted.delay if wanted.soon is None else wanted.soon

@@ -13,7 +13,15 @@ from progrock import attention
 from progrock.ledger import Row
 from progrock.lifecycle import LEASE_DRAW
 from tests.ledgers import own_database
-from tests.promise.machine import BACKENDS, GRACE, INTERVAL, LONG, SWEPT_WITHIN, Promise
+from tests.promise.machine import (
+    BACKENDS,
+    GRACE,
+    INTERVAL,
+    LONG,
+    SWEPT_WITHIN,
+    UNWATCHED,
+    Promise,
+)
 from tests.promise.workers import Gate
 
 #: The usual lease of a job with the usual interval, at its longest (seconds).
@@ -132,6 +140,44 @@ def test_a_task_that_comes_again_after_its_commit_takes_a_new_turn(
     world.look_on(worker=1, looks=3)
     world.the_promise()
     assert live(world) == 1
+
+
+def test_a_resumed_job_is_looked_at_when_it_would_have_been(world: Promise) -> None:
+    """And not when its lease ends."""
+    leased(world)
+    world.get_on(n=0, what="moved")
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    assert not live(world)
+    world.go_on(1, 40)
+    [message] = world.live(job(world))
+    assert message.tasks[0].due == pytest.approx(world.clock + INTERVAL)
+
+
+def test_a_resumed_job_keeps_a_pause_that_its_backend_wants(world: Promise) -> None:
+    leased(world)
+    [run] = world.runs_of(0)
+    run.pause = LEASE + 20.0
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    world.wait(1.0)
+    world.go_on(1, 40)
+    [message] = world.live(job(world))
+    assert message.tasks[0].due == pytest.approx(world.clock - 1.0 + run.pause, abs=0.2)
+
+
+def test_a_resumed_job_that_nobody_watched_is_looked_at_when_somebody_comes(world: Promise) -> None:
+    leased(world, "seldom", looks=2)
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    world.go_on(1, 40)
+    assert job(world).due_at == pytest.approx(world.clock + UNWATCHED)
+    world.wait(1.0)
+    world.come(published=True, worker=1, steps=0)
+    looks = world.polls[job(world).id]
+    world.go_on(1, 40)
+    assert world.polls[job(world).id] == looks + 1
+    world.the_promise()
 
 
 @pytest.mark.parametrize("lost", ["the confirm", "the ack"])
