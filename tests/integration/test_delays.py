@@ -110,25 +110,25 @@ async def test_a_hundred_tasks_started_together_travel_in_one_message(vhost_url:
             0,
         )
         await delivery.ack()
-        await publisher.publish("render", 0, tasks(250, due=due), delay=0)
+        await publisher.publish("render", 0, tasks(450, due=due), delay=0)
         sizes: list[int] = []
-        while sum(sizes) < 250:
+        while sum(sizes) < 450:
             for delivery in await take(subscriber):
                 sizes.append(len(delivery.tasks))
                 await delivery.ack()
-        assert sorted(sizes) == [50, 100, 100]
+        assert sorted(sizes) == [50, 200, 200]
 
 
 async def test_a_round_takes_all_waiting_messages_up_to_the_cap(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
         for _ in range(5):
-            await publisher.publish("render", 0, tasks(30), delay=0)
+            await publisher.publish("render", 0, tasks(60), delay=0)
         await until(lambda: len(subscriber.received[QUEUE]) == 5)
         due = DueTasks(publisher)
         for delivery in await take(subscriber):
             due.add(delivery)
-        assert [len(each.tasks) for each in await due.take(QUEUE)] == [30, 30, 30]
-        assert [len(each.tasks) for each in await due.take(QUEUE, cap=10)] == [30]
+        assert [len(each.tasks) for each in await due.take(QUEUE)] == [60, 60, 60]
+        assert [len(each.tasks) for each in await due.take(QUEUE, cap=10)] == [60]
 
 
 # Confirms, returns, and the dead queue
