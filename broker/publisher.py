@@ -20,6 +20,7 @@ from progrock.broker.topology import route
 
 READY_TIMEOUT = 2.0
 CONFIRM_TIMEOUT = 10.0
+NOT_CONNECTED = "not connected to RabbitMQ"
 
 _Key = tuple[Lane | None, str, int, float]
 
@@ -65,6 +66,14 @@ class Publisher:
     def connected(self) -> bool:
         """Whether there is a connection right now."""
         return self._ready.is_set()
+
+    async def ready(self) -> None:
+        """Wait for the connection. Raises PublishFailed if there is none within two seconds."""
+        self.start()
+        if not self.connected:
+            await self._wait()
+        if not self.connected:
+            raise PublishFailed(NOT_CONNECTED)
 
     def start(self) -> None:
         """Begin to connect. The first publish does so as well."""
@@ -180,7 +189,7 @@ class Publisher:
         self, exchange: str, routing_key: str, body: bytes, about: dict[str, Any]
     ) -> None:
         if self._channel is None:
-            raise PublishFailed("not connected to RabbitMQ")
+            raise PublishFailed(NOT_CONNECTED)
         try:
             async with translated("publish"), asyncio.timeout(CONFIRM_TIMEOUT):
                 try:

@@ -113,7 +113,11 @@ class Commits:
             await dispatch.to_the_end(work)
 
     async def resume(self, rows: Iterable[Row]) -> None:
-        """Give each of these jobs a new turn and its task. Raises PublishFailed."""
+        """Give each of these jobs a new turn and its task. Raises PublishFailed.
+
+        No turn is taken where there is no connection: the same message could not be resumed again.
+        """
+        await self._publisher.ready()
         now = clock.now()
         await self.finish([(row, lifecycle.resumed(row, self._options, now)) for row in rows])
 

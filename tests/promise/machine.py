@@ -188,11 +188,11 @@ class Promise(RuleBasedStateMachine):
                         "started though it was to be cancelled"
                     )
                 if row.state == "running" and worker.now() < kept.due - 1e-3:
-                    soonest = min(kept.due, worker.now() + BACKENDS[row.backend].interval)
+                    looks = kept.due, worker.now() + BACKENDS[row.backend].interval
                     assert not wanted.asked, "a look before its task was due"
                     due = cast(float, change.due)
-                    assert due >= soonest - 1e-3, "a look is brought forward"
-                    assert due <= kept.due + 1e-3, "a resumed job waits for the end of its lease"
+                    assert due >= min(looks) - 1e-3, "a look is brought forward"
+                    assert due <= max(looks) + 1e-3, "a resumed job waits until its lease ends"
                 kept.due = change.row.due_at if change.due is None else change.due
                 if wanted.asked:
                     soon = wanted.delay if wanted.soon is None else wanted.soon

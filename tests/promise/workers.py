@@ -300,6 +300,10 @@ class Worker:
 
     # As the publisher
 
+    async def ready(self) -> None:
+        if await self.pause("ready", ("connected", "not connected")) != "connected":
+            raise PublishFailed("not connected")
+
     async def publish(
         self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float = 0.0
     ) -> None:

@@ -327,6 +327,23 @@ def test_a_lost_task_comes_back_within_a_lease_the_grace_and_a_sweep(world: Prom
     assert world.quietly(LEASE + GRACE + SWEPT_WITHIN, lambda: world.polls[job(world).id] > looks)
 
 
+def test_a_job_is_resumed_when_there_is_a_connection_again(world: Promise) -> None:
+    """RabbitMQ is away for a while. No turn is taken for a task that could not be published."""
+    leased(world)
+    world.get_on(n=0, what="moved")
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    turn = job(world).turn
+    for worker in (0, 1, 0):
+        let(world, worker, "ready", "not connected")
+        world.finish_all()
+        assert not live(world)
+        world.wait(1.0)
+    world.go_on(1, 40)
+    assert job(world).turn == turn + 1
+    assert live(world) == 1
+
+
 def test_so_does_a_job_whose_resume_was_not_published_either(world: Promise) -> None:
     leased(world)
     world.get_on(n=0, what="moved")

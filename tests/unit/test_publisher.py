@@ -8,7 +8,8 @@ from typing import Any, cast
 import aiormq
 import pytest
 
-from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.errors import BrokerUnavailable, PublishFailed
+from progrock.broker.nowhere import Nowhere
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, decode
 
@@ -86,3 +87,14 @@ async def test_a_mark_goes_with_its_task(monkeypatch: pytest.MonkeyPatch, spread
         (jobs[0], 3, True),
         (jobs[1], 3, False),
     ]
+
+
+async def test_ready_is_one_that_has_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher("amqp://guest:guest@127.0.0.1:1/", "test")
+    monkeypatch.setattr(publisher, "start", lambda: None)
+    monkeypatch.setattr("progrock.broker.publisher.READY_TIMEOUT", 0.0)
+    with pytest.raises(PublishFailed, match="not connected"):
+        await publisher.ready()
+    publisher._ready.set()
+    await publisher.ready()
+    await Nowhere().ready()
