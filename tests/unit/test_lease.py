@@ -167,9 +167,10 @@ def test_a_resumed_job_keeps_a_pause_that_its_backend_wants(world: Promise) -> N
 
 
 def test_a_resumed_job_that_nobody_watched_is_looked_at_when_somebody_comes(world: Promise) -> None:
-    leased(world, "seldom", looks=2)
+    leased(world, "seldom", looks=1)
     let(world, 0, "publish", "lost")
     world.finish_all()
+    assert not live(world)
     world.go_on(1, 40)
     assert job(world).due_at == pytest.approx(world.clock + UNWATCHED)
     world.wait(1.0)
