@@ -457,8 +457,9 @@ def paced(job: Job, decision: Decision, options: Options, now: float) -> Decisio
     return decision._replace(delay=delay, soon=decision.delay, free=free)
 
 
-# Which looks need no write: a job that runs has a lease, and until that ends its turn may be looked
-# at again. docs/promise.md says why there are never two such looks at once.
+# Which looks need no write.
+# A running job has a lease. Until that ends, a look that finds nothing new writes nothing.
+# docs/promise.md says why ProgRock never makes two such looks at once.
 
 
 def lease(options: Options, draw: float) -> float:

@@ -1,4 +1,4 @@
-"""An answer that says what the row says is found out before the policy runs, and means the same."""
+"""Most answers say what the row says already. They skip the policy, which would decide the same."""
 
 from typing import Any
 
