@@ -353,6 +353,7 @@ def test_the_lines_beside_celery_are_counted_right() -> None:
     told = re.findall(r"^\| ([\w ]+) \| (\d+) \| (\d+) \|$", page, re.M)
     assert {row: [int(left), int(right)] for row, left, right in told} == rows
     assert rows["all together"][0] < rows["all together"][1]
+    assert f"[{rows['all together'][0]} lines in all]" in (ROOT / "README.md").read_text()
 
 
 # Links

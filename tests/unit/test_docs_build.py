@@ -159,6 +159,12 @@ def test_the_figures_of_the_pages_are_those_of_the_code(
     assert words.format(float(found.pop()) * times) in text
 
 
+def test_the_promise_tells_as_many_rules_as_it_says() -> None:
+    rests = (DOCS / "promise.md").read_text().partition("## What it rests on")[2]
+    assert len(re.findall(r"^### ", rests, re.M)) == 7
+    assert "Seven rules carry the promise" in rests
+
+
 def test_the_leases_of_the_pages_are_those_of_the_code() -> None:
     until_swept = GRACE + SWEEP
     row = re.compile(r"^\| (\d+) s \| (\d+) s \| (\d+) s \| (\d+) s \|$", re.M)
@@ -250,7 +256,8 @@ def _links(text: str) -> list[str]:
 def test_the_architecture_leads_to_every_file_of_the_core_path() -> None:
     """Every module that a job meets stands on the page, so that a new one is not forgotten."""
     text = (DOCS / "architecture.md").read_text()
-    for folder in ("broker", "consumers", "site/progrock"):
+    backends = ("site/progrock/backends", "site/progrock/backends/http")
+    for folder in ("broker", "consumers", "site/progrock", *backends):
         for file in (ROOT / folder).glob("*.py"):
             name = f"{folder}/{file.name}"
             assert file.name == "__init__.py" or f"`{name}`" in text, name
