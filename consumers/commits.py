@@ -10,6 +10,7 @@ from progrock.broker.publisher import Publisher
 from progrock.consumers.calls import Calls
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.receivers import Receivers
+from progrock.lease import lease_of, needs_no_write, resumed
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
 
@@ -75,14 +76,14 @@ class Commits:
                 again is not None
                 and row.id not in again
                 and decision.delay is not None
-                and lifecycle.needs_no_write(row, decision, now)
+                and needs_no_write(row, decision, now)
             ):
                 same.append(dispatch.unwritten(row, decision.delay, now))
             else:
                 steps.append((row, decision))
         if not steps:
             return same
-        lease = lifecycle.lease(self._options, self._draw())
+        lease = lease_of(self._options, self._draw())
         committed = await self.database.commit(steps, now, lease)
         journal.stepped(committed)
         return same + committed
@@ -119,7 +120,7 @@ class Commits:
         """
         await self._publisher.ready()
         now = clock.now()
-        await self.finish([(row, lifecycle.resumed(row, self._options, now)) for row in rows])
+        await self.finish([(row, resumed(row, self._options, now)) for row in rows])
 
     async def tell_owed(self, job_ids: Iterable[str]) -> None:
         """Tell the end of jobs for which it is owed."""

@@ -1,7 +1,8 @@
 """Decides what happens to a job: what a task means for it, what to do next, what an answer means.
 
 Everything here is pure: the clock and the dice are arguments, and nothing is read or written.
-The file is longer than others because it is the one place where a job's life is told.
+`progrock.lease` adds which of these decisions need no write. This file is longer than others
+because it is the one place where a job's life is told.
 """
 
 from enum import Enum
@@ -27,11 +28,6 @@ MOST_CRASHES = 5
 #: From this delivery on, the tasks of a message are worked one by one: it may kill workers.
 POISONOUS = 2
 LONGEST_BACKOFF = 60.0
-#: A lease is drawn anew for each round, so many times longer or shorter, so that leases which
-#: began together do not end together.
-LEASE_DRAW = 0.2
-#: The longest draw in relation to the shortest. What is left of a lease is never more.
-_LONGEST_DRAW = (1 + LEASE_DRAW) / (1 - LEASE_DRAW)
 #: Answers to a start that may pass by themselves: tokens are replaced, and services deployed.
 NOT_YET = (401, 403, 404)
 #: What a backend's progress is, unless its class answers with something else.
@@ -61,12 +57,6 @@ class Job(Protocol):
     @property
     def active(self) -> bool:
         """Whether the job has not come to its end."""
-
-
-class Waiting(Job, Protocol):
-    """A job with the time until which its turn may be looked at without a write."""
-
-    due_at: float
 
 
 class Moment(NamedTuple):
@@ -100,15 +90,19 @@ class Step(Enum):
 class Decision(NamedTuple):
     """What to write into the ledger.
 
-    `delay` is in seconds until the next step, None where the job has ended. `opens_intent`: a start
-    is about to be sent. Then no task follows, so only a sweep, after `delay`, can bring one.
-    `cancel_taken`: the backend has taken a cancel, and the job has not ended there.
-    `missing_at` is since when the backend does not know the job, or refuses to start it (seconds
-    since the epoch); None where it does not say so. `soon` takes the place of `delay` if somebody
-    has come to watch the job since its row was read; None where nobody's coming matters. Who comes
-    later has the job looked at at once, but not within `free` seconds; None leaves that as it is.
-    `asked` is false where the backend was not asked, because it wants a pause or its rate is used
-    up, or because the job is only given its task again.
+    `delay` is how many seconds later the next step is due, None where the job has ended.
+    `opens_intent`: a start is about to be sent. No task follows, so that only a sweep, after
+    `delay`, can bring one. `missing_at` (seconds since the epoch) is since when the backend says
+    that it does not know the job, or refuses to start it; None where it does not say so.
+    `cancel_taken`: the backend has taken a cancel, and the job has not ended there. `asked` is
+    false where the backend was not asked, because it wants a pause or its rate is used up, or
+    because the job is only given its task again.
+
+    `soon` and `free` are for backends that look less often at jobs which nobody watches (`paced`).
+    If somebody has come to watch the job since its row was read, the next step is due in `soon`
+    seconds in place of `delay`; with None it does not matter who comes. If somebody comes after
+    this step, the job is looked at at once, but not within `free` seconds; None leaves the time
+    that the row has.
     """
 
     state: str
@@ -126,6 +120,21 @@ class Decision(NamedTuple):
     soon: float | None = None
     free: float | None = 0.0
     asked: bool = True
+
+
+def unchanged(job: Job) -> Decision:
+    """The decision that leaves a job as it is, for others to replace what they change."""
+    return Decision(
+        state=job.state,
+        handle=job.handle,
+        progress=job.progress,
+        message=job.message,
+        error=job.error,
+        attempts=job.attempts,
+        crashes=job.crashes,
+        missing_at=job.missing_at,
+        cancel_taken=job.cancel_taken,
+    )
 
 
 # What a task means
@@ -158,38 +167,6 @@ def cancelled_in_line(job: Job) -> bool:
 def one_by_one(deliveries: int) -> bool:
     """Whether the tasks of a message that was delivered so often before are worked one by one."""
     return deliveries >= POISONOUS
-
-
-def resumed(job: Waiting, options: Options, now: float) -> Decision:
-    """A turn more for a job whose present task may not have been published; it stays as it is.
-
-    A new turn makes that task stale, if there is one. The next look is when it would have been, or
-    after an interval where only the end of the job's lease is known.
-    """
-    delay = max(0.0, job.due_at - now)
-    soon = min(delay, options.interval)
-    if (
-        delay <= lease(options, 1.0)
-        and _may_lease(job.state, job.attempts)
-        and job.watched
-        and not job.cancel_requested
-    ):
-        delay = soon
-    return Decision(
-        state=job.state,
-        handle=job.handle,
-        progress=job.progress,
-        message=job.message,
-        error=job.error,
-        attempts=job.attempts,
-        delay=delay,
-        crashes=job.crashes,
-        missing_at=job.missing_at,
-        cancel_taken=job.cancel_taken,
-        soon=None if options.unwatched is None or job.state != State.RUNNING else soon,
-        free=None,
-        asked=False,
-    )
 
 
 # What to do next
@@ -226,17 +203,11 @@ def intent(job: Job, *, options: Options) -> Decision:
     A start is sent within `timeout` of its intent and takes `start_timeout`, so the intent is due
     after both. The sweep's grace, which comes on top, is at least as long again.
     """
-    return Decision(
+    return unchanged(job)._replace(
         state=State.STARTING,
-        handle=job.handle,
-        progress=job.progress,
-        message=job.message,
-        error=job.error,
-        attempts=job.attempts,
-        crashes=_crashes(job),
         delay=options.start_timeout + options.timeout,
+        crashes=_crashes(job),
         opens_intent=True,
-        missing_at=job.missing_at,
     )
 
 
@@ -457,57 +428,6 @@ def paced(job: Job, decision: Decision, options: Options, now: float) -> Decisio
     return decision._replace(delay=delay, soon=decision.delay, free=free)
 
 
-# Which looks need no write.
-# A running job has a lease. Until that ends, a look that finds nothing new writes nothing.
-# docs/promise.md says why ProgRock never makes two such looks at once.
-
-
-def lease(options: Options, draw: float) -> float:
-    """For how many seconds a commit of this round may lease turns; `draw` is in [0, 1)."""
-    return options.lease * (1.0 + LEASE_DRAW * (2.0 * draw - 1.0))
-
-
-def due_in(job: Waiting, decision: Decision, lease: float, now: float) -> float | None:
-    """In how many seconds the job's row is due after this decision; None where it has ended.
-
-    That is when the next step is due, or, if it comes later, the end of the lease. Only a job that
-    runs, whose calls do not fail, and whose next look waits for nobody's coming, has a lease. One
-    that lasts until the next look is kept, so that the row's index stays as it is.
-    """
-    delay = decision.delay
-    if (
-        delay is None
-        or delay >= lease
-        or not _may_lease(decision.state, decision.attempts)
-        or job.cancel_requested
-        or decision.soon not in (None, delay)
-    ):
-        return delay
-    left = job.due_at - now
-    lasts = delay <= left <= lease * _LONGEST_DRAW and _may_lease(job.state, job.attempts)
-    return left if lasts else lease
-
-
-def needs_no_write(job: Waiting, decision: Decision, now: float) -> bool:
-    """Whether a look has found nothing new, and the next look falls within the job's lease.
-
-    The task of such a look must have been delivered for the first time, and must bear no mark.
-    """
-    return (
-        decision.delay is not None
-        and now + decision.delay <= job.due_at
-        and _may_lease(job.state, job.attempts)
-        and decision.attempts == job.attempts
-        and not (job.crashes or job.sweeps or job.cancel_requested)
-        and decision.soon in (None, decision.delay)
-        and not is_visible(job, decision)
-    )
-
-
-def _may_lease(state: str, attempts: int) -> bool:
-    return state == State.RUNNING and not attempts
-
-
 # What a decision does to a job
 
 
@@ -613,17 +533,8 @@ def _handle(job: Job, status: Status) -> str:
 
 def _as_it_was(job: Job, error: BackendError | None, at: Moment) -> Decision:
     """The job as it was; with an error that was no call, its next step is when that says."""
-    return Decision(
-        state=job.state,
-        handle=job.handle,
-        progress=job.progress,
-        message=job.message,
-        attempts=job.attempts,
-        delay=_until(job, (error.retry_after or 0.0) if error else 0.0, at.now),
-        missing_at=job.missing_at,
-        cancel_taken=job.cancel_taken,
-        asked=error is None,
-    )
+    delay = _until(job, (error.retry_after or 0.0) if error else 0.0, at.now)
+    return unchanged(job)._replace(delay=delay, crashes=0, asked=error is None)
 
 
 def _until(job: Job, delay: float, now: float) -> float:

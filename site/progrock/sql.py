@@ -6,6 +6,7 @@ the statement sees as the table `v`. The names of its columns begin with `n_`.
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import orjson
@@ -49,14 +50,16 @@ def execute(
     `more` are further parameters of the statement.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_values(names) + sql, [orjson.dumps(rows).decode(), *more])
+        head = _values(is_postgresql(), tuple(names))
+        cursor.execute(head + sql, [orjson.dumps(rows).decode(), *more])
         return list(cursor.fetchall())
 
 
-def _values(names: Sequence[str]) -> str:
+@cache
+def _values(postgresql: bool, names: tuple[str, ...]) -> str:
     """The head of a statement, which reads its JSON parameter as the table `v`."""
     head = f"WITH v({', '.join(names)}) AS"
-    if is_postgresql():
+    if postgresql:
         columns = (
             f"NULLIF(e->{i}, 'null'::jsonb)"
             if name == "n_result"

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from progrock import attention, clock, conf, ledger, lifecycle
+from progrock import attention, clock, conf, ledger
 from progrock.backends import Options
+from progrock.lease import resumed
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision
 from progrock.models import Attention, Job
@@ -195,7 +196,7 @@ def test_whoever_comes_after_a_resume_is_not_kept_waiting(comes: str, pause: flo
     """A worker died between its commit and the next task, and its task is delivered again."""
     row = waits(since=0.0, soon=pause or SOON, free=pause)
     now = time.time()
-    decision = lifecycle.resumed(row, Options(name="render", interval=SOON, unwatched=LATER), now)
+    decision = resumed(row, Options(name="render", interval=SOON, unwatched=LATER), now)
     found = attention.watch(["user:1"]) if comes == "before the commit" else []
     [done] = ledger.commit([(replace(row), decision)], now)
     assert done.row.turn == row.turn + 1

@@ -19,13 +19,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections
 
-from progrock import doors, ledger, lifecycle, wire
+from progrock import doors, ledger, wire
 from progrock.attempts import NoAnswer, attempt
 from progrock.backends import Options
 from progrock.broker.tasks import Task, shard_of
 from progrock.consumers import sweeper as module
 from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
+from progrock.lease import resumed
 from progrock.ledger import Row
 from progrock.lifecycle import Decision
 from progrock.models import Job
@@ -169,7 +170,7 @@ def test_a_job_that_is_resumed_by_two_messages_takes_one_turn() -> None:
     now = time.time()
     row = make(due_at=datetime.fromtimestamp(now + 10, UTC))
     read = ledger.load([row.id])[row.id]
-    decision = lifecycle.resumed(read, Options(name="render"), now)
+    decision = resumed(read, Options(name="render"), now)
     [won] = ledger.commit([(read, decision), (read, decision)], now, 16.0)
     assert won.row.turn == ledger.load([row.id])[row.id].turn == row.turn + 1
     assert won.due == pytest.approx(now + 1.0)

@@ -30,8 +30,9 @@ from progrock.broker.lanes import lane_for, ttl
 from progrock.broker.names import NAMES
 from progrock.broker.tasks import Task
 from progrock.consumers import sweeper
+from progrock.lease import DRAW
 from progrock.ledger import Committed, Row
-from progrock.lifecycle import LEASE_DRAW, MOST_CRASHES
+from progrock.lifecycle import MOST_CRASHES
 from progrock.models import ENDED, Attention, Job
 from tests.promise.workers import HAND, TIMEOUT, WORKER, Gate, Hand, Message, Run, Worker
 
@@ -518,7 +519,7 @@ class Promise(RuleBasedStateMachine):
                 "cancelled, and nobody had asked for it"
             )
             kept.version, kept.turn, kept.end = row.version, row.turn, end
-            lease = BACKENDS[row.backend].lease * (1 + LEASE_DRAW)
+            lease = BACKENDS[row.backend].lease * (1 + DRAW)
             latest = max(2 * TIMEOUT + 60, lease if row.state == "running" else 0.0)
             assert not row.active or row.due_at <= self.clock + latest, (
                 "due so late that no sweep will come"
@@ -633,7 +634,7 @@ class Promise(RuleBasedStateMachine):
         if row.sweeps:
             return float("inf")
         options = BACKENDS[row.backend]
-        lease = max(row.due_at - self.clock, options.lease * (1 + LEASE_DRAW))
+        lease = max(row.due_at - self.clock, options.lease * (1 + DRAW))
         live = self.live(row)
         if not live:
             return max(row.due_at, self.clock) + GRACE + SWEPT_WITHIN

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from progrock import attention
+from progrock.lease import DRAW
 from progrock.ledger import Row
-from progrock.lifecycle import LEASE_DRAW
 from tests.ledgers import own_database
 from tests.promise.machine import (
     BACKENDS,
@@ -25,7 +25,7 @@ from tests.promise.machine import (
 from tests.promise.workers import Gate
 
 #: The usual lease of a job with the usual interval, at its longest (seconds).
-LEASE = BACKENDS["render"].lease * (1 + LEASE_DRAW)
+LEASE = BACKENDS["render"].lease * (1 + DRAW)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from progrock.backends import BackendError, Handle, Options, Status
 from progrock.broker.lanes import round_delay
+from progrock.lease import due_in, lease_of, needs_no_write, resumed
 from progrock.lifecycle import (
     FORGOTTEN,
     MOST_CRASHES,
@@ -22,19 +23,15 @@ from progrock.lifecycle import (
     after_poll,
     after_start,
     cancelled_in_line,
-    due_in,
     intent,
     is_visible,
     knows_of_cancel,
-    lease,
     milestone,
-    needs_no_write,
     next_step,
     one_by_one,
     owes_cancel,
     paced,
     put_back,
-    resumed,
     standing,
     too_late_to_start,
 )
@@ -378,9 +375,9 @@ def test_a_resumed_job_without_a_lease_keeps_its_wait() -> None:
 
 def test_a_lease_is_drawn_around_its_mean() -> None:
     options = Options(name="render", lease=100.0)
-    assert [lease(options, draw) for draw in (0.0, 0.5)] == [80.0, 100.0]
-    assert lease(options, 1.0) == pytest.approx(120.0)
-    assert lease(Options(name="render", lease=0.0), 0.9) == 0.0
+    assert [lease_of(options, draw) for draw in (0.0, 0.5)] == [80.0, 100.0]
+    assert lease_of(options, 1.0) == pytest.approx(120.0)
+    assert lease_of(Options(name="render", lease=0.0), 0.9) == 0.0
 
 
 def nothing_new(job: Job, **changes: Any) -> Decision:
