@@ -16,8 +16,7 @@ import pytest
 from aiohttp import web
 
 from progrock.backends import BackendError, ConfigError, Handle, JobView, Status
-from progrock.backends.http import HttpBackend
-from progrock.backends.http.client import Outgoing
+from progrock.backends.http import HttpBackend, Outgoing
 from tests import certificates, language
 from tests.language import LEAST, SECRET, answer, job, options
 from tests.logs import own

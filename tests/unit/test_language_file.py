@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from progrock.backends import ConfigError, JobView, Options, Status, build, load, schemas
-from progrock.backends.http import HttpBackend
-from progrock.backends.http.client import Outgoing
+from progrock.backends.http import HttpBackend, Outgoing
 from progrock.backends.http.table import HttpSpec
 from progrock.backends.templates import Text
 from tests.language import options, spec, toml

@@ -147,8 +147,6 @@ def _over_http(
     values["tls"] = {key: str(folder / file) for key, file in values["tls"].items()}
     spec = http_spec(where, values)
     timeout = common["timeout"]
-    polls = [each.timeout or timeout for each in (spec.poll, spec.poll_many) if each]
-    fetch = spec.fetch.timeout or timeout if spec.fetch else 0.0
     start = spec.start.timeout or timeout
     cancel = spec.cancel.timeout or timeout if spec.cancel else 0.0
     return Options(
@@ -159,7 +157,7 @@ def _over_http(
         has_progress=spec.progress is not None,
         reads_params=wrap is not None or spec.reads_params,
         start_timeout=start,
-        longest_call=max(start, max(polls) + fetch, cancel),
+        longest_call=max(start, spec.longest_look(timeout), cancel),
         **common,
     )
 

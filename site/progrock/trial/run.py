@@ -305,11 +305,9 @@ def _only(backend: Backend, name: str) -> Iterator[None]:
     if not isinstance(backend, HttpBackend):
         yield
         return
-    both = backend.spec
-    backend.spec = (
-        replace(both, poll=None) if name == "poll_many" else replace(both, poll_many=None)
-    )
+    other = "poll" if name == "poll_many" else "poll_many"
+    backend.look_by(replace(backend.spec, **{other: None}))
     try:
         yield
     finally:
-        backend.spec = both
+        backend.look_by(backend.spec)

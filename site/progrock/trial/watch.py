@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from progrock.backends import BackendError, Status
 from progrock.backends.errors import shortened
 from progrock.backends.http.answers import UNKNOWN_JOB, Answer
-from progrock.backends.http.client import HttpBackend, Outgoing
+from progrock.backends.http.client import HttpBackend
+from progrock.backends.http.outgoing import Outgoing
 from progrock.backends.http.table import HttpSpec
 from progrock.backends.http.values import progress
 from progrock.backends.templates import MISSING
@@ -75,7 +76,7 @@ class Watch:
 
     def attach(self, backend: HttpBackend) -> None:
         """Hear of all that this backend asks and finds."""
-        backend.observe, backend.note = self._observe, self._note
+        backend.listen(self._observe, self._note)
 
     def call(self, handle: str) -> None:
         """A call begins, about a job with this handle."""

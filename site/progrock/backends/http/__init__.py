@@ -7,7 +7,8 @@ poll nothing, such as the web server, then need not load aiohttp.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from progrock.backends.http.client import HttpBackend, Outgoing
+    from progrock.backends.http.client import HttpBackend
+    from progrock.backends.http.outgoing import Outgoing
 
 __all__ = ["HttpBackend", "Outgoing"]
 

@@ -89,6 +89,11 @@ class HttpSpec:
         found = [each for each in (*texts, *values) if each]
         return any(hole.root == "params" for each in found for hole in each.holes)
 
+    def longest_look(self, timeout: float) -> float:
+        """Seconds for all requests of one look; `timeout` is the backend's."""
+        polls = [each.timeout or timeout for each in (self.poll, self.poll_many) if each]
+        return max(polls) + (self.fetch.timeout or timeout if self.fetch else 0.0)
+
     @property
     def _later(self) -> list[Request]:
         """All requests but the start."""
