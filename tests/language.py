@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 
 from progrock.backends import JobView, Options, build, load
-from progrock.backends.http.answers import Answer, Reader
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.answers import Answer
+from progrock.backends.http.reader import Reader
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.templates import Scope
 
 LEAST: Mapping[str, str | None] = {

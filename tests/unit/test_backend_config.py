@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progrock.backends import ConfigError, Options, build, load
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.http.values import compile_expression
 from progrock.backends.templates import Scope
 

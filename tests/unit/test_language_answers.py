@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progrock.backends import BackendError, ConfigError, Handle, JobView, Status
-from progrock.backends.http.answers import Answer, Reader
+from progrock.backends.http.answers import Answer
+from progrock.backends.http.reader import Reader
 from progrock.backends.http.values import progress
 from tests.language import Notes, answer, job, options, reader, scope, spec
 

@@ -9,7 +9,7 @@ import pytest
 
 from progrock.backends import ConfigError, JobView, Options, Status, build, load, schemas
 from progrock.backends.http import HttpBackend, Outgoing
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.templates import Text
 from tests.language import options, spec, toml
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from progrock.backends import BackendError, ConfigError, JobView
 from progrock.backends.bodies import as_form, as_json, body, bound, filled
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.templates import ROOTS, Scope, Unfillable, text
 from tests.language import SECRET, built, job, options, scope, spec
 

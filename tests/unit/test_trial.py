@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 
 from progrock.backends import BackendError, JobView, Options, Status, load
 from progrock.backends.http.answers import Answer
-from progrock.backends.http.table import States
+from progrock.backends.http.spec import States
 from progrock.backends.templates import MISSING
 from progrock.trial import hints, recipes
 from progrock.trial.masks import Mask

@@ -3,36 +3,22 @@
 Each key is checked and each expression compiled when the file is read, before anything starts.
 """
 
-import inspect
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from progrock.backends import schemas
 from progrock.backends.base import LEAST_LOOKS, Backend, Options, usual_lease
+from progrock.backends.classes import ClassSpec, check_arguments, extends_http_backend, imported
 from progrock.backends.errors import ConfigError
-from progrock.backends.http.table import HttpSpec, http_keys, http_spec
+from progrock.backends.http.spec import HttpSpec
+from progrock.backends.http.table import http_keys, http_spec
 from progrock.backends.keys import Key, flag, number, read, string, whole
 from progrock.backends.templates import text
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassSpec:
-    """A backend's class by its dotted path, and the arguments that its table has for it.
-
-    `http` is the rest of the table, where the class extends HttpBackend.
-    """
-
-    path: str
-    arguments: Mapping[str, Any]
-    http: HttpSpec | None = None
-
 
 DAY = 86_400
 _PEOPLE = {
@@ -113,7 +99,7 @@ def build(options: Options, environ: Mapping[str, str] = os.environ) -> Backend:
     cls: Callable[..., Any] | None = None
     arguments: Mapping[str, Any] = {}
     if isinstance(spec, ClassSpec):
-        cls, arguments, spec = _import(f"{where} class", spec.path), spec.arguments, spec.http
+        cls, arguments, spec = imported(f"{where} class", spec.path), spec.arguments, spec.http
     if isinstance(spec, HttpSpec):
         options = replace(options, spec=spec.bound(where, environ))
     elif cls is None:
@@ -179,8 +165,8 @@ def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -
     A class that extends HttpBackend has the keys of a table over HTTP as well.
     """
     path = read(where, {"class": table["class"]}, {"class": _CLASS["class"]})["class"]
-    cls = _import(f"{where} class", path)
-    over_http = _extends_http_backend(cls)
+    cls = imported(f"{where} class", path)
+    over_http = extends_http_backend(cls)
     keys = _COMMON | http_keys(where) | {"class": _CLASS["class"]} if over_http else _CLASS
     ours = {key: value for key, value in table.items() if key in keys}
     arguments = {key: value for key, value in table.items() if key not in keys}
@@ -196,20 +182,8 @@ def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -
         more = _common(where, values, folder)
         spec = ClassSpec(path=path, arguments=arguments)
         options = Options(name=name, spec=spec, **values, **more)
-    try:
-        inspect.signature(cls).bind(options, **arguments)
-    except (TypeError, ValueError) as error:  # ValueError: it does not tell what it takes
-        found = f"the keys {', '.join(arguments) or '(none)'}"
-        raise ConfigError(
-            where, found=found, wanted=f"the keys that {path} takes ({error})"
-        ) from error
+    check_arguments(where, cls, path, options, arguments)
     return options
-
-
-def _extends_http_backend(cls: object) -> bool:
-    """Whether a class extends HttpBackend; whoever has not loaded that cannot extend it."""
-    client = sys.modules.get("progrock.backends.http.client")
-    return client is not None and isinstance(cls, type) and issubclass(cls, client.HttpBackend)
 
 
 def _unwatched(where: str, common: Mapping[str, Any]) -> float | None:
@@ -238,16 +212,3 @@ def _lease(where: str, common: Mapping[str, Any]) -> float:
             f" {LEAST_LOOKS} times the interval ({interval:g})",
         )
     return float(lease)
-
-
-def _import(where: str, path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    try:
-        cls: Callable[..., Any] = getattr(import_module(module), name)
-    # whatever a module of the project's raises, or a script that ends the process
-    except (Exception, SystemExit) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            where, found=repr(path), wanted=f"the dotted path of a class ({why})"
-        ) from error
-    return cls

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from progrock.backends import ConfigError, Options, build
-from progrock.backends.config import ClassSpec
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.classes import ClassSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.trial.variables import missing
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from progrock.backends.errors import shortened
 from progrock.backends.http.answers import Answer
-from progrock.backends.http.table import States
+from progrock.backends.http.spec import States
 from progrock.backends.http.values import as_text
 from progrock.backends.templates import MISSING
 

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from progrock.backends import BackendError, Status
 from progrock.backends.errors import shortened
-from progrock.backends.http.answers import UNKNOWN_JOB, Answer
+from progrock.backends.http.answers import Answer
 from progrock.backends.http.client import HttpBackend
 from progrock.backends.http.outgoing import Outgoing
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.reader import UNKNOWN_JOB
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.http.values import progress
 from progrock.backends.templates import MISSING
 from progrock.trial import hints

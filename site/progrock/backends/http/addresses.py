@@ -17,6 +17,9 @@ _PORTS = {"http": 80, "https": 443}
 _PRINTABLE = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a backslash
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")  # what stands in a path as it is
 Origin = tuple[str, str, int]
+#: What is wanted of an address in the file, for errors.
+ADDRESS = "an address such as https://render.internal/v1, without ? and #"
+SERVER = "an address such as http://proxy.internal:3128 or https://login.internal/token"
 
 
 class Address(NamedTuple):
@@ -33,6 +36,11 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return not set("?#{}") & set(text)
+
+
+def is_server(text: str) -> bool:
+    """Whether a text is an http or https address; a proxy's may hold user and password."""
+    return re.fullmatch(r"https?://[!-\[\]-~]+", text) is not None
 
 
 def origin_of(address: str) -> Origin:

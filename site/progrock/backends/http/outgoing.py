@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from progrock.backends import bodies
 from progrock.backends.http.addresses import Servers
 from progrock.backends.http.requests import Request, fits_header
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.templates import Scope, Text, Unfillable
 
 

@@ -16,10 +16,10 @@ from progrock.backends.http.answers import Answer
 from progrock.backends.http.failures import late, translate
 from progrock.backends.http.manners import Gate
 from progrock.backends.http.outgoing import Maker, Outgoing
-from progrock.backends.http.reading import read
+from progrock.backends.http.receiving import received
 from progrock.backends.http.requests import Request
 from progrock.backends.http.sessions import Sessions, tls_context
-from progrock.backends.http.table import HttpSpec
+from progrock.backends.http.spec import HttpSpec
 from progrock.backends.http.tokens import Tokens
 from progrock.backends.templates import Scope
 
@@ -149,7 +149,7 @@ class Sender:
                 **more,
             )
             try:
-                answer = await read(response, self._options.max_answer)
+                answer = await received(response, self._options.max_answer)
             finally:
                 response.release()
         except aiohttp.ClientError as error:

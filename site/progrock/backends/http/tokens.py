@@ -7,7 +7,7 @@ from collections.abc import Callable
 import aiohttp
 
 from progrock.backends.errors import BackendError
-from progrock.backends.http.table import Auth
+from progrock.backends.http.spec import Auth
 from progrock.backends.http.values import number
 from progrock.backends.templates import Scope
 

@@ -1,4 +1,4 @@
-"""Reads an answer from the network, and its body up to a limit."""
+"""Receives an answer from the network, and its body up to a limit."""
 
 from time import time
 
@@ -11,7 +11,7 @@ from progrock.backends.http.manners import retry_after
 _SMALL = 4_096
 
 
-async def read(response: aiohttp.ClientResponse, limit: int) -> Answer:
+async def received(response: aiohttp.ClientResponse, limit: int) -> Answer:
     """The answer. A body of more than `limit` bytes is not read to its end."""
     content = response.content
     length = response.content_length or 0
