@@ -22,7 +22,7 @@ SENTENCES = {
     "huge": "the backend's answer is larger than 100,000 bytes",
     "list": "the backend answered without a state",
     "proxy": "the backend answered 404 with an HTML page, which is a proxy's",
-    "redirect": "the backend answered 302, a redirect, and those are not followed",
+    "redirect": "the backend answered 302, and redirects are not followed",
     "reset": "the backend closed the connection",
     "state": "the backend answered with an unknown state: paused",
     "stateless": "the backend answered without a state",

@@ -272,7 +272,7 @@ async def test_a_location_is_followed_as_a_handle_but_no_redirect_ever(render: S
         assert handle == "/v1/jobs/5?x=1"
         error = await looked(made, str(handle))
     assert isinstance(error, BackendError)
-    assert error.sentence == "the backend answered 302, a redirect, and those are not followed"
+    assert error.sentence == "the backend answered 302, and redirects are not followed"
     assert render.lines == ["POST /v1/start", "GET /v1/jobs/5?x=1"]
 
 
@@ -477,7 +477,7 @@ async def test_params_nested_too_deeply_for_a_body_are_refused_and_nothing_is_se
     for _ in range(253):
         deep = [deep]
     async with backend(render, start='{ path = "/tasks", body = { a = ["{params.x}"] } }') as made:
-        with pytest.raises(BackendError, match="nothing that JSON can hold") as raised:
+        with pytest.raises(BackendError, match="that JSON cannot hold") as raised:
             await made.start(job("", {"x": deep}))
     assert (raised.value.final, raised.value.sent) == (True, False)
     assert render.asked == []
@@ -932,7 +932,7 @@ async def test_without_a_token_nothing_is_sent_and_no_secret_is_shown(
     async with service() as login:
         login.says["/token"] = lambda _: said
         async with backend(render, ENVIRON, auth=auth(login)) as made:
-            with pytest.raises(BackendError, match=r"^the token's server") as raised:
+            with pytest.raises(BackendError, match=r"^the server of the access token") as raised:
                 await made.start(job(""))
             assert isinstance(await looked(made), BackendError)
     assert (raised.value.sent, raised.value.final) == (False, False)

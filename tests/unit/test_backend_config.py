@@ -1,5 +1,6 @@
 """The backends' file: what it may say, and what a wrong one is told."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -247,10 +248,12 @@ def test_a_name_that_would_break_routing_keys_is_refused(tmp_path: Path, name: s
 
 def test_a_file_that_is_missing_empty_or_no_toml_is_told_so(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", write(tmp_path, ""), write(tmp_path, "[render")):
-        with pytest.raises(ConfigError, match=r"TOML|a table per backend"):
+        with pytest.raises(ConfigError, match=r"TOML|a table for each backend"):
             load(path)
-    with pytest.raises(ConfigError, match="a table"):
-        load(write(tmp_path, "render = 3"))
+    with pytest.raises(ConfigError, match=r"the key 'url' outside of .* a line such as \[render\]"):
+        load(write(tmp_path, 'url = "http://127.0.0.1:8090"\n[render]\n'))
+    with pytest.raises(ConfigError, match=re.escape("found [[render]]; wanted [render]")):
+        load(write(tmp_path, "[[render]]\n"))
 
 
 def test_variables_are_filled_in_when_a_worker_builds_the_backend_and_stay_out_of_errors(

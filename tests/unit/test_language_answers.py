@@ -314,7 +314,7 @@ def test_a_word_then_a_status_then_the_star_decides(status: int, body: Any, stat
         (429, {"status": "ok"}, "the backend answered 429"),
         (502, {"status": "ok"}, "the backend answered 502"),
         (504, {"status": "ok"}, "the backend answered 504"),
-        (302, b"", "the backend answered 302, a redirect, and those are not followed"),
+        (302, b"", "the backend answered 302, and redirects are not followed"),
     ],
 )
 def test_what_nothing_decides_is_a_failed_look(status: int, body: Any, told: str) -> None:

@@ -232,10 +232,10 @@ def test_braces_around_anything_else_stay_as_they_are(written: str) -> None:
         ("{handle.x}", "{handle}"),
         ("{header}", "the name of one header"),
         ("{header.a.b}", "the name of one header"),
-        ("{+handle}", "+ in a path only"),
+        ("{+handle}", "+ only in a path"),
         ("{+params.x}", "a browser chooses the params"),
-        ("{#job}", "{#handle} and {#handles} only"),
-        ("{#params.x}", "{#handle} and {#handles} only"),
+        ("{#job}", "# only in {#handle} and {#handles}"),
+        ("{#params.x}", "# only in {#handle} and {#handles}"),
     ],
 )
 def test_a_wrong_hole_is_told_with_the_nearest_one(hole: str, told: str) -> None:
@@ -399,7 +399,7 @@ def test_a_form_has_a_field_for_each_name(written: Any, fields: str) -> None:
 def test_the_params_can_be_the_fields() -> None:
     assert form("{params}", scope("", {"a": 1, "b": ["x", "y"]})) == "a=1&b=x&b=y"
     assert form("{params.deep}", scope("", {"deep": {"c": "é"}})) == "c=%C3%A9"
-    with pytest.raises(Unfillable, match="fields of the form are missing"):
+    with pytest.raises(Unfillable, match="the form has no fields"):
         form("{params.x}", scope())
 
 

@@ -11,9 +11,10 @@ from progrock.backends.errors import BackendError
 
 JobState = Literal["running", "succeeded", "failed", "cancelled"]
 LONGEST_HANDLE = 4096
-#: A lease lasts for so many looks, but for so many seconds at least, and a second more.
+#: A lease lasts for this many looks, or for this many seconds if that is longer, plus one second.
 LEASE_LOOKS, LEAST_LEASE = 6, 15.0
-#: A lease of fewer looks could keep up an overload in which each look is written.
+#: The shortest lease, in looks. Under an overload looks come late. A shorter lease would then end
+#: between two of them, and each look would be written, which keeps the overload up.
 LEAST_LOOKS = 4
 
 
@@ -21,15 +22,13 @@ LEAST_LOOKS = 4
 class Options:
     """One backend's table in the backends' file. Times are in seconds, `max_answer` is in bytes.
 
-    `unwatched` is the interval while nobody watches a job; None where that is `interval`.
-    `lease` is for how long looks that find nothing new need no write. It is `usual_lease` where
-    nothing else is said, and 0 where each look is written. `reads_params` is whether looks and
-    cancels need the params of their jobs; a start always does.
-    `start_timeout` is how long a start may take. `longest_call` is how long any call may take.
-    Both are `timeout` where nothing else is said. `title` and `label` are for people.
-    `params_schema` is the JSON Schema of params. `browser` says whether browsers may start jobs.
-    `spec` is what only this kind of backend understands. `config` makes it and reads it again
-    when it builds the backend; nobody else looks inside.
+    docs/backends.md explains the keys of the file. What differs from the file:
+    `unwatched` is None where it is the same as `interval`. `lease` is 0 where each look is written,
+    and `usual_lease` if left out. `reads_params` says whether looks and cancels need the params of
+    their jobs, as a start always does. `start_timeout` is how long a start may take, and
+    `longest_call` how long any call may take; both are `timeout` if left out. `params_schema` is
+    the JSON Schema of params. `browser` says whether browsers may start jobs. `spec` holds the rest
+    of the table, which only this kind of backend understands.
     """
 
     name: str
@@ -71,8 +70,8 @@ class JobView:
     """What a backend sees of a job: `id`, `handle`, `params` and `again`.
 
     `handle` is empty until the backend has given one. `params` may come as JSON text, which is
-    read when somebody asks for it, because most polls do not. `again`: the last call for this job
-    failed.
+    read when somebody asks for it, because most polls do not. `again` is true after a call for this
+    job that failed.
     """
 
     __slots__ = ("_params", "again", "handle", "id")
@@ -100,8 +99,9 @@ class Status:
 
     `progress` goes from 0 to 100 and is None where the backend cannot tell. `result` is any JSON.
     `retry_after` is the wait in seconds that the backend asks for before the next poll. `handle` is
-    the job's handle from now on, None where it stays. `cancelling`: the backend has taken a cancel,
-    and the job has not ended yet. In the answer to a cancel, `error` is why it was refused.
+    the job's handle from now on, or None where it stays the same. `cancelling` means that the
+    backend has taken a cancel, and that the job has not ended yet. In the answer to a cancel,
+    `error` says why the cancel was refused.
     """
 
     state: JobState
@@ -161,7 +161,7 @@ class Backend(Protocol):
 
 
 def check_handle(value: object) -> str:
-    """The handle as text. Text and whole numbers can be handles; else BackendError is raised."""
+    """The handle as text. Raises BackendError unless it is a usable text or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if (

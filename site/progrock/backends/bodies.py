@@ -27,7 +27,8 @@ _GRAPHQL = re.compile(r"\s*((query|mutation|subscription|fragment)\b[^{\"]*)?\{.
 def body(where: str, written: Any, allowed: Collection[str]) -> Any:
     """A JSON body of the file, with a Text for each text in it. Raises ConfigError.
 
-    A text is JSON itself (TOML has no null), unless it is nothing but one hole.
+    A text in its place is read as JSON, because TOML has no null. A text that is nothing but one
+    hole stands for the value of that hole.
     """
     if isinstance(written, str):
         if is_hole(written):
@@ -41,7 +42,7 @@ def body(where: str, written: Any, allowed: Collection[str]) -> Any:
                 wanted=f'a table, a text that is JSON, or one hole such as "{{params}}" ({error})',
             ) from None
         if written is None:
-            raise ConfigError(where, found="null", wanted="a table; {} for an empty one")
+            raise ConfigError(where, found="null", wanted="a table, or {} for an empty one")
     node = _node(where, written, allowed)
     try:
         orjson.dumps(node, default=lambda _: None)
@@ -69,7 +70,7 @@ def _node(where: str, written: Any, allowed: Collection[str]) -> Any:
 
 
 def _is_code(written: str) -> bool:
-    """Whether a text is JSON or GraphQL, so that a value must not end a string of it."""
+    """Whether a text is JSON or GraphQL. A value must then not end a string inside the text."""
     plain = without_parts(written)
     if _GRAPHQL.fullmatch(plain):
         return True
@@ -133,16 +134,16 @@ def as_json(values: Any) -> bytes:
     try:
         return orjson.dumps(values)
     except TypeError:  # nested too deeply, for instance
-        raise Unfillable("the body is nothing that JSON can hold") from None
+        raise Unfillable("the body has a value that JSON cannot hold") from None
 
 
 def as_form(values: Any) -> bytes:
     """The bytes of a form. A list becomes a field for each entry, an object becomes JSON text.
 
-    Raises Unfillable where the whole is not an object.
+    Raises Unfillable where `values` is not an object.
     """
     if not isinstance(values, Mapping):
-        raise Unfillable("the fields of the form are missing")
+        raise Unfillable("the form has no fields, because its value is not an object")
     fields = [
         (name, each if isinstance(each, str) else as_json(each))
         for name, value in values.items()

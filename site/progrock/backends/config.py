@@ -66,7 +66,7 @@ def load(path: Path | str) -> dict[str, Options]:
 
 
 def load_each(path: Path | str) -> dict[str, Options | ConfigError]:
-    """The same, with the ConfigError of each table that is wrong in its place.
+    """As `load`, but a table that is wrong has its ConfigError in place of options.
 
     Raises ConfigError where the file as a whole cannot be read.
     """
@@ -74,17 +74,18 @@ def load_each(path: Path | str) -> dict[str, Options | ConfigError]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # not TOML and not UTF-8 are both a ValueError
         raise ConfigError(
-            str(path), found=str(error), wanted="a readable TOML file with a table per backend"
+            str(path), found=str(error), wanted="a readable TOML file with a table for each backend"
         ) from error
     if not tables:
         raise ConfigError(
-            str(path), found="nothing", wanted="a table per backend, such as [render]"
+            str(path), found="nothing", wanted="a table for each backend, such as [render]"
         )
     folder = Path(path).parent
     found: dict[str, Options | ConfigError] = {}
     for name, table in tables.items():
+        where = f"{path}: [{name}]" if isinstance(table, dict) else str(path)
         try:
-            found[name] = _options(f"{path}: [{name}]", name, table, folder)
+            found[name] = _options(where, name, table, folder)
         except ConfigError as error:
             found[name] = error
     return found
@@ -114,13 +115,21 @@ def build(options: Options, environ: Mapping[str, str] = os.environ) -> Backend:
 
 
 def _options(where: str, name: str, table: object, folder: Path) -> Options:
+    if isinstance(table, list) and all(isinstance(each, dict) for each in table):
+        raise ConfigError(where, found=f"[[{name}]]", wanted=f"[{name}]")
+    if not isinstance(table, dict):
+        raise ConfigError(
+            where,
+            found=f"the key {name!r} outside of a backend's table",
+            wanted="a line such as [render] above the keys of each backend",
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
         raise ConfigError(
             where,
             found=repr(name),
-            wanted="a name of 1 to 40 characters from a-z, 0-9, _ and -, a letter first",
+            wanted="a name of 1 to 40 characters from a-z, 0-9, _ and -, beginning with a letter",
         )
-    if isinstance(table, dict) and "class" in table:
+    if "class" in table:
         return _of_a_class(where, name, table, folder)
     values = read(where, table, _COMMON | http_keys(where))
     return _over_http(where, name, values, folder)
@@ -149,7 +158,7 @@ def _over_http(
 
 
 def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The options that every kind of backend has; takes their keys out of `values`."""
+    """The options that every kind of backend has. Removes their keys from `values`."""
     common = {key: values.pop(key) for key in _COMMON}
     common["unwatched"] = _unwatched(where, common)
     common["lease"] = _lease(where, common)
@@ -160,7 +169,7 @@ def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -> Options:
-    """The options of a table with `class`: keys that are not ours are arguments of the class.
+    """The options of a table with `class`. Keys that are not ours are arguments of the class.
 
     A class that extends HttpBackend has the keys of a table over HTTP as well.
     """
@@ -187,20 +196,20 @@ def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -
 
 
 def _unwatched(where: str, common: Mapping[str, Any]) -> float | None:
-    """The interval of jobs that nobody watches; None where it is the same as of all others."""
+    """The interval of jobs that nobody watches; None where it is `interval`."""
     interval, unwatched = common["interval"], common["unwatched"]
     if unwatched is not None and unwatched < interval:
         raise ConfigError(
             f"{where} unwatched",
             found=f"{unwatched:g}",
-            wanted=f"{interval:g} or more, because a job that nobody watches"
-            " is not looked at more often than one that is watched (`interval`)",
+            wanted=f"{interval:g} (`interval`) or more, because a job that nobody watches"
+            " is not looked at more often than one that somebody watches",
         )
     return None if unwatched == interval else unwatched
 
 
 def _lease(where: str, common: Mapping[str, Any]) -> float:
-    """The lease in seconds. Shorter than the least one, it would hardly save a write."""
+    """The lease in seconds. Raises ConfigError for one that is too short (see LEAST_LOOKS)."""
     interval, lease = common["interval"], common["lease"]
     if lease is None:
         return usual_lease(interval)
@@ -208,7 +217,7 @@ def _lease(where: str, common: Mapping[str, Any]) -> float:
         raise ConfigError(
             f"{where} lease",
             found=f"{lease:g}",
-            wanted=f"0, or {LEAST_LOOKS * interval:g} or more:"
-            f" {LEAST_LOOKS} times the interval ({interval:g})",
+            wanted=f"0, or at least {LEAST_LOOKS * interval:g},"
+            f" which is {LEAST_LOOKS} times `interval`",
         )
     return float(lease)

@@ -1,4 +1,4 @@
-"""The two errors of backends, a wrong file and a call that failed, each in sentences for people."""
+"""The two errors of backends: their file is wrong, or a call failed. Both speak to people."""
 
 
 class ConfigError(Exception):
@@ -16,7 +16,7 @@ class BackendError(Exception):
 
     `sentence` is shown in the browser, so it holds no address and no secret.
     `retry_after` is the wait in seconds that the backend asked for.
-    `final` means that the backend has said no and will not say anything else.
+    `final` means that another attempt would not help.
     `sent` is false only where the request surely did not reach the backend.
     `asked` is false where nothing was sent on purpose: the job stays as it is until `retry_after`.
     `forgotten` means that the backend does not know the handle.
@@ -45,7 +45,7 @@ class BackendError(Exception):
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text; of a long one the beginning and the end."""
+    """The text. Of one that is longer than `longest`, only the beginning and the end."""
     if len(text) <= longest:
         return text
     half = (longest - 3) // 2

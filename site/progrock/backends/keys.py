@@ -7,7 +7,8 @@ from typing import Any
 
 from progrock.backends.errors import ConfigError
 
-REQUIRED: Any = ...  # the default of a key that must be there: no value of TOML is an Ellipsis
+#: The default of a key that must be there. No value of TOML is an Ellipsis.
+REQUIRED: Any = ...
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Key:
 
 
 def read(where: str, table: object, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The value of each key, from the table or by default. Raises ConfigError at `where`.
+    """The value of each key, from the table or by default. Raises ConfigError.
 
-    A key that is not in `keys` is an error, which names the nearest one.
+    `where` tells people which table it is. The error for an unknown key names the nearest one.
     """
     if not isinstance(table, dict):
         raise ConfigError(where, found=repr(table), wanted="a table")
     for name in table:
         if name not in keys:
-            close = difflib.get_close_matches(name, keys, 1) or [", ".join(keys)]
+            close = difflib.get_close_matches(name, keys, 1) or [f"one of {', '.join(keys)}"]
             raise ConfigError(where, found=f"the key {name!r}", wanted=close[0])
     values = {}
     for name, key in keys.items():

@@ -9,15 +9,15 @@ from progrock.backends.templates import MISSING, Hole, Scope, Text, Unfillable, 
 LONGEST_LABEL = 200
 #: What stands for a value that is not there.
 ABSENT = "…"
-#: They join the parts of one character, such as an emoji, and are no characters by themselves.
+#: These join the parts of one character, such as an emoji. They are no characters by themselves.
 _JOINERS = "\u200c\u200d"
 
 
 def label_of(label: Text | None, params: dict[str, Any]) -> str:
     """The label of a job with these params: one line of plain text, `LONGEST_LABEL` at most.
 
-    A value that is missing, null or empty shows as "…". The label is "" where the backend has none,
-    and where not one of its values is there.
+    A value that is missing, null or empty shows as "…". The label is "" where the backend has no
+    label, and where all of its values are missing.
     """
     if label is None:
         return ""
@@ -43,7 +43,7 @@ def _shown(hole: Hole, value: Any) -> str:
 def _one_line(text: str) -> str:
     """The text without line breaks, and without characters that cannot be seen.
 
-    Among these are some that turn the direction of what follows, and so could turn a page's text.
+    Some of these change the direction of the text after them, which would garble the page.
     """
     seen = (each if each.isprintable() or each in _JOINERS else " " for each in text)
     return " ".join("".join(seen).split())

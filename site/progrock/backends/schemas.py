@@ -1,6 +1,6 @@
 """The JSON Schema of a backend's params: reads it, and says what is wrong with params.
 
-The library is loaded where somebody has a schema, and not otherwise.
+The library jsonschema is loaded only where a table has a schema.
 """
 
 import json
@@ -34,7 +34,7 @@ def read(where: str, written: Any, folder: Path) -> Mapping[str, Any] | None:
 
     try:
         if not isinstance(schema, dict):
-            raise ConfigError(where, found=repr(schema), wanted="an object")
+            raise ConfigError(where, found=repr(schema), wanted="a JSON Schema that is an object")
         _validator(orjson.dumps(schema)).check_schema(schema)
     except SchemaError as error:
         at = "".join(f".{each}" for each in error.absolute_path)
@@ -59,7 +59,9 @@ def complaint(schema: Mapping[str, Any] | None, params: Any) -> str | None:
     except RecursionError:
         return "params are nested too deeply"
     except Unresolvable as reason:
-        return f"params cannot be checked, because their schema names what is not there: {reason}"
+        return (
+            f"params cannot be checked, because their schema refers to what is not there: {reason}"
+        )
     if error is None:
         return None
     path = "".join(f".{each}" for each in (*error.absolute_path, *_missing(error)))
@@ -67,7 +69,7 @@ def complaint(schema: Mapping[str, Any] | None, params: Any) -> str | None:
 
 
 def _missing(error: Any) -> list[str]:
-    """The name of the property that is not there, where that is the error; its path ends before."""
+    """The name of the missing property, where one is missing. The path of the error lacks it."""
     match error.validator:
         case "required":
             names = error.validator_value

@@ -1,7 +1,7 @@
 """Texts of the backends' file with holes, such as "/tasks/{handle}".
 
-A hole is filled for each request. A variable, such as `${TOKEN}` or `${file:/run/secrets/token}`,
-is filled by `bound`, which only workers call.
+A hole is filled anew for each request. A variable, such as `${TOKEN}`, is filled once by `bound`,
+which only workers call. A file, such as `${file:/run/secrets/token}`, is read when it has changed.
 """
 
 import difflib
@@ -75,7 +75,7 @@ class File:
         self._text = ""
 
     def read(self) -> str:
-        """Its text without the line break at its end. Raises OSError or ValueError.
+        """The text of the file without the line break at its end. Raises OSError or ValueError.
 
         A file that cannot be read any more keeps the text that it had.
         """
@@ -130,18 +130,18 @@ class Scope:
 class Text:
     """A text with holes and variables.
 
-    `quoted` is None for a plain text. In a text that is JSON or GraphQL itself, all values are put
-    in as JSON: a quotation mark in one can then not end the string that it stands in. `quoted` then
-    says which parts, by their index, stand inside such a string.
+    `quoted` is None for a plain text. In a text that is JSON or GraphQL itself, values are put in
+    as JSON, because a quotation mark in a value would else end the string that the value stands in.
+    `quoted` then has the indexes of the parts that stand inside such a string.
     """
 
     parts: tuple[str | Hole | Variable | File, ...]
     quoted: frozenset[int] | None = None
-    #: Its holes in their order.
+    #: The holes, in their order.
     holes: tuple[Hole, ...] = field(init=False, repr=False, compare=False)
-    #: Whether it is the same at each request.
+    #: Whether the text is the same at each request.
     is_constant: bool = field(init=False, repr=False, compare=False)
-    #: The texts before and behind the handle, where it has nothing else that is filled in.
+    #: The texts before and behind the handle, if that is all that is filled in; else None.
     around_handle: tuple[str, str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class Text:
         )
 
     def bound(self, where: str, environ: Mapping[str, str]) -> "Text":
-        """The text with its variables filled in; files are read here to see that they are there.
+        """The text with its variables filled in. Files are read once, to see that they are there.
 
         An empty variable counts as unset. Raises ConfigError, which never shows a value.
         """
@@ -181,7 +181,7 @@ class Text:
                     raise ConfigError(
                         where,
                         found=f"no {part.name} in the environment",
-                        wanted=f"{part.name}, or ${{{part.name}:-a default}}",
+                        wanted=f"a value for it, or a default such as ${{{part.name}:-text}}",
                     )
                 parts.append(Filled(self._escaped(index, value)))
                 continue
@@ -197,7 +197,7 @@ class Text:
         return Text(tuple(parts), self.quoted)
 
     def filled(self, scope: Scope, put: Callable[[Hole, Any], str] | None = None) -> str:
-        """The text with its holes filled in. `put` makes of a value what stands in the text.
+        """The text with its holes filled in. `put`, if given, writes the values.
 
         Raises Unfillable for a value that is missing, or that no text can hold.
         """
@@ -225,9 +225,10 @@ class Text:
 
 
 def as_text(hole: Hole, value: Any) -> str:
-    """A value as it stands inside a longer text: text as it is, lists with commas, others as JSON.
+    """A value as it stands inside a longer text.
 
-    Raises Unfillable where there is none, or one that no text can hold.
+    Text stays as it is, handles are joined with commas, and anything else becomes JSON. Raises
+    Unfillable where there is no value, or one that no text can hold.
     """
     if isinstance(value, str):
         if not value.isascii() and not value.isprintable() and not _is_unicode(value):
@@ -246,7 +247,7 @@ def _as_json(hole: Hole, value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # nested too deeply, for instance
-        raise Unfillable(f"{hole.name} is nothing that JSON can hold") from None
+        raise Unfillable(f"{hole.name} has a value that JSON cannot hold") from None
 
 
 def _is_unicode(value: str) -> bool:
@@ -318,9 +319,9 @@ def _hole(where: str, match: "re.Match[str]", allowed: Collection[str], path: bo
     elif hole.kind == "+" and root == "params":
         wanted = "{params…} without +, because a browser chooses the params"
     elif hole.kind == "+" and not path:
-        wanted = "+ in a path only"
+        wanted = "+ only in a path"
     elif hole.kind == "#" and root not in ("handle", "handles"):
-        wanted = "# with {#handle} and {#handles} only"
+        wanted = "# only in {#handle} and {#handles}"
     if wanted is not None:
         raise ConfigError(where, found=f"the hole {match[0]}", wanted=wanted)
     return hole

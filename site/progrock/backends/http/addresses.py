@@ -39,7 +39,7 @@ def is_address(text: str) -> bool:
 
 
 def is_server(text: str) -> bool:
-    """Whether a text is an http or https address; a proxy's may hold user and password."""
+    """Whether a text is an http or https address. That of a proxy may have user and password."""
     return re.fullmatch(r"https?://[!-\[\]-~]+", text) is not None
 
 
@@ -74,7 +74,7 @@ class Servers:
     def address(self, path: Text, scope: Scope) -> Address:
         """The address of a request. Raises Unfillable for a value that may not stand there."""
         if (around := path.around_handle) and scope.job and _PLAIN.fullmatch(scope.job.handle):
-            before, behind = around  # most addresses: this is the shortest way to them
+            before, behind = around  # the fast way, which serves most addresses
             return Address(self._base + before + scope.job.handle + behind, own=True)
         first = path.parts[0]
         if isinstance(first, Hole) and first.kind == "+":
@@ -82,12 +82,12 @@ class Servers:
             return self._resolved(first, as_text(first, scope.find(first)), rest)
         filled = path.filled(scope, put_in_path)
         _refuse_climbing(filled.partition("?")[0], path.holes)
-        if "#" in filled or not _PRINTABLE.fullmatch(filled):  # a file of the environment has it
+        if "#" in filled or not _PRINTABLE.fullmatch(filled):  # it came from a ${file:…}
             raise Unfillable("the path has a character that no path may hold")
         return Address(self._base + filled, own=True)
 
     def _resolved(self, hole: Hole, value: str, rest: str) -> Address:
-        """The address that a value gives, absolute or relative to `url` (RFC 3986), and a rest."""
+        """The address of a value, absolute or relative to `url` (RFC 3986), with `rest` behind."""
         wrong = f"{hole.name} is an address that may not be asked"
         if not (value := quote(value.strip(), safe=_KEPT + "?#[]")):
             raise Unfillable(f"{hole.name} is empty")
@@ -105,14 +105,16 @@ class Servers:
             return Address(url, own=True)
         if origin in self._allowed and (origin[0] == "https" or self._origin[0] == "http"):
             return Address(url, own=False)
-        raise Unfillable(f"{wrong}: it leads to another server, which `origins` does not name")
+        raise Unfillable(
+            f"{wrong}, because it leads to another server, which `origins` does not name"
+        )
 
 
 def put_in_path(hole: Hole, found: Any) -> str:
-    """A value as it stands in a path: percent-encoded whole, but for what `{+` keeps.
+    """A value as it stands in a path, percent-encoded. `{+…}` keeps the characters of _KEPT.
 
     Handles are encoded one by one and joined with commas. Raises Unfillable for an empty value,
-    since the path would mean something else.
+    because the path would then mean something else.
     """
     if hole.root == "handles":
         return ",".join(quote(as_text(hole, each), safe="") for each in found)
@@ -124,7 +126,7 @@ def put_in_path(hole: Hole, found: Any) -> str:
 
 
 def _refuse_climbing(path: str, holes: Sequence[Hole]) -> None:
-    """Refuse `.` and `..` as a part of a path, however often they are percent-encoded.
+    """Raise Unfillable where a part of the path is `.` or `..`, even percent-encoded many times.
 
     Some servers skip blanks and control characters, or end a part at `;` or at an encoded `?`, `#`
     or NUL.

@@ -40,12 +40,12 @@ class Answer:
 
     @property
     def too_large(self) -> str:
-        """The sentence that says so."""
+        """The sentence for a body that is larger than `limit`."""
         return f"the backend's answer is larger than {self.limit:,} bytes"
 
     @property
     def json(self) -> Any:
-        """The body as JSON values, or MISSING where it is none or too large."""
+        """The body as JSON values, or MISSING where it is too large or not JSON."""
         if self._json is ...:
             try:
                 self._json = parse(self.raw) if self.raw else MISSING
@@ -55,7 +55,7 @@ class Answer:
 
     @property
     def is_html(self) -> bool:
-        """Whether it is a page for people, by its type or by how it begins."""
+        """Whether the body is a page for people, by its type or its first characters."""
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in ("text/html", "application/xhtml+xml"):
             return True
@@ -69,8 +69,7 @@ class Answer:
 def parse(body: bytes) -> Any:
     """The body as JSON values. Raises BackendError.
 
-    Many servers write what is not JSON in the strict sense: `read_leniently` says what becomes of
-    it.
+    Many servers write JSON with mistakes. `read_leniently` says which of them are understood.
     """
     try:
         return read_strictly(body)

@@ -1,4 +1,4 @@
-"""How a worker treats a backend: it keeps Retry-After, and a rate where the table has one."""
+"""When a request may leave: not before Retry-After is over, and no faster than the table's rate."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """How many seconds the backend asks to wait (RFC 9110, 10.2.3); None where it does not.
 
-    `headers` have their names in lower case. A date counts from the answer's Date, by the same
-    clock; without it our own clock must do, which says `now` (epoch seconds). Azure has two
-    headers of its own in milliseconds, which are more exact.
+    `headers` have their names in lower case. A date is compared with the answer's own `Date`,
+    because both are by the backend's clock, and without one with `now` (epoch seconds). Azure has
+    two headers of its own in milliseconds, which are more exact.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (value := headers.get(name)) and _NUMBER.fullmatch(value := value.strip()):
@@ -59,7 +59,7 @@ class Gate:
         self._closed_until = max(self._closed_until, self._clock() + seconds)
 
     def check(self) -> None:
-        """Raise BackendError with `asked` false while the backend is closed, as `wait` does."""
+        """Raise BackendError with `asked` false while the backend is closed."""
         if (closed := self._closed_until - self._clock()) > 0:
             spread = max(1.0, min(closed, 10.0)) * self._draw()
             raise BackendError(
@@ -67,10 +67,10 @@ class Gate:
             )
 
     def wait(self, patience: float) -> float:
-        """How many seconds the next request has to wait, which is then counted as sent.
+        """How many seconds the next request has to wait. That request then counts as sent.
 
-        Raises BackendError with `asked` false where that is more than `patience`: its
-        `retry_after` is when to come back. Those who are sent away come back spread out.
+        Raises BackendError with `asked` false where the wait is longer than `patience`. Its
+        `retry_after` says when to come back, and spreads those who come back.
         """
         self.check()
         if not self._pace:

@@ -14,15 +14,15 @@ from progrock.backends.http.spec import HttpSpec
 from progrock.backends.http.values import Seen, Value, as_text, progress
 from progrock.backends.templates import MISSING, Scope
 
-#: Statuses from 400 on that do not depend on the job: any other job would get them too.
+#: Statuses from 400 on that say nothing of the job, because any other job would get them too.
 OF_ANY_JOB = (401, 403, 408, 425, 429)
-#: Statuses that a proxy or an overloaded server gives: their body does not speak of the job.
+#: These, and the statuses of a proxy or an overloaded server. Such bodies say nothing of the job.
 _OF_NO_JOB = (*OF_ANY_JOB, 502, 503, 504)
 #: Statuses that mean "not known (yet)".
 UNKNOWN_JOB = (404, 410)
 #: Statuses that mean "not now", and not "no".
 NOT_NOW = (408, 423, 425, 429)
-#: Where the reason of a refusal usually is.
+#: Where a backend usually writes why it refused.
 USUAL_PLACES = ("error.message", "detail", "message", "title", "error")
 _LONGEST_REASON = 1000
 
@@ -33,7 +33,7 @@ Note = Callable[[str, str, Any], None]
 class Reader:
     """Reads answers by a table.
 
-    `note` hears of each value that was not found, and of all with `notes_all`.
+    `note` is called with each value that was not found, and with all values if `notes_all`.
     """
 
     def __init__(self, spec: HttpSpec, note: Note) -> None:
@@ -45,7 +45,7 @@ class Reader:
     def start(self, answer: Answer, scope: Scope) -> Handle | Status:
         """What a start says: the handle, or the job's end where it is over already.
 
-        Raises BackendError; `final` where the backend has refused, or has answered without either.
+        Raises BackendError. It is `final` where the backend has refused, or has told neither.
         """
         taken = answer.status < 400 or answer.status in self.spec.start.taken
         if not taken:
@@ -94,7 +94,7 @@ class Reader:
         if answer.status >= 300:
             raise self.refusal(answer, nobody)
         if answer.json is MISSING:
-            answer.body  # noqa: B018  # says where it is too large
+            answer.body  # noqa: B018  # raises where it is too large
             raise BackendError("the backend answered with something that is not JSON")
         items = self.find("poll_many items", request.items, answer.seen(nobody))
         if not isinstance(items, list):
@@ -182,8 +182,8 @@ class Reader:
     ) -> tuple[JobState | None, str | None]:
         """The state, and the word that an answer has for it; None where there is none.
 
-        A word counts in any answer that speaks of the job; `*` only in one that says "fine".
-        `of_many`: the HTTP status says nothing of this job, since it is that of all of them.
+        A word counts in any answer about the job. `*` counts only below the status 400. With
+        `of_many` the HTTP status does not count, because the job shares it with others.
         """
         states, status = self.spec.states, answer.status
         if self._is_a_proxys(answer):
@@ -239,11 +239,11 @@ class Reader:
     # Refusals
 
     def refusal(self, answer: Answer, scope: Scope) -> BackendError:
-        """What to say of an answer that is not a 2xx, with the backend's own reason."""
+        """The error for an answer that is not a 2xx, with the backend's own reason."""
         sentence = f"the backend answered {answer.status}"
         forgotten = answer.status in UNKNOWN_JOB
         if answer.status < 400:
-            sentence += ", a redirect, and those are not followed"
+            sentence += ", and redirects are not followed"
         elif self._is_a_proxys(answer):
             forgotten = False
             sentence += " with an HTML page, which is a proxy's"
@@ -270,7 +270,7 @@ class Reader:
         return shortened(found.strip(), _LONGEST_REASON) if found else None
 
     def find(self, key: str, value: Value | None, seen: Seen) -> Any:
-        """What a value of the table finds; None for nothing, and where its expression fails."""
+        """What a value of the table finds. None if that is nothing, or if its expression fails."""
         if value is None:
             return None
         try:
@@ -284,7 +284,7 @@ class Reader:
             LookupError,
             ArithmeticError,
             RecursionError,
-        ):  # whatever a function of JMESPath raises for values that it does not expect
+        ):  # functions of JMESPath raise all of these for values that they do not expect
             found = None
         if found is None or self.notes_all:
             self._note(key, value.written, found)

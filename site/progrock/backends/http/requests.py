@@ -20,8 +20,8 @@ Ends = Literal["succeeded", "failed"]
 class Request:
     """What to send. `body` and `form` hold JSON values with a Text for each text.
 
-    Without a body, `sends_params` says that the params themselves are the body. `timeout` is in
-    seconds and None where the backend's counts. The fields below it belong to one request each.
+    Where neither is there, `sends_params` says that the params themselves are the body. `timeout`
+    is in seconds, or None for the backend's. The last fields each belong to one kind of request.
     """
 
     path: Text
@@ -58,12 +58,12 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether something is sent as its body."""
+        """Whether the request has a body."""
         return self.sends_params or self.body is not None or self.form is not None
 
     @property
     def needed(self) -> list[Hole]:
-        """The holes that must have a value: in path and headers, and inside longer texts."""
+        """The holes that must have a value: those in path and headers, and inside longer texts."""
         always = (self.path, *self.headers.values())
         return [
             hole
@@ -74,7 +74,7 @@ class Request:
 
     @property
     def joins_handles(self) -> bool:
-        """Whether handles are joined with commas somewhere, so that none may hold a comma."""
+        """Whether handles are joined with commas somewhere. Then none of them may hold a comma."""
         return any(hole.root == "handles" for hole in self.needed)
 
     def bound(self, where: str, environ: Mapping[str, str]) -> "Request":
@@ -126,7 +126,7 @@ def headers_key(where: str, allowed: tuple[str, ...]) -> Key:
             name: text(f"{where} headers.{name}", each, allowed) for name, each in value.items()
         }
 
-    return Key("names and texts of HTTP headers", right, {}, make)
+    return Key('HTTP headers, such as { Authorization = "Bearer ${TOKEN}" }', right, {}, make)
 
 
 def request_key(
@@ -147,7 +147,7 @@ def request_key(
 
     def form(written: Any) -> Any:
         if isinstance(found := body("form", written), list):
-            raise ValueError("a list has no names of fields")
+            raise ValueError("a list has no names for its fields")
         return found
 
     def make(values: dict[str, Any]) -> Request:
@@ -213,7 +213,7 @@ def instead_keys(when: Key) -> dict[str, Key]:
 
 def _request(where: str, values: dict[str, Any], *, sends_params: bool) -> Request:
     if values["body"] is not None and values["form"] is not None:
-        raise ConfigError(where, found="body and form", wanted="one of them")
+        raise ConfigError(where, found="body and form", wanted="only one of them")
     request = Request(
         **{key: value for key, value in values.items() if key != "repeat"},
         sends_params=sends_params
@@ -222,7 +222,9 @@ def _request(where: str, values: dict[str, Any], *, sends_params: bool) -> Reque
         and values["method"] != "GET",
     )
     if request.method == "GET" and (request.body is not None or request.form is not None):
-        raise ConfigError(where, found="a body with GET", wanted="another method, or holes in path")
+        raise ConfigError(
+            where, found="a body with GET", wanted="another method, or the values in `path`"
+        )
     names_job = any(hole.root == "job" for each in request.texts for hole in each.holes)
     repeat = values.get("repeat")
     return replace(request, repeat=names_job if repeat is None else repeat)
@@ -238,12 +240,12 @@ def _path_key(where: str, holes: tuple[str, ...], example: str) -> Key:
         first = path.parts[0]
         literal = "".join(part for part in path.parts if isinstance(part, str))
         if "#" in literal:
-            raise ValueError("a # ends an address and is not sent")
+            raise ValueError("it has a #, which is never sent")
         if not _fits_path(literal):
-            raise ValueError("a character that no path may hold")
+            raise ValueError("it has a character that no path may hold")
         leads = isinstance(first, Hole) and first.kind == "+"
         if not leads and not (isinstance(first, str) and first.startswith("/")):
-            raise ValueError("it begins with / or with a hole such as {+handle}")
+            raise ValueError("it must begin with / or with a hole such as {+handle}")
         return path
 
     return Key(f"a path such as {example}", lambda value: isinstance(value, str), REQUIRED, make)

@@ -53,7 +53,7 @@ class Sessions:
 
 
 def _one_connection() -> aiohttp.TraceConfig:
-    """Ends a request that would open a second connection, since it was sent on the first."""
+    """Ends a request that would open a second connection, because it was sent on the first."""
 
     async def opens(_: aiohttp.ClientSession, request: SimpleNamespace, __: object) -> None:
         if hasattr(request, "opened"):

@@ -11,6 +11,9 @@ from progrock.backends.http.requests import Request, bound_headers
 from progrock.backends.http.values import Value
 from progrock.backends.templates import Hole, Scope, Text
 
+#: A variable may have put a secret into a text.
+_NOT_SHOWN = "a text that is no address, and may be a secret"
+
 
 @dataclass(frozen=True, kw_only=True)
 class States:
@@ -38,7 +41,7 @@ class Auth:
 class HttpSpec:
     """What to ask a backend over HTTP, and where to look in its answers.
 
-    The texts have their variables unfilled until a worker calls `bound`.
+    The variables of the texts are not filled in before a worker calls `bound`.
     """
 
     url: Text
@@ -65,7 +68,7 @@ class HttpSpec:
 
     @property
     def needed_params(self) -> list[Hole]:
-        """The holes of params without which a job would start that cannot be asked for."""
+        """The holes of params without which a job could start, but not be asked about later."""
         holes = [hole for request in self._later for hole in request.needed]
         return [hole for hole in (*holes, *self.handle.holes) if hole.root == "params"]
 
@@ -79,7 +82,7 @@ class HttpSpec:
         return any(hole.root == "params" for each in found for hole in each.holes)
 
     def longest_look(self, timeout: float) -> float:
-        """Seconds for all requests of one look; `timeout` is the backend's."""
+        """How many seconds the requests of one look may take in all; `timeout` is the backend's."""
         polls = [each.timeout or timeout for each in (self.poll, self.poll_many) if each]
         return max(polls) + (self.fetch.timeout or timeout if self.fetch else 0.0)
 
@@ -94,7 +97,7 @@ class HttpSpec:
         """The same with the variables filled in. Raises ConfigError, which never shows a value."""
         url = self.url.bound(f"{where} url", environ)
         if not is_address(url.filled(Scope())):
-            raise ConfigError(f"{where} url", found="another text", wanted=ADDRESS)
+            raise ConfigError(f"{where} url", found=_NOT_SHOWN, wanted=ADDRESS)
 
         def each(name: str) -> Any:
             request = getattr(self, name)
@@ -102,7 +105,7 @@ class HttpSpec:
 
         for name, written in self._servers:
             if not is_server(written.bound(f"{where} {name}", environ).filled(Scope())):
-                raise ConfigError(f"{where} {name}", found="another text", wanted=SERVER)
+                raise ConfigError(f"{where} {name}", found=_NOT_SHOWN, wanted=SERVER)
         auth = self.auth and Auth(
             **{
                 key: written and written.bound(f"{where} auth {key}", environ)

@@ -1,4 +1,4 @@
-"""The keys of a table over HTTP, and what they must say together."""
+"""The keys of a table over HTTP, and the rules that hold between them."""
 
 import re
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def http_keys(where: str) -> dict[str, Key]:
         "handle": value("handle", REQUIRED),
         "state": value("state"),
         "states": Key(
-            "the backend's words and HTTP statuses, each once, as"
+            "the backend's words and HTTP statuses, each once and some for `succeeded`, such as"
             ' { running = ["queued", 202], succeeded = ["done"] }',
             lambda lists: lists["succeeded"],
             make=_states,
@@ -100,7 +100,7 @@ def http_keys(where: str) -> dict[str, Key]:
             },
         ),
         "tls": Key(
-            "a table of files: ca, cert and key",
+            "a table of the files ca, cert and key, where key needs cert",
             lambda values: bool(values["cert"]) or not values["key"],
             {},
             lambda values: {key: value for key, value in values.items() if value},
@@ -111,7 +111,7 @@ def http_keys(where: str) -> dict[str, Key]:
 
 
 def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
-    """What the values of these keys describe together. Raises ConfigError where they collide."""
+    """The spec that the values of these keys make. Raises ConfigError where they do not fit."""
     progress = values["progress"]
     if isinstance(progress, Share):
         progress = progress.value(values["progress_scale"])
@@ -122,13 +122,16 @@ def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
         )
     if spec.state is None and (spec.states.words or spec.states.other):
         raise ConfigError(
-            f"{where} state", found="nothing", wanted="where an answer has the words of `states`"
+            f"{where} state",
+            found="nothing",
+            wanted="an expression that finds the words of `states` in an answer",
         )
     if spec.state is None and spec.poll_many is not None:
         raise ConfigError(
             f"{where} state",
             found="nothing",
-            wanted="where an item of poll_many has its word, since all share one HTTP status",
+            wanted="an expression that finds the word of each item of poll_many, because all share"
+            " one HTTP status",
         )
     if spec.cancel and spec.cancel.instead and spec.poll is None:
         raise ConfigError(
@@ -140,8 +143,8 @@ def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
         raise ConfigError(
             f"{where} headers",
             found=f"{{{holes[0].name}}}",
-            wanted="no hole beside poll_many, which asks about many jobs; the headers of start,"
-            " poll, fetch and cancel may have it",
+            wanted="no hole here, because poll_many asks about many jobs at once. The headers of"
+            " start, poll, fetch and cancel may have holes",
         )
     for name in ("poll", "poll_many", "cancel"):
         request: Request | None = getattr(spec, name)
@@ -151,7 +154,7 @@ def http_spec(where: str, values: Mapping[str, Any]) -> HttpSpec:
             raise ConfigError(
                 f"{where} {name}",
                 found="no hole",
-                wanted=f"{{{wanted or 'handle'}}} in its path or body, which says which job",
+                wanted=f"{{{wanted or 'handle'}}} in its path or body, to say which job is meant",
             )
     return spec
 
@@ -196,7 +199,7 @@ def _value_key(where: str, name: str, default: Any = None) -> Key:
         if isinstance(written, str):
             return _expression(at, written)
         if not isinstance(written, dict):
-            raise ValueError("neither a text nor a table")
+            raise ValueError("it is neither a text nor a table")
         if written.keys() == {"header"} and isinstance(written["header"], str):
             return header(written["header"])
         if written.keys() == {"text"} and isinstance(written["text"], str):
@@ -204,7 +207,7 @@ def _value_key(where: str, name: str, default: Any = None) -> Key:
             return written_text(at, written["text"], known)
         if name == "progress" and written.keys() == {"done", "of"}:
             return Share(*(_expression(f"{at} {key}", written[key]) for key in ("done", "of")))
-        raise ValueError("a table with other keys")
+        raise ValueError("it is a table with other keys")
 
     return Key(wanted, lambda value: True, default, make)
 
@@ -228,7 +231,9 @@ def _are_words(value: Any) -> bool:
         return False
     for word in value:
         if isinstance(word, bool) or (isinstance(word, int) and not 100 <= word <= 599):
-            raise ValueError(f'{word} is no HTTP status; a word is a text: "{str(word).lower()}"')
+            raise ValueError(
+                f'{word} is no HTTP status. Write a word as a text: "{str(word).lower()}"'
+            )
         if not isinstance(word, str | int):
             return False
     return True
@@ -246,5 +251,5 @@ def _states(lists: Mapping[str, list[str | int]]) -> States:
             (statuses if isinstance(key, int) else words)[key] = state  # type: ignore[index, assignment]  # by the kind of key
     other = words.pop("*", None)
     if not (words or statuses):
-        raise ValueError("at least one word or status is wanted beside *")
+        raise ValueError("* needs at least one word or status beside it")
     return States(words=words, statuses=statuses, other=other)

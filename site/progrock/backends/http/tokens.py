@@ -11,9 +11,9 @@ from progrock.backends.http.spec import Auth
 from progrock.backends.http.values import number
 from progrock.backends.templates import Scope
 
-#: A token is replaced so many seconds before it expires.
+#: A token is replaced this many seconds before it expires.
 _EARLY = 60.0
-#: How long a token counts where its answer does not say.
+#: How many seconds a token lasts where the answer does not say so.
 _DEFAULT = 3600.0
 
 
@@ -27,14 +27,14 @@ class Tokens:
         self._one = asyncio.Lock()
 
     async def current(self, session: aiohttp.ClientSession, proxy: str | None = None) -> str:
-        """The token. Raises BackendError where none is given; then the request was not sent."""
+        """The token. Raises BackendError with `sent` false where there is none to be had."""
         async with self._one:
             if not self._token or self._clock() >= self._until:
                 await self._get(session, proxy)
             return self._token
 
     def forget(self, refused: str) -> None:
-        """Get another token next time, if this one that was refused is still the present one."""
+        """Get another token next time, unless the refused one was replaced in the meantime."""
         if self._token == refused:
             self._token = ""
 
@@ -57,10 +57,15 @@ class Tokens:
             ) as answer:
                 given = await answer.json(content_type=None) if answer.status == 200 else {}
         except (aiohttp.ClientError, ValueError, RecursionError) as error:
-            raise BackendError("the token's server could not be asked", sent=False) from error
+            raise BackendError(
+                "the server of the access token could not be asked", sent=False
+            ) from error
         token = given.get("access_token") if isinstance(given, dict) else None
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-            raise BackendError(f"the token's server answered {answer.status}", sent=False)
+            raise BackendError(
+                f"the server of the access token answered {answer.status} without a usable one",
+                sent=False,
+            )
         life = given.get("expires_in")
         seconds = number(life)
         self._token = token

@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 class Value(NamedTuple):
-    """How to find one value; `written` is what the file says. `find` gives None for nothing.
+    """How to find one value. `written` is what the file says; `find` returns None for no value.
 
     `find` may raise whatever JMESPath raises for values that an expression does not expect.
     `holes` are those of a text.
@@ -52,7 +52,10 @@ def header(name: str) -> Value:
 
 
 def written_text(where: str, written: str, allowed: Collection[str]) -> Value:
-    """A text with holes, for an id of one's own; `allowed` are their roots. Raises ConfigError."""
+    """A text with holes, as for an id that we choose; `allowed` are their roots.
+
+    Raises ConfigError.
+    """
     template: Text = text(where, written, allowed, variables=False)
     return Value(written, lambda seen: template.filled(seen.scope), template.holes)
 
@@ -101,15 +104,15 @@ def progress(value: Any, scale: float) -> float | None:
 
 
 def as_text(value: Any) -> str | None:
-    """Text as it is, None as it is, and any other value as JSON. Raises TypeError."""
+    """A value as text: text and None stay as they are, all else becomes JSON. Raises TypeError."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def compile_expression(written: str) -> Callable[[Any], Any]:
     """A JMESPath expression as a function. Raises ValueError for text that is none.
 
-    Paths of plain names such as `error.message` are walked here, which is faster than JMESPath's
-    own interpreter and finds the same.
+    Paths of plain names such as `error.message` are followed here. This is faster than JMESPath's
+    own interpreter, and finds the same.
     """
     compiled: Callable[[Any], Any] = jmespath.compile(written).search
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", written, re.ASCII):
@@ -135,7 +138,9 @@ def advice(where: str, written: str) -> ConfigError | None:
     ):
         done, of = found.groups()
         return ConfigError(
-            where, found=repr(written), wanted=f'{{ done = "{done}", of = "{of}" }}, in `progress`'
+            where,
+            found=repr(written),
+            wanted=f'{{ done = "{done}", of = "{of}" }}, which `progress` understands',
         )
     if re.fullmatch(r"[\w-]+(\.[\w-]+)*", written) and "-" in written:
         names = (f'"{name}"' if "-" in name else name for name in written.split("."))
