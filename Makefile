@@ -7,7 +7,8 @@ LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-has
 	--custom-compile-command "make lock" $(UPGRADE)
 PROJECT = pyproject.toml --extra standalone --extra postgres
 
-.PHONY: help setup demo test test-servers lint format docs cookbook lock topology-definitions bench bench-delay chaos
+.PHONY: help setup demo test test-servers lint format docs cookbook lock topology-definitions bench \
+	bench-delay chaos
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28

@@ -51,7 +51,7 @@ has_rabbitmq() { has erl && has rabbitmq-server; }
 has_libatomic() { ! has ldconfig || ldconfig -p | grep -q 'libatomic\.so\.1 '; }
 has_postgres() { has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
-# stamp LOCK: which Python and which lock file; .venv/LOCK.done has it when all is installed
+# stamp LOCK: prints the version of Python and a hash of the lock file; .venv/LOCK.done keeps that
 stamp() {
   "$PYTHON" -c 'import hashlib, sys
 print(sys.version, hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1"
@@ -91,7 +91,7 @@ make_venv() {
   stamp "$lock" >".venv/$lock.done"
 }
 
-# make_servers: a virtual environment of their own, because they want other versions than we do
+# make_servers: the servers get an environment of their own, because they want other versions
 make_servers() {
   local lock=requirements-servers.txt venv=.progrock/servers
   [ "$(cat "$venv/done" 2>/dev/null)" != "$(stamp "$lock")" ] || return 0

@@ -97,7 +97,7 @@ def programs(env: Mapping[str, str], *, private_rabbitmq: bool) -> Iterator[Prog
 
 
 def check_ports(chosen: Iterable[Program]) -> None:
-    """Raises Unusable if a port is taken: which, by whom if we can see that, and what to do."""
+    """Raises Unusable if a port is taken. The text says by whom, if we can see that."""
     taken = []
     again = os.environ.get("DEMO_COMMAND", "make demo")
     for name, port in [pair for program in chosen for pair in program.ports.items()]:
@@ -179,7 +179,7 @@ async def run(env: dict[str, str], chosen: Iterable[Program]) -> None:
         await leave.wait()
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # set again by a second signal, which therefore does not disturb the stopping
+        # A second signal only sets it again, so it does not disturb the stopping.
         asyncio.get_running_loop().add_signal_handler(each, leave.set)
     tasks = [asyncio.create_task(up()), asyncio.create_task(leave.wait())]
     try:

@@ -221,12 +221,12 @@ class Node:
 
 
 def main() -> None:
-    """Prepare a node, start its epmd and become its server: who ends us ends the node."""
+    """Prepare a node, start its epmd and become its server. To end this process ends the node."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.demo.rabbitmq_node", description=__doc__
     )
     parser.add_argument(
-        "--directory", type=Path, required=True, help="everything of the node lies in here"
+        "--directory", type=Path, required=True, help="the folder for all files of the node"
     )
     parser.add_argument("--amqp-port", type=int, required=True)
     parser.add_argument("--management-port", type=int, required=True)

@@ -75,7 +75,7 @@ class Hooks:
     most_under_way: int = 0
 
     def rule(self, kind: str, ids: list[str]) -> dict[str, Any] | None:
-        """The first rule for such a request. Each use takes one from the rule's `count`."""
+        """The first rule for such a request. Each use lowers the rule's `count` by one."""
         for rule in self.rules:
             if (
                 rule.get("on") in (None, kind)
@@ -88,7 +88,7 @@ class Hooks:
 
 
 HOOKS = web.AppKey("hooks", Hooks)
-#: Whether a request is answered wrongly by a rule; it is there only where a rule was used.
+#: Whether a rule answers this request wrongly. Only requests to which a rule applies have it.
 WRONG = web.RequestKey("wrong", bool)
 
 
@@ -131,7 +131,7 @@ async def misbehave(
 ) -> web.StreamResponse:
     """Answers as the rule's mode says (see the top of this file)."""
     mode = str(rule["mode"])
-    request[WRONG] = mode != "ok"  # whatever its status is
+    request[WRONG] = mode != "ok"  # even if its status is 200
     headers = {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():

@@ -24,7 +24,7 @@ STALLS_AT, FAILS_AT = 60, 80.0
 class Task:
     """One pretended job. `seconds` is how long it runs, other times are monotonic seconds.
 
-    `forced` is laid over what the task answers.
+    `forced` replaces parts of the task's answer.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Task] = {}
-        self.made = 0  # since the start, those that are forgotten included
+        self.made = 0  # counts forgotten tasks as well
         self.by_key: dict[str, Task] = {}
         self._tidied = time.monotonic()
 

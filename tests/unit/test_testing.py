@@ -370,5 +370,5 @@ def test_what_is_in_memory_already_stays_as_it_is() -> None:
 def test_a_job_of_a_backend_that_is_gone_is_told(progrock_jobs: Jobs) -> None:
     job = start()
     Job.objects.update(backend="gone")
-    with pytest.raises(ValueError, match="is of 'gone', which the backends' file has not"):
+    with pytest.raises(ValueError, match="is of 'gone', which is not in the backends' file"):
         progrock_jobs.finish(job)

@@ -307,7 +307,7 @@ def test_check_says_of_each_table_what_it_can_do_or_what_is_wrong(table: Path) -
     assert error.value.returncode == 1
     first, second = out.getvalue().splitlines()
     assert first.startswith("render: ok: looked at every 1 s, cannot cancel, tells no progress")
-    assert first.endswith("; not there: ${KEY}, ${BODY}, ${TOKEN}")
+    assert first.endswith("; still to be set: ${KEY}, ${BODY}, ${TOKEN}")
     assert second.endswith("[other]: found the key 'starts'; wanted start")
 
 

@@ -1,4 +1,4 @@
-"""For the tests of a project: jobs live their lives without RabbitMQ and without waiting.
+"""For the tests of a project: takes jobs to their end without RabbitMQ and without waiting.
 
 `JobsMixin` for a TestCase and the pytest fixture `progrock_jobs` give a `Jobs`. docs/python.md
 shows both.
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """pytest imports this package before Django is set up, and the model can be read only after."""
+    """Imports late, because pytest loads this package before Django is set up."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from progrock import backends

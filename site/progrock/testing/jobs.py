@@ -1,4 +1,4 @@
-"""What a test does with jobs: see which were started, and take them on."""
+"""What a test does with jobs: see which were started, and decide what becomes of them."""
 
 import uuid
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from progrock.testing.starts import capture_starts
 
 
 class Jobs:
-    """Takes jobs through their real life: a worker's rules, ledger and signals, in the test itself.
+    """Takes jobs through a worker's own rules, ledger and signals, in the process of the test.
 
-    A job is given as a `Job`, which is brought up to date, or by its id. Each method returns the
-    job as it is then. Signal receivers are called in the test's thread, and what one raises comes
-    out of the method. No method waits: each step is taken at the time at which it is due, because
-    the clock of the job is put forward. The methods that begin with `a` are for asynchronous code.
+    Name a job by its id or by a `Job`, which is then brought up to date. Each method returns the
+    job as it is afterwards. Signal receivers are called in the test's thread, and the method raises
+    what they raise. No method waits, because the job's clock is put forward to each step. The
+    methods that begin with `a` are for asynchronous code.
     """
 
     capture_starts = staticmethod(capture_starts)
@@ -35,11 +35,11 @@ class Jobs:
     def finish(
         self, job: Job | uuid.UUID | str, *, result: object = None, message: str = ""
     ) -> Job:
-        """The backend says that the job has succeeded; `result` is any JSON. As `progress`."""
+        """The backend says that the job has succeeded; `result` is any JSON. Else as `progress`."""
         return async_to_sync(self.afinish)(job, result=result, message=message)
 
     def fail(self, job: Job | uuid.UUID | str, *, error: str = "", message: str = "") -> Job:
-        """The backend says that the job has failed, and why. As `progress`."""
+        """The backend says that the job has failed, and why. Else as `progress`."""
         return async_to_sync(self.afail)(job, error=error, message=message)
 
     def run(
@@ -49,10 +49,10 @@ class Jobs:
         *,
         steps: int = 1000,
     ) -> Job:
-        """Take the job on against a backend: a list of answers to polls, a Script, or a Backend.
+        """Run the job on a backend, which may be a list of answers to polls, a Script or a Backend.
 
-        It goes on until the job has ended, or the answers are used up. Raises AssertionError where
-        a job has not ended after so many steps.
+        This ends when the job has ended or the answers are used up. Raises AssertionError where the
+        job has not ended after so many steps.
         """
         return async_to_sync(self.arun)(job, backend, steps=steps)
 

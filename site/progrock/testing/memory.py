@@ -18,12 +18,12 @@ class without_rabbitmq(TestContextDecorator):
     """A context manager, and a decorator of functions and TestCase classes.
 
     Within it `AMQP_URL` is "memory://", and the channel layer that ProgRock uses is in memory.
-    Where that is so already, as in settings that are for tests only, no setting changes.
-    And asynchronous code leaves the transaction of a TestCase alone.
+    Settings that say so already are not changed. It also keeps asynchronous code from closing a
+    TestCase's connection, and the open transaction with it.
     """
 
     def enable(self) -> None:
-        """Change the settings of now."""
+        """Change the settings."""
         changes: dict[str, Any] = {}
         if not conf.in_memory():
             layers = getattr(settings, "CHANNEL_LAYERS", {})
@@ -41,9 +41,9 @@ class without_rabbitmq(TestContextDecorator):
 
 
 def _close_old_connections() -> None:
-    """As Django's, which would close the connection of a TestCase with its open transaction.
+    """As Django's, but connections within a transaction stay open.
 
-    Channels' own communicators replace it too (channels/testing/application.py).
+    Channels' own communicators replace Django's as well (channels/testing/application.py).
     """
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:

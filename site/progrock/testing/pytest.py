@@ -1,7 +1,7 @@
-"""The pytest plugin: the fixture `progrock_jobs`. An entry point registers it.
+"""The pytest plugin with the fixture `progrock_jobs`.
 
-So a project need not name it. pytest imports this file in every run, so nothing of Django is
-imported before somebody wants the fixture.
+An entry point registers it, so a project need not name it. pytest imports this file in every run,
+so nothing of Django is imported before a test asks for the fixture.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def progrock_jobs() -> "Iterator[Jobs]":
-    """No RabbitMQ in this test; gives a `progrock.testing.Jobs`, which takes jobs on."""
+    """A `progrock.testing.Jobs`. The test runs without RabbitMQ."""
     from progrock.testing import Jobs, without_rabbitmq
 
     with without_rabbitmq():

@@ -25,7 +25,7 @@ from progrock.testing.script import Script
 
 T = TypeVar("T")
 
-#: The random number of a worker's backoff, in [0, 1): in a test always the same.
+#: The random number of a worker's backoff, in [0, 1). In a test it is always the same.
 DRAW = 0.5
 
 
@@ -34,7 +34,7 @@ async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int)
 
     Returns the job as it is then; a Job that was given is brought up to date.
     Raises what a signal receiver raises, ValueError for a job that has ended already, and
-    AssertionError where so many steps do not suffice.
+    AssertionError for a job that has not ended after so many steps.
     """
     key = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
     row = await _load(key)
@@ -42,7 +42,7 @@ async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int)
         raise ValueError(f"the job {key} has ended already: it is {row.state}")
     options = conf.backends().get(row.backend)
     if options is None:
-        raise ValueError(f"the job {key} is of {row.backend!r}, which the backends' file has not")
+        raise ValueError(f"the job {key} is of {row.backend!r}, which is not in the backends' file")
     worker = _Worker(backend, options)
     try:
         while row.active or row.owed:
@@ -65,10 +65,10 @@ def _goes_on(row: Row, script: Script, options: Options) -> bool:
 
 
 class _Worker:
-    """A worker's rounds, but for its connections: it sends to nobody but receivers and sockets."""
+    """A worker's rounds without RabbitMQ. Only signal receivers and sockets hear of them."""
 
     def __init__(self, backend: Backend, options: Options) -> None:
-        options = replace(options, lease=0.0)  # each look is at its time, and is written
+        options = replace(options, lease=0.0)  # so that each look is written
         self.receivers = _Receivers()
         self.rounds = Rounds(
             backend,
@@ -83,7 +83,7 @@ class _Worker:
     async def step(self, row: Row) -> None:
         """One round, at the moment at which the job is due. Raises what a receiver raised."""
         part: Any = _Part([Task(row.id, row.turn, row.due_at)])
-        if not row.active:  # its end is still to be told, as after a crash of the worker
+        if not row.active:  # its end must still be told, as after a crash of the worker
             part = _Part([Task(row.id, row.turn - 1, row.due_at)], deliveries=1)
         before = clock.ahead.set(max(0.0, row.due_at - (clock.now() - clock.ahead.get())))
         try:
@@ -95,7 +95,7 @@ class _Worker:
             raise self.receivers.errors.pop(0)
 
     async def settle(self) -> None:
-        """Let all that follows a commit come to its end."""
+        """Wait until all that follows a commit is done."""
         while background := self.rounds.commits.background:
             await asyncio.gather(*background)
 
@@ -108,9 +108,9 @@ class _Part(NamedTuple):
 
 
 class _Database(WorkerDatabase):
-    """The thread and the connection of the test; an error of the database is no outage here.
+    """Calls the database in the test's thread, over its connection, and raises its errors.
 
-    A step is written only when receivers have been told of the one before, in this order always.
+    A step is written only after signal receivers were told of the step before.
     """
 
     def __init__(self, settle: Callable[[], Awaitable[None]]) -> None:
@@ -126,14 +126,14 @@ class _Database(WorkerDatabase):
 
     async def _wait_for(self, call: Callable[[], T]) -> tuple[T, bool]:
         def within() -> T:
-            with transaction.atomic():  # a step that cannot be written leaves the test's own usable
+            with transaction.atomic():  # after an error the test's own transaction is still usable
                 return call()
 
         return await database_sync_to_async(within)(), False
 
 
 class _Receivers(Receivers):
-    """Calls receivers in the thread of the test, and keeps what the first of them raised."""
+    """Calls receivers in the test's thread, and keeps what they raise."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -143,7 +143,7 @@ class _Receivers(Receivers):
         for row in rows:
             try:
                 await database_sync_to_async(_tell)(wire.job_frame(row))
-            except Exception as error:  # whatever a receiver of the project's raises
+            except Exception as error:  # a receiver of the project's may raise anything
                 self.errors.append(error)
         return [row.id for row in rows]
 

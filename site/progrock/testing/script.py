@@ -18,10 +18,10 @@ class Script:
     """Answers each call with the next line of its script.
 
     `polls` are the answers to polls: a Status, or an error that is raised. When they are used up,
-    the test goes on. `starts` are the answers to starts: a handle, a Status, or an error; after
-    those a start gives a handle. `cancels` are those to cancels: None (it is cancelled), a Status,
-    or an error; after those a cancel is obeyed.
-    Raises TypeError for what is none of these.
+    the test goes on. `starts` are the answers to starts: a handle, a Status, or an error. When they
+    are used up, each start gets a handle. `cancels` are the answers to cancels: None (the job is
+    cancelled), a Status, or an error. When they are used up, each cancel is obeyed.
+    Raises TypeError for a line of any other type.
     """
 
     def __init__(

@@ -10,11 +10,11 @@ from progrock.testing.memory import without_rabbitmq
 
 
 class capture_starts:
-    """As a context manager: a list of the jobs that are started within, in their order.
+    """A context manager that gives a list of the jobs that are started within it, in their order.
 
-    Each is a `Job`, with its backend, params, audience and request. It is there at once, whether or
-    not the transaction commits. At the end of the block the jobs are dropped from the list whose
-    start was rolled back. In asynchronous code write `async with`. Nothing is sent to RabbitMQ.
+    Each is a `Job`, with its backend, params, audience and request. It is in the list at once, even
+    before the transaction commits. At the end of the block, jobs whose start was rolled back are
+    dropped from the list. In asynchronous code write `async with`. Nothing is sent to RabbitMQ.
     """
 
     def __init__(self) -> None:

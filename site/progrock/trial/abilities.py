@@ -26,16 +26,17 @@ def abilities(options: Options) -> str:
 
 
 def trouble(options: Options, environ: Mapping[str, str], *, wanted: bool) -> str:
-    """What stands between the table and a backend that works; empty where nothing does.
+    """The variables that must be set before the table makes a backend; empty if it makes one now.
 
-    The variables are filled in where all are there; `wanted`: that some are not is an error.
-    Raises ConfigError.
+    With `wanted` a variable that is not set is an error. Raises ConfigError.
     """
     if absent := missing(options, environ):
-        sentence = f"not there: {', '.join(absent)}"
+        names = ", ".join(absent)
         if wanted:
-            raise ConfigError(f"[{options.name}]", found=sentence, wanted="each of them")
-        return sentence
+            raise ConfigError(
+                f"[{options.name}]", found=f"nothing for {names}", wanted="a value for each of them"
+            )
+        return f"still to be set: {names}"
     if wanted or isinstance(options.spec, HttpSpec):
         try:
             build(options, environ)

@@ -25,7 +25,7 @@ def written(value: Any, longest: int = 200) -> str:
 
 
 def nothing(expression: str, looked_in: Any, answer: Answer, what: str) -> str:
-    """What there is where an expression found nothing; `what` is what it was looked up in."""
+    """What there is in place of what an expression looked for; `what` names where it looked."""
     if expression.startswith("the header "):
         return f"the answer has these headers: {_names(answer.headers)}"
     if looked_in is MISSING:
@@ -102,7 +102,7 @@ def _found(body: Any, fits: Callable[[Any], bool], sentence: str) -> str:
 def _places(
     value: Any, fits: Callable[[Any], bool], path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Any]]:
-    """Where a value fits, as JMESPath, the shallow places of an object first."""
+    """Where a value fits, as JMESPath. Does not look inside a value that fits."""
     if fits(value):
         yield path, value
     elif depth < _DEEPEST:

@@ -44,8 +44,9 @@ class TriedJob:
 class Way:
     """One way to look at the job, "poll" or "poll_many", and where the job stands by it.
 
-    `failures` counts calls in a row that failed. `told`: the backend itself has said how it ended.
-    `taken`: the last call has failed, but the backend took it. `complaint` is what was wrong then.
+    `failures` counts calls in a row that failed. `told` is true when the backend has said how the
+    job ended. `taken` is true when the last call failed although the backend accepted it.
+    `complaint` says what was wrong with the last call.
     """
 
     name: str

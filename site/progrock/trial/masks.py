@@ -12,8 +12,8 @@ from progrock.backends.templates import File
 from progrock.trial.variables import shown, variables
 
 HIDDEN = "***"
-#: A shorter value is no secret. It is hidden in requests only, and where it stands as a word:
-#: anywhere else it would garble what is printed.
+#: A shorter value counts as no secret. It is hidden only in requests and only as a whole word,
+#: because hiding it anywhere would garble the report.
 _SHORT = 4
 _DEEPEST = 50
 _CUT = " … "  # where `shortened` has left out the middle of a text
@@ -30,8 +30,8 @@ _SECRET_FIELD = re.compile(
 class Mask:
     """Replaces each secret of a backend by its name in the table, such as `${TOKEN}`.
 
-    A default that stands in the table is no secret. `keep` holds values that are to be seen in an
-    address whatever their name is there, such as the job's handle.
+    A default that stands in the table is no secret. `keep` holds values that stay visible in an
+    address under any name, such as the job's handle.
     """
 
     def __init__(self, options: Options, environ: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class Mask:
                 self.learn(value, shown(part))
 
     def learn(self, secret: str, name: str = HIDDEN) -> None:
-        """Hide this text, too, and show `name` in its place."""
+        """Hide this text from now on, and show `name` in its place."""
         secret = secret.rstrip("/") or secret  # `url` may end with a slash, which is not sent
         quoted = quote(secret, safe="")
         spellings = (secret, quoted, quote(secret), quote_plus(secret), quote(quoted, safe=""))
@@ -65,7 +65,7 @@ class Mask:
         return _SECRET_FIELD.sub(self._field, self._long(written))
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """A copy of JSON values that may be printed, so that a text may be cut without harm."""
+        """A copy of JSON values that may be printed. The copy may be cut, as no secret is in it."""
         if isinstance(value, str):
             return self.text(value)
         if depth > _DEEPEST:
@@ -81,9 +81,9 @@ class Mask:
         return self.text(self._all(written))
 
     def header(self, name: str, value: str) -> str:
-        """The value of a request's header. What bears credentials is hidden, wherever it is from.
+        """The value of a request's header. Credentials are hidden even if no variable has them.
 
-        Such a credential is hidden from then on wherever it stands.
+        From then on such a credential is hidden everywhere.
         """
         masked = self.request(value)
         if masked != value or not _SECRET_HEADER.search(name):

@@ -16,7 +16,7 @@ class Recipe(NamedTuple):
 
 
 class UnknownRecipe(LookupError):
-    """Raised for a name that no recipe has; says the nearest one."""
+    """Raised for a name that no recipe has. The text names the nearest one."""
 
 
 def recipes() -> list[Recipe]:

@@ -42,7 +42,7 @@ _DECIDE: Mapping[Step, Callable[..., Decision]] = {
 def try_backend(
     options: Options, params: dict[str, Any], *, environ: Mapping[str, str], say: Say
 ) -> bool:
-    """Run one job with these params; whether the backend said how it ended.
+    """Run one job with these params. Returns whether the backend said how it ended.
 
     `say` gets each line of the report. Ctrl-C cancels the job, and a second one leaves at once.
     Raises ConfigError where the backend cannot be built, and KeyboardInterrupt.
@@ -71,7 +71,7 @@ def try_backend(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log of backends: the report says the same in place of it."""
+    """Silence the log of backends, because the report says the same."""
     logger = logging.getLogger("progrock.backends")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -101,7 +101,7 @@ class Trial:
             self._watch.attach(self._backend)
 
     async def run(self) -> bool:
-        """Start the job, look until it ends; whether the backend said how it ended."""
+        """Start the job and look until it ends. Returns whether the backend said how it ended."""
         name = self._options.name
         params = self._mask.text(orjson.dumps(self._params).decode())
         self._say(f"{name}: job {self._id} with the params {shortened(params, 500)}")
@@ -137,7 +137,7 @@ class Trial:
     async def _cancelled(self, way: Way) -> bool:
         """Cancel the job and look until it has ended."""
         self._say("")
-        self._say("Interrupted: cancelling the job. Once more leaves it as it is.")
+        self._say("Interrupted: cancelling the job. Another Ctrl-C leaves at once.")
         way.job.cancel_requested, way.failures, way.delay = True, 0, 0.0
         while way.job.active and way.failures < MOST_FAILURES:
             await self._wait(way.delay)
@@ -159,7 +159,7 @@ class Trial:
         if not self._options.cancels:
             self._say("The job may run on at the backend, because the table has no `cancel`.")
             return
-        way.job.attempts = 0  # else it would be looked at once more
+        way.job.attempts = 0  # else the backend would look at the job before it cancels
         outcome = await self._call("cancel, because nobody looks at the job any more", way)
         if isinstance(outcome, BackendError):
             self._say(f"  = not cancelled, the job may run on: {outcome.sentence}")
@@ -203,7 +203,7 @@ class Trial:
         step = lifecycle.next_step(job, now=time(), options=options)
         if isinstance(step, Decision):
             if step.state == State.CANCELLED and job.handle:
-                self._say("  = forgotten here; the table has no `cancel`, so the job runs on there")
+                self._say("  = cancelled here; the table has no `cancel`, so the job runs on there")
                 way.told = True
             job.step(step)
             return
@@ -285,7 +285,7 @@ class Trial:
                 await self.stop.wait()
 
     def _say(self, line: str) -> None:
-        """Print one line, without secrets and without what would steer a terminal."""
+        """Print one line, without secrets and without control characters."""
         masked = self._mask.text(line)
         self._print(
             "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in masked)
@@ -293,7 +293,7 @@ class Trial:
 
 
 def _has_failed(outcome: object) -> bool:
-    """Whether a call failed. That the backend asks for a pause is no failure of the table."""
+    """Whether a call failed. It has not if the backend asked for a pause."""
     if not isinstance(outcome, BackendError) or not outcome.asked:
         return False
     return outcome.status not in (429, 503) or outcome.retry_after is None

@@ -1,4 +1,4 @@
-"""Prints what goes to a backend and comes back, and which key of the table found what in it."""
+"""Prints what is sent to a backend and what it answers, and what each key of the table found."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Watch:
         self._ever: dict[str, tuple[str, bool]] = {}  # by key: its name, and whether it found any
 
     def attach(self, backend: HttpBackend) -> None:
-        """Hear of all that this backend asks and finds."""
+        """Print what this backend asks and finds."""
         backend.listen(self._observe, self._note)
 
     def call(self, handle: str) -> None:
@@ -91,7 +91,7 @@ class Watch:
         return [name for name, ever in self._ever.values() if not ever]
 
     def complaint(self, outcome: object) -> str:
-        """Print what was found; what spoiled the call where it failed, and else nothing."""
+        """Print what was found. Returns what spoiled a call that failed, and "" for any other."""
         if not isinstance(outcome, BackendError):
             reason = self._without_a_reason(outcome)
             self._tell_notes()

@@ -1,8 +1,8 @@
 /** Fills in the form with the params of an earlier job, to change them and run it once more. */
 
 /**
- * Have the composer show the backend and the params of the job whose page is at `address`. Only that
- * page knows the params, because the socket does not tell them. Returns whether that worked.
+ * Have the composer show the backend and the params of the job whose page is at `address`. Only
+ * that page knows the params, because the socket does not tell them. Returns whether that worked.
  */
 export async function fillFrom(address, composer) {
   const headers = { Accept: "text/html" };

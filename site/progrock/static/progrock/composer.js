@@ -4,7 +4,7 @@ import { show } from "./dom.js";
 import { ParamsForm } from "./form.js";
 import { say } from "./words.js";
 
-// Codes of who may see no job at all: the notice on top says so, and once is enough.
+// Codes for visitors who may see no job. The notice on top says so, and once is enough.
 const STRANGER = ["login_required", "no_audience"];
 const byId = (id) => document.getElementById(id);
 

@@ -8,10 +8,10 @@ export class ParamsForm {
   readonly element: HTMLElement;
   /** The params as they are filled in. */
   readonly params: Record<string, unknown>;
-  /** The params; or null where something is wrong, which is then told at its field. */
+  /** The params, or null where something is wrong. It is then shown at its field. */
   check(): Record<string, unknown> | null;
   /** Fill in these params. Fields that they do not name become empty. */
   fill(params: Record<string, unknown> | null): void;
-  /** Tell a complaint of the server at the field that it names. False where there is none. */
+  /** Show a complaint of the server at the field that it names. False where there is none. */
   complain(message: string): boolean;
 }

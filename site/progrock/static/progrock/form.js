@@ -60,7 +60,7 @@ const TEXTS = {
   form_twice: "Two entries are the same.",
   form_whole: "Write a whole number.",
 };
-// What the page has told already, in its language, counts.
+// The texts that the page brought with it, in its language, stay.
 for (const [key, text] of Object.entries(TEXTS)) texts[key] ??= text;
 
 let made = 0; // ids of elements end in this number
@@ -87,7 +87,7 @@ class ParamsForm {
     return this.#root.value ?? {};
   }
 
-  /** The params; or null where something is wrong. That is then told, and the first has the focus. */
+  /** The params, or null where a field is wrong. The field then says so, and the first is focused. */
   check() {
     const first = this.#root.check();
     first?.focus();
@@ -100,14 +100,14 @@ class ParamsForm {
   }
 
   /**
-   * Tell the server's complaint, such as "params.pages: 0 is less than the minimum", at the field
-   * that it names, and give that the focus. False where there is no such field.
+   * Show the server's complaint, such as "params.pages: 0 is less than the minimum", at the field
+   * that it names, and give that field the focus. Returns false where there is no such field.
    */
   complain(message) {
     const found = this.#root.find(message);
     if (!found) return false;
     const { control, length } = found;
-    const isJson = control.field.kind === "json"; // in JSON one must know where
+    const isJson = control.field.kind === "json"; // then the path says where in the JSON
     control.tell(isJson ? message : message.slice(length).replace(/^[^:]*:\s*/, ""));
     control.focus();
     return true;
@@ -143,7 +143,7 @@ class Part {
     this.problem.hidden = !text;
     const { target } = this;
     if (text && target !== this.element) target.setAttribute("aria-invalid", true);
-    else target.removeAttribute("aria-invalid"); // which a frame may not have
+    else target.removeAttribute("aria-invalid"); // a fieldset may not have it
     const told = [this.hint, this.problem].filter((each) => !each.hidden).map(({ id }) => id);
     if (told.length) target.setAttribute("aria-describedby", told.join(" "));
     else target.removeAttribute("aria-describedby");
@@ -158,7 +158,7 @@ class Part {
     this.target.focus();
   }
 
-  /** This part, where the message names its path: {control, length}, of the path. */
+  /** {control: this, length: of its path} if the message begins with the path of this part. */
   find(message) {
     const { path } = this.field;
     const names = message.startsWith(path) && /^[.:]/.test(message.slice(path.length));
@@ -331,7 +331,7 @@ class List extends Part {
     this.rows.forEach((row) => row.clear());
   }
 
-  /** The first entry has the focus, or the button that makes one. */
+  /** Give the focus to the first entry, or to the button that adds one. */
   focus() {
     (this.rows[0] ?? this.add).focus();
   }
@@ -403,8 +403,9 @@ const INPUTS = {
 const KINDS = {
   text: {
     make(field) {
-      if (field.long) return make("textarea", "control", { rows: 4, placeholder: exampleOf(field) });
-      const input = make("input", "control", { placeholder: exampleOf(field) });
+      const placeholder = exampleOf(field);
+      if (field.long) return make("textarea", "control", { rows: 4, placeholder });
+      const input = make("input", "control", { placeholder });
       input.type = INPUTS[field.format] ?? "text";
       if (input.type === "datetime-local") input.step = "any";
       if (input.type === "password") input.autocomplete = "off";

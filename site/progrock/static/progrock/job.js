@@ -16,7 +16,7 @@ import { say } from "./words.js";
 const page = document.getElementById("job");
 const id = page.dataset.job;
 const pageOf = (job) => location.pathname.replace(id, job);
-let shown = page.dataset.stage; // of which the page tells; "" asks for the page anew
+let shown = page.dataset.stage; // what the page shows; with "" the next look asks for the page
 let asked = Promise.resolve();
 
 complete(page);

@@ -1,6 +1,6 @@
 /**
  * The list of the visitor's jobs on the page at `/`, newest first: those that the socket tells of,
- * and older ones that are asked for. The filter is held against both.
+ * and older ones that are asked for. The filter applies to both.
  */
 
 import { announce } from "./progrock.js";
@@ -14,8 +14,7 @@ const MANY = 50; // ended jobs in a snapshot: when there are so many, there may 
 
 /**
  * Show the jobs of this socket in the page's list, from now on. `pageOf(id)` is the address of a
- * job's page; `again(id)` runs a job once more, and
- * `change(id)` fills in the form with its params.
+ * job's page, `again(id)` runs a job once more, and `change(id)` fills in the form with its params.
  */
 export function showJobs(socket, { pageOf, again, change }) {
   const byId = (id) => document.getElementById(id);

@@ -1,6 +1,6 @@
 /**
  * Tells the visitor by a notification of the system that a job has ended while the page was hidden.
- * The visitor turns that on by a button, and this browser keeps it.
+ * A button turns that on and off, and this browser remembers the choice.
  */
 
 import { announce } from "./progrock.js";
@@ -8,11 +8,11 @@ import { show } from "./dom.js";
 import { nameOf, say } from "./words.js";
 
 const KEPT = "progrock-notify"; // in localStorage
-const SEVERAL = 3; // ends at once; of more there is one notification for all
+const SEVERAL = 3; // jobs that end at once; more than these get one notification for all
 
 /**
- * Make the button with the id "notify", if there is one, turn notifications on and off. `pageOf(id)`
- * is the address of a job's page, to which a notification leads.
+ * Make the button with the id "notify", if there is one, turn notifications on and off.
+ * `pageOf(id)` is the address of a job's page, to which a notification leads.
  */
 export function offerNotifications(socket, { pageOf }) {
   const button = document.getElementById("notify");
@@ -61,7 +61,7 @@ export function offerNotifications(socket, { pageOf }) {
         if (address) location.assign(address);
       };
     } catch {
-      keep(false); // Android wants a service worker, and says so only now
+      keep(false); // Android wants a service worker, and fails only here
       button.hidden = true;
     }
   }

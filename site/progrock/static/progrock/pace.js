@@ -8,13 +8,13 @@
 
 const ENOUGH = 4; // samples, before there is a pace to speak of
 const LONG_ENOUGH = 8; // seconds from the first sample to the last
-const FAR_ENOUGH = 5; // per cent done, of which most jobs need the first for their preparations
+const FAR_ENOUGH = 5; // per cent done, because most jobs begin with preparations
 const WORTH = 10; // seconds: what ends sooner needs no estimate
 const LONGEST = 48 * 3600; // seconds: what takes longer than this will not keep its pace
 const MOST = 60; // samples to keep
-const NEWEST = 10; // of which none is dropped
-const UNEVEN = 4; // times faster or slower than before: then the pace says nothing
-const WORSE = 1.5; // times longer than what is shown: only then is more shown than before
+const NEWEST = 10; // the newest samples, which are all kept
+const UNEVEN = 4; // a pace that is this many times faster or slower than before says nothing
+const WORSE = 1.5; // more is shown only when it is this many times what was shown
 
 /**
  * Adds a sample of the progress. One that equals the last is not added. After a step back, or
@@ -84,7 +84,7 @@ function average(samples) {
   return samples.length < 2 ? NaN : (to - from) / (seen - begun);
 }
 
-/** Per cent a second: the line of least squares, in which a sample of `age` counts half. */
+/** Per cent a second, by least squares. A sample that is `age` seconds old counts half. */
 function pace(samples, age) {
   const latest = samples.at(-1)[0];
   const weighed = samples.map(([time, progress]) => [

@@ -13,14 +13,14 @@ export type JobState =
 export interface Job {
   /** The job's id. */
   readonly job: string;
-  /** The id that its start bore. */
+  /** The id that its start had. */
   readonly request: string | null;
   readonly backend: string;
   readonly label: string | null;
   /** Goes up by one at each visible change. */
   readonly version: number;
   readonly state: JobState;
-  /** 0 to 100, or null while nobody can tell. */
+  /** 0 to 100, or null while it is unknown. */
   readonly progress: number | null;
   readonly complete: boolean;
   readonly message: string;
@@ -28,11 +28,11 @@ export interface Job {
   /** ISO 8601, in UTC. */
   readonly created: string;
   readonly ended: string | null;
-  /** Only after a success: any JSON. */
+  /** Any JSON. Only a job that has succeeded has it. */
   readonly result?: unknown;
-  /** In place of a large result: where it is. */
+  /** Where a large result is. It comes in place of `result`. */
   readonly result_url?: string | null;
-  /** Only of a job that did not succeed: why. */
+  /** Why the job did not succeed. */
   readonly error?: string | null;
 }
 
@@ -50,7 +50,7 @@ export interface Backend {
 }
 
 export interface StartOptions {
-  /** Left out: the first backend. */
+  /** If left out, the first backend. */
   backend?: string | undefined;
   /** An object of up to 64 KiB as JSON. */
   params?: object | undefined;
@@ -208,8 +208,8 @@ export class JobProgress extends HTMLElement {
 }
 
 /**
- * A text with {holes}; or such texts by plural category, chosen by the hole {count}; or a function of
- * the holes' values.
+ * A text with {holes}; or such texts by plural category, chosen by the hole {count}; or a function
+ * of the holes' values.
  */
 export type Text =
   | string

@@ -28,10 +28,10 @@ const ANSWERED = 15_000; // ms in which an HTTP request is answered
 const WAIT = 20; // seconds that a waiting GET may wait at the server
 const PAUSE = 1_000; // ms between two waiting GETs
 const PLAIN_PAUSE = 3_000; // ms where the server does not wait
-const CLIMB = 15_000; // ms until a better way is tried again, and twice as long after each failure
-const RARELY = 600_000; // ms, but never longer
+const CLIMB = 15_000; // ms until a better way is tried; this doubles after each failure
+const RARELY = 600_000; // ms: the most to which CLIMB doubles
 const MAX_FRAME = 65_536; // bytes: the server reads no longer frame
-const SILENCE = 40_000; // ms without any frame, two beats long: then the connection is dead
+const SILENCE = 40_000; // ms without a frame, two beats long, after which a connection is dead
 const ANSWER = 5_000; // ms in which the server answers a ping on a connection that lives
 const ASK_AGAIN = 2_000; // ms before a start whose outcome is unknown is sent again
 const MAX_REQUEST = 100; // characters of a request's id
@@ -43,15 +43,16 @@ const UNKNOWN_OUTCOME = "outcome_unknown"; // the start may or may not have happ
 const LOGIN_REQUIRED = 4401; // close codes of the wire
 const SESSION_ENDED = 4402;
 const BROKEN = 1006;
-const STRANGER = ["login_required", "no_audience"]; // codes of who may not see any job
+const STRANGER = ["login_required", "no_audience"]; // codes for visitors who may see no job
 const HTTP_CODE = /^http_/; // the codes of answers that are not ours
-// Codes that answer a cancel. Any other without a request answers a start that was not understood.
+// Codes that answer a cancel. An error with another code and without a request answers a start that
+// the server could not read.
 const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
 
 /**
- * Every sentence that people see or hear. A value is a text with {holes}; or an object of such texts
- * by plural category ({one, other, few, …} as of Intl.PluralRules), chosen by the hole {count}; or
- * a function of the holes' values that returns the text.
+ * Every sentence that people see or hear. A value is a text with {holes}; or an object of such
+ * texts by plural category ({one, other, few, …} as of Intl.PluralRules), chosen by the hole
+ * {count}; or a function of the holes' values that returns the text.
  */
 const TEXTS = {
   connected: "Connected",
@@ -120,8 +121,8 @@ const TEXTS = {
 
 /**
  * What the page's template tells, as JSON in <script type="application/json" id="progrock-page">:
- * `socket` (its address), `http` (the address under which `events` and `jobs` are), `csrf` ({cookie,
- * header} by name, and perhaps `token`) and `texts`.
+ * `socket` (its address), `http` (the address under which `events` and `jobs` are), `csrf`
+ * ({cookie, header} by name, and perhaps `token`) and `texts`.
  */
 const told = JSON.parse(
   globalThis.document?.getElementById("progrock-page")?.textContent || "{}",
@@ -130,8 +131,8 @@ const told = JSON.parse(
 let renaming; // the timer of an event that tells of new texts
 
 /**
- * The texts of this page: change some or all with Object.assign, at any time. The document then gets
- * the event "progrock-texts", at which elements show the new ones.
+ * The texts of this page: change some or all with Object.assign, at any time. The document then
+ * gets the event "progrock-texts", at which elements show the new ones.
  */
 const texts = new Proxy({ ...TEXTS, ...told.texts }, {
   set(all, key, value) {
@@ -179,16 +180,16 @@ class ProgressError extends Error {
 
 /**
  * One connection to the server, over one of the ways below. It opens by itself, and then calls
- * `onframe(frame)` for each frame of the server, of which the first is the snapshot, or the error
- * that says why there is none. It calls `onlost(code)` once when it has ended by itself, with a
- * close code of the wire. `send(message)` passes on a start, a cancel or a ping, and `close()` ends
- * the connection without a word.
+ * `onframe(frame)` for each frame of the server. The first frame is the snapshot, or an error that
+ * says why there is none. When the connection is lost, it calls `onlost(code)` once, with a close
+ * code of the wire. `send(message)` sends a start, a cancel or a ping. `close()` ends the
+ * connection and calls nothing.
  */
 class Way {
   spoke = false; // it has given a frame
   #onframe;
   #onlost;
-  #hoarded; // the timer of a first frame that does not come
+  #hoarded; // the timer that gives up waiting for the first frame
 
   constructor({ onframe, onlost }) {
     this.#onframe = onframe;
@@ -200,7 +201,7 @@ class Way {
     this.#hoarded = setTimeout(() => this.lost(BROKEN), FIRST_FRAME);
   }
 
-  /** Give a frame. One that came `aside`, by another request, does not prove that this lives. */
+  /** Pass a frame on. One that came `aside`, by another request, does not prove that this lives. */
   heard(frame, aside = false) {
     if (!aside) clearTimeout(this.#hoarded);
     this.spoke = true;
@@ -287,8 +288,10 @@ class HttpWay extends Way {
   async refused(answer) {
     const frame = await problem(answer);
     const code = STRANGER.includes(frame.code) ? LOGIN_REQUIRED : BROKEN;
-    // What is not from us, or says that this way does not exist here, is like a broken connection.
-    const ours = ![UNKNOWN_OUTCOME, "needs_asgi"].includes(frame.code) && !HTTP_CODE.test(frame.code);
+    // An answer that is not ours, or that says that the server lacks this way, is like a lost
+    // connection.
+    const { code: why } = frame;
+    const ours = ![UNKNOWN_OUTCOME, "needs_asgi"].includes(why) && !HTTP_CODE.test(why);
     if (ours && !this.spoke) this.heard(frame);
     this.lost(code);
   }
@@ -369,7 +372,7 @@ class WaitingWay extends HttpWay {
     }
   }
 
-  /** The next answer. */
+  /** Ask for the latest jobs. The server may answer only when something has changed. */
   async #list() {
     const path = "jobs?limit=200";
     if (!this.#etag) return this.get(path);
@@ -387,7 +390,7 @@ class WaitingWay extends HttpWay {
     }
   }
 
-  /** Tell what is new in this list of the latest jobs, the newest first, as frames. */
+  /** Pass on, as frames, what is new in this list of the latest jobs. It begins with the newest. */
   #tell(jobs, etag) {
     const before = this.#jobs;
     const rewound = jobs.some(({ job, version }) => version < before.get(job));
@@ -446,9 +449,9 @@ async function problem(answer, request = null) {
 /**
  * The jobs of this visitor, kept up to date. It connects at once, and reconnects by itself.
  *
- * It comes by a WebSocket, else by server-sent events, else by GET requests that wait at the server.
- * A way is blocked when it fails although plain HTTP is answered. Then the next one is taken, and a
- * better one is tried again from time to time.
+ * It comes by a WebSocket, else by server-sent events, else by GET requests that wait at the
+ * server. A way is blocked when it fails although plain HTTP is answered. Then the next one is
+ * taken, and a better one is tried again from time to time.
  *
  * To read: `jobs` (a Map from id to job, as the server last told), `backends` ([{name, progress,
  * cancel}]), `state` and `message` (how the connection is, and a sentence about it), `code` (the
@@ -589,7 +592,7 @@ class ProgressSocket extends EventTarget {
     return start.promise;
   }
 
-  /** Open a connection in place of the one that there may be. */
+  /** Open a connection. If there is one already, drop it. */
   #connect() {
     this.#drop();
     this.#heard = Date.now();
@@ -678,7 +681,7 @@ class ProgressSocket extends EventTarget {
     }
   }
 
-  /** The start may have happened, or may yet. The same request tells, without a second job. */
+  /** A start may or may not have happened. Send it again: the same request starts no second job. */
   #askAgain(request) {
     const way = this.#way;
     setTimeout(() => {
@@ -745,7 +748,7 @@ class ProgressSocket extends EventTarget {
 
   #lost(code) {
     const waited = Date.now() - this.#heard;
-    // No frame, or none after the first for long: something on the way keeps them back.
+    // No frame came, or for long none after the first. Something on the way may hold them back.
     const mute = this.#frames === 0 || (this.#frames === 1 && waited >= SILENCE);
     this.#drop();
     if (code >= 4400 && code < 4500) {
@@ -776,7 +779,7 @@ class ProgressSocket extends EventTarget {
     if (this.#rank > 0) this.#connect();
   }
 
-  /** Tell which way is used now, remember it for the next page, and mean to try a better one. */
+  /** Tell which way is used now, remember it for the next page, and plan to try a better one. */
   #tellTransport() {
     const before = this.transport;
     this.transport = this.#names[this.#rank];
@@ -835,8 +838,8 @@ class ProgressSocket extends EventTarget {
   }
 
   /**
-   * The network, the reader or the page is back. So connect now instead of waiting, and find out
-   * whether a connection still lives: it may have died without a word.
+   * The network, the reader or the page is back. So connect now instead of waiting, or find out
+   * whether the connection still lives, because nothing tells when it dies.
    */
   #wake({ type, persisted }) {
     const loads = type === "pageshow" && !persisted && Date.now() - this.#heard < 1_000;
@@ -1006,8 +1009,8 @@ function link(href, text = href) {
 }
 
 /**
- * The children of a <job-progress> in their order, by `data-part`. Empty ones are hidden. What the
- * template tag writes of them may stand in a <p>, so there is no <p> among them.
+ * The children of a <job-progress> in their order, by `data-part`. Empty ones are hidden. None is a
+ * <p>, because the template tag may write them inside a <p>.
  */
 const PARTS = {
   name: "span",
@@ -1037,8 +1040,8 @@ const BaseElement = globalThis.HTMLElement ?? class {};
  * It needs no inline style or script, so a strict CSP holds. Children that the server rendered, as
  * the template tag does, are kept and changed in place.
  *
- * It emits "job" at each change, and "job-end" once for a job that has ended, even when it had ended
- * before the element came. The events bubble, and `detail` is the job.
+ * It emits "job" at each change, and "job-end" once for a job that has ended, even when it had
+ * ended before the element came. The events bubble, and `detail` is the job.
  */
 class JobProgress extends BaseElement {
   static observedAttributes = ["job", "label", "src", "href"];
@@ -1135,7 +1138,8 @@ class JobProgress extends BaseElement {
     const frame = typeof value === "object" ? value : null;
     if (frame && typeof frame.job !== "string") {
       const keys = Object.keys(frame).join(", ") || "nothing";
-      throw new TypeError(`\`job\` is a job's id, or its frame with the id as \`job\`. Got ${keys}.`);
+      const wanted = "`job` is a job's id, or its frame with the id as `job`";
+      throw new TypeError(`${wanted}. Got ${keys}.`);
     }
     this.#given = frame;
     reflect(this, "job", frame ? frame.job : value);
@@ -1158,7 +1162,7 @@ class JobProgress extends BaseElement {
     if (this.#job && this.#socket) this.#render(this.#job);
   }
 
-  /** What the job is called on the page and aloud: as somebody says, or else "render 3f2a". */
+  /** What the job is called on the page and aloud: its label, or else such as "render 3f2a". */
   get #name() {
     const given = this.getAttribute("label") || this.#job?.label;
     const values = { backend: this.#job?.backend, id: this.#id.slice(0, 4) };
@@ -1202,7 +1206,7 @@ class JobProgress extends BaseElement {
     }
   }
 
-  /** Show nothing, as there is no job or another one. */
+  /** Show nothing, because there is no job, or another one than before. */
   #clear() {
     this.removeAttribute("state");
     this.removeAttribute("aria-label");
@@ -1216,7 +1220,8 @@ class JobProgress extends BaseElement {
     if (before?.version === job.version) return;
     if (before || isNews) this.#announce(before, job);
     this.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
-    if (job.complete) setTimeout(() => this.#tellEnd(job)); // so whoever inserts it can still listen
+    // Later, so that a script that inserts the element can listen first.
+    if (job.complete) setTimeout(() => this.#tellEnd(job));
   }
 
   #tellEnd(job) {
@@ -1266,7 +1271,7 @@ class JobProgress extends BaseElement {
     if (focused && button.hidden) this.focus({ preventScroll: true }); // keep the focus at this job
   }
 
-  /** Show the result, as `format` makes it. What is the same stays, as it may be selected. */
+  /** Show the result, as `format` makes it. Equal content stays, because it may be selected. */
   #result(job) {
     const details = this.#parts.result;
     details.hidden = !job.result_url && (job.result ?? null) === null;
@@ -1313,7 +1318,7 @@ class JobProgress extends BaseElement {
     }
   }
 
-  /** Set a part's text; hide the part when it is empty. Equal text stays, as it may be selected. */
+  /** Set a part's text, and hide an empty part. Equal text stays, because it may be selected. */
   #text(name, text) {
     const part = this.#parts[name];
     if (part.textContent !== text) part.textContent = text;
@@ -1327,7 +1332,7 @@ function reflect(element, name, value) {
   else element.setAttribute(name, value);
 }
 
-// Frameworks set properties where an element has them, so each attribute is one that reflects.
+// Frameworks set properties where an element has them, so each attribute is also a property.
 const ATTRIBUTES = [...JobProgress.observedAttributes, "state"];
 for (const name of ATTRIBUTES.filter((each) => each !== "job")) {
   Object.defineProperty(JobProgress.prototype, name, {

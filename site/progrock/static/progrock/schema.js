@@ -2,8 +2,8 @@
  * Reads a JSON Schema into the fields of a form, and says what is wrong with a value. There is no
  * page in here: form.js makes the form.
  *
- * A field is {kind, key, path, title, description, required, nullable, initial, example} and, by its
- * kind:
+ * A field is {kind, key, path, title, description, required, nullable, initial, example} and, by
+ * its kind:
  *   "text"      {format, long, least, most, pattern}: lengths in characters
  *   "number", "integer"   {min, max, above, below, step}
  *   "boolean"   {must}: true where nothing but true is taken
@@ -15,7 +15,7 @@
  * [key, values]: the key of a sentence in `texts`, and the values of its holes.
  */
 
-const DEEPEST = 20; // so many references lead from one to the next; more are a circle
+const DEEPEST = 20; // references that lead from one to the next; more must be a circle
 const LONG_TEXT = 200; // characters from which on a text gets several lines
 const SIMPLE = ["text", "number", "integer", "boolean", "choice"];
 const BRANCHES = ["anyOf", "oneOf"];
@@ -38,7 +38,7 @@ export function plan(schema) {
   return { ...nameless(place), kind: "json", any: false };
 }
 
-/** What is wrong with a value that is there; `written` is the text that stands for a number. */
+/** What is wrong with a value, or null. `written` is the text that was typed for a number. */
 export function wrong(field, value, written = "") {
   const { least, most } = field;
   if (field.kind === "text") {
@@ -59,7 +59,7 @@ export function wrong(field, value, written = "") {
   return null;
 }
 
-/** The value of a JSON text: {value}, or {wrong}. `any`: also what is no object. */
+/** The value of a JSON text: {value}, or {wrong}. Unless `any` is true, it must be an object. */
 export function parse(text, any = true) {
   let value;
   try {
@@ -123,7 +123,7 @@ function fieldOf(written, place) {
     ...nameless(place),
     title: textOf(schema.title) || wordsOf(place.key),
     description: textOf(schema.description),
-    initial: schema.default ?? undefined, // null is how some say that there is none
+    initial: schema.default ?? undefined, // some schemas say null where there is no default
     example: schema.examples?.[0],
     nullable: nullable || Boolean(options?.some(({ value }) => value === null)),
   };
@@ -199,15 +199,16 @@ function limitsOf(schema) {
   };
 }
 
-/** A limit that is not reached itself. Draft 4 says `true`, and means the limit beside it. */
+/** A limit that the value itself must not equal. In draft 4 it is `true`, and means `beside`. */
 function strict(limit, beside) {
   if (typeof limit === "number") return limit;
   return limit === true ? beside : undefined;
 }
 
 /**
- * The schema with its references followed and its `allOf` laid into one. A branch that stands beside
- * "null" alone is laid in as well. Throws where a reference leads nowhere, or away from here.
+ * The schema with its references followed and its `allOf` laid into one. A branch that stands
+ * beside "null" alone is laid in as well. Throws where a reference leads nowhere, or away from
+ * here.
  */
 function resolved(schema, root, deep = 0) {
   if (schema === true || schema === undefined) return {};
@@ -231,7 +232,7 @@ function resolved(schema, root, deep = 0) {
   return found;
 }
 
-/** Two schemas as one; where both say the same, the second wins. */
+/** Two schemas as one. Where both have a keyword, that of the second counts. */
 function laid(under, over) {
   const both = { ...under, ...over };
   if (under.properties && over.properties) {

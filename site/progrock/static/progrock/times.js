@@ -1,4 +1,4 @@
-/** Times in the words of the reader: in his own zone, and in the language of the page. */
+/** Times in the words of the reader: in their own zone, and in the language of the page. */
 
 import { language } from "./words.js";
 

@@ -41,10 +41,10 @@ const TEXTS = {
   page_not_loaded: "It could not be loaded. Try again.",
 };
 
-// What the page has told already, in its language, counts.
+// The texts that the page brought with it, in its language, stay.
 for (const [key, text] of Object.entries(TEXTS)) texts[key] ??= text;
 
-/** The text of this key, with its {holes} filled. Of plural forms the hole {count} chooses. */
+/** The text of this key, with its {holes} filled. The hole {count} chooses the plural form. */
 export const say = sentence;
 
 /** What a job is called, as on its card. */
