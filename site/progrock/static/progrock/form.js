@@ -87,7 +87,7 @@ class ParamsForm {
     return this.#root.value ?? {};
   }
 
-  /** The params, or null where a field is wrong. The field then says so, and the first is focused. */
+  /** The params, or null where a field is wrong. It then says so, and the first one is focused. */
   check() {
     const first = this.#root.check();
     first?.focus();
