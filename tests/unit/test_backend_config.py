@@ -113,8 +113,8 @@ def test_a_lease_is_some_intervals_unless_the_table_says_otherwise(
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"interval": "5", "lease": "19.9"}, "0, or 20 or more: 4 times the interval (5)"),
-        ({"lease": "3"}, "0, or 4 or more: 4 times the interval (1)"),
+        ({"interval": "5", "lease": "19.9"}, "0, or at least 20, which is 4 times `interval`"),
+        ({"lease": "3"}, "0, or at least 4, which is 4 times `interval`"),
         ({"lease": "-1"}, "0"),
         ({"lease": '"long"'}, "a number"),
     ],

@@ -307,11 +307,11 @@ def test_no_value_leads_to_another_server_or_climbs(path: str, one: str, other: 
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("tasks/{handle}", "begins with /"),
-        ("{handle}", "begins with /"),
-        ("{handle}/x", "begins with /"),
-        ("${PREFIX}/{handle}", "begins with /"),
-        ("", "begins with /"),
+        ("tasks/{handle}", "must begin with /"),
+        ("{handle}", "must begin with /"),
+        ("{handle}/x", "must begin with /"),
+        ("${PREFIX}/{handle}", "must begin with /"),
+        ("", "must begin with /"),
         ("/tasks/{handle}#x", "#"),
         ("/tasks/{handle} x", "a character that no path may hold"),
         ("/tasks/{handle}\\\\x", "a character that no path may hold"),

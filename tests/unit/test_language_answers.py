@@ -238,7 +238,7 @@ def test_a_word_in_no_list_fails_the_look(word: Any, told: str) -> None:
         ('{ succeeded = ["a"], failed = ["A "] }', "stands twice"),
         ("{ succeeded = [200], failed = [200] }", "stands twice"),
         ('{ succeeded = ["*"], failed = ["*", "a"] }', "stands twice"),
-        ('{ succeeded = ["*"] }', "beside *"),
+        ('{ succeeded = ["*"] }', "beside it"),
         ("{ succeeded = [] }", "a list of words"),
         ('{ running = ["a"] }', "succeeded"),
         ('{ succeeded = ["a"], running = [true] }', '"true"'),

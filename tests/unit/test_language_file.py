@@ -238,7 +238,7 @@ def test_a_wrong_schema_is_told(written: str, told: str) -> None:
 
 def test_a_schema_is_never_loaded_from_the_network() -> None:
     schema = {"$ref": "http://127.0.0.1:1/evil.json"}
-    assert "names what is not there" in (schemas.complaint(schema, {}) or "")
+    assert "refers to what is not there" in (schemas.complaint(schema, {}) or "")
 
 
 def test_params_nested_too_deeply_for_the_schema_are_refused() -> None:

@@ -202,8 +202,8 @@ def _unwatched(where: str, common: Mapping[str, Any]) -> float | None:
         raise ConfigError(
             f"{where} unwatched",
             found=f"{unwatched:g}",
-            wanted=f"{interval:g} (`interval`) or more, because a job that nobody watches"
-            " is not looked at more often than one that somebody watches",
+            wanted=f"{interval:g} or more, because `interval` is for jobs that somebody watches,"
+            " and no other job is looked at more often",
         )
     return None if unwatched == interval else unwatched
 

@@ -305,9 +305,11 @@ def _only(backend: Backend, name: str) -> Iterator[None]:
     if not isinstance(backend, HttpBackend):
         yield
         return
-    other = "poll" if name == "poll_many" else "poll_many"
-    backend.look_by(replace(backend.spec, **{other: None}))
+    both = backend.spec
+    backend.look_by(
+        replace(both, poll=None) if name == "poll_many" else replace(both, poll_many=None)
+    )
     try:
         yield
     finally:
-        backend.look_by(backend.spec)
+        backend.look_by(both)
