@@ -140,7 +140,7 @@ async def test_a_start_with_a_missing_value_is_refused_at_once_and_nothing_is_se
         '{ path = "/tasks", headers = { X-Day = "{params.day}" } }',
     ):
         backend = built(start=start, url='"http://127.0.0.1:1"')
-        with pytest.raises(Unfillable, match="missing|no fields") as raised:
+        with pytest.raises(Unfillable, match=r"missing|no fields") as raised:
             await backend.start(job(""))
         assert (raised.value.final, raised.value.sent) == (True, False)
         await backend.aclose()
