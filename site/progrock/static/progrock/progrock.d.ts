@@ -50,7 +50,7 @@ export interface Backend {
 }
 
 export interface StartOptions {
-  /** If left out, the first backend. */
+  /** If left out, the first backend that browsers may start. */
   backend?: string | undefined;
   /** An object of up to 64 KiB as JSON. */
   params?: object | undefined;
