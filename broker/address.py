@@ -88,15 +88,18 @@ def tls_of(url: str) -> ssl.SSLContext | None:
     return context
 
 
-def beside(url: str) -> str:
-    """The management API beside an AMQP URL: its host and login, port 15672, or 15671 with TLS."""
+def management_of(url: str) -> str:
+    """The URL of the management API of the RabbitMQ at an AMQP URL.
+
+    It has the same host and login, and port 15672, or 15671 with TLS.
+    """
     address = read(url)
     scheme, port = ("https", 15671) if address.tls else ("http", 15672)
     return f"{scheme}://{address.login}@{address._replace(port=port).place}"
 
 
 class Management(NamedTuple):
-    """The management API: an address without credentials, user and password, its name in errors."""
+    """The management API: its URL without credentials, its login, and what errors call it."""
 
     url: str
     login: tuple[str, str] | None

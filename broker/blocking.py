@@ -45,7 +45,7 @@ def group_send(url: str, group: str, message: Mapping[str, Any], names: Names = 
     Raises BrokerUnavailable, or PublishFailed if a receiver's queue is full.
     """
     with _channel(url, names) as channel:
-        _send(channel, names, group, message)
+        _push(channel, names, group, message)
 
 
 def send(
@@ -56,7 +56,7 @@ def send(
     *,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Send both over one connection, the tasks first.
+    """Publish tasks and push changes over one connection, the tasks first.
 
     A batch is (backend, shard, tasks, delay in seconds), an event is (group, message). `clock`
     gives the time (epoch seconds) by which tasks are due.
@@ -66,7 +66,7 @@ def send(
         for batch in batches:
             _publish(channel, names, *batch, clock)
         for event in events:
-            _send(channel, names, *event)
+            _push(channel, names, *event)
 
 
 def _publish(
@@ -91,7 +91,7 @@ def _publish(
         )
 
 
-def _send(channel: BlockingChannel, names: Names, group: str, message: Mapping[str, Any]) -> None:
+def _push(channel: BlockingChannel, names: Names, group: str, message: Mapping[str, Any]) -> None:
     body = serialize_message(GroupRecipient(group), dict(message))
     channel.basic_publish(names.groups, group, body)
 
@@ -136,6 +136,6 @@ def _channel(url: str, names: Names) -> Iterator[BlockingChannel]:
 
 
 def _words(error: BaseException) -> str:
-    """The reason of a failure. pika puts that of a refused TCP connection inside two others."""
+    """The reason of a failure. pika wraps that of a refused TCP connection in two other errors."""
     inner = getattr(error.args[0], "exception", None) if error.args else None
     return words(inner or error)

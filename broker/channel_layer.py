@@ -1,4 +1,4 @@
-"""Channels' layer on RabbitMQ: what it promises to the web processes and the workers.
+"""Channels' layer over RabbitMQ, by which workers and web processes push changes.
 
 It is channels-rabbitmq's layer. What is mended there stands in `mended_carehare.py`.
 """
@@ -64,7 +64,7 @@ class ChannelLayer(Layer):
         self._last_try = 0.0
 
     async def new_channel(self, prefix: str = "") -> str:
-        """A new channel of this process; with the first one it becomes a receiver."""
+        """Make a channel of this process, and with the first one the queue of the process."""
         if not self.receives:
             self.receives = True
             self.reconnect()  # a new connection comes with the queue
@@ -90,7 +90,7 @@ class ChannelLayer(Layer):
             done, _ = await asyncio.wait([sent], timeout=CONFIRM_TIMEOUT)
             self.stalled = self.stalled or not done
             if not done:
-                raise TimeoutError("RabbitMQ confirms none (an alarm?)")
+                raise TimeoutError("RabbitMQ confirms nothing (has it a memory or disk alarm?)")
             sent.result()
         except Exception as error:  # whatever the driver raises: a push never fails its sender
             if self.connected:  # a lost connection was logged already
@@ -121,8 +121,7 @@ class ChannelLayer(Layer):
 
     async def set_up(self, connection: Connection) -> None:
         """Make the exchange and the queue of this process."""
-        # Look first, because a user without the right to make the exchange may look whether it
-        # exists.
+        # Ask first: a user without the right to make the exchange may ask whether it exists.
         try:
             await connection.exchange_declare(self.groups_exchange, passive=True)
         except carehare.ChannelClosedByServer as error:

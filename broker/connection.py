@@ -21,10 +21,11 @@ from progrock.broker.names import NAMES, Names
 
 logger = logging.getLogger(__name__)
 
+# All of these are in seconds.
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
 HEARTBEAT = 20
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts, doubling
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # between attempts; each pause is twice the one before
 STEADY = 10.0  # after a connection that lasted so long, begin with the first pause again
 
 
@@ -71,8 +72,8 @@ def _is_below_error(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR
 
 
-def _is_of_no_call(record: logging.LogRecord) -> bool:
-    """Drop aiormq's warning for each call that we gave up: we say that ourselves, and once."""
+def _is_not_of_a_call(record: logging.LogRecord) -> bool:
+    """Drop aiormq's warning for each call that we gave up, because we log that once ourselves."""
     return "because RPC call" not in str(record.msg)
 
 
@@ -82,7 +83,7 @@ def _calm_aiormq() -> None:
     The first connection does it, because an import must not change the host's loggers.
     """
     logging.getLogger("aiormq.connection").addFilter(_is_below_error)
-    logging.getLogger("aiormq.channel").addFilter(_is_of_no_call)
+    logging.getLogger("aiormq.channel").addFilter(_is_not_of_a_call)
 
 
 class _Connection(aio_pika.Connection):
@@ -96,7 +97,7 @@ class _Connection(aio_pika.Connection):
 async def connect(url: str, role: str, names: Names = NAMES) -> AbstractConnection:
     """Open a connection that bears the name of `role`. Raises BrokerUnavailable.
 
-    It is none of aio-pika's robust connections, because its issues #231, #536 and #632 are open.
+    It is no robust connection, because aio-pika's issues #231, #536 and #632 are open.
     """
     _calm_aiormq()
     address = read(url)
@@ -109,16 +110,16 @@ async def connect(url: str, role: str, names: Names = NAMES) -> AbstractConnecti
 
 
 @asynccontextmanager
-async def tried(seconds: float) -> AsyncIterator[None]:
-    """Best effort: ignore a lost connection, and give up after `seconds`."""
+async def best_effort(seconds: float) -> AsyncIterator[None]:
+    """Ignore a lost connection, and give up after `seconds`."""
     with suppress(BrokerUnavailable):
-        async with translated("tried"), asyncio.timeout(seconds):
+        async with translated("best effort"), asyncio.timeout(seconds):
             yield
 
 
 async def shut(connection: AbstractConnection) -> None:
-    """Close a connection, in `CLOSE_TIMEOUT` at most. It may be gone already."""
-    async with tried(CLOSE_TIMEOUT):
+    """Close a connection, which may be lost already, within `CLOSE_TIMEOUT`."""
+    async with best_effort(CLOSE_TIMEOUT):
         await connection.close()
 
 
@@ -128,7 +129,7 @@ async def keep(
     run: Callable[[AbstractConnection, Callable[[], None]], Awaitable[None]],
     names: Names = NAMES,
 ) -> None:
-    """Connect and run `run(connection, up)`, again after each loss, as `persist` does."""
+    """Connect and run `run(connection, up)`. Start over after each loss, as `persist` does."""
 
     async def session(up: Callable[[], None]) -> None:
         connection = await connect(url, role, names)
@@ -143,10 +144,11 @@ async def keep(
 async def persist(
     url: str, role: str, session: Callable[[Callable[[], None]], Awaitable[None]]
 ) -> None:
-    """Run `session(up)`, which connects, and again with backoff when it raises BrokerUnavailable.
+    """Run `session(up)`, which connects. Run it again when it raises BrokerUnavailable.
 
-    The session calls `up()` once it is ready, and returns to end it all. Each change of state is
-    one line in the log.
+    The pauses between two runs grow. The session calls `up()` once it is ready. When it returns,
+    this returns as well. Each change of state is one line in the log, where `role` and the place in
+    `url` name the connection.
     """
     loop = asyncio.get_running_loop()
     pause, down, since = FIRST_PAUSE, False, 0.0

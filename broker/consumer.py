@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 
-from progrock.broker.connection import translated, tried
+from progrock.broker.connection import best_effort, translated
 from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
 from progrock.broker.names import INSTALLATION
 from progrock.broker.publisher import Publisher
@@ -25,9 +25,13 @@ TROUBLES = {
     "slow": (logging.WARNING, "trying again"),
     "stuck": (
         logging.ERROR,
-        "was it lost in a crash? then: rabbitmqctl delete_queue, manage.py topology --declare",
+        "trying again; if RabbitMQ lost it in a crash, run `rabbitmqctl delete_queue` and"
+        " `manage.py topology --declare`",
     ),
-    "missing": (logging.ERROR, "looking again every second (manage.py topology --declare?)"),
+    "missing": (
+        logging.ERROR,
+        "trying again each second; `manage.py topology --declare` makes a queue that is missing",
+    ),
 }
 
 
@@ -48,7 +52,7 @@ class Delivery:
     _tag: int
 
     async def ack(self) -> None:
-        """Say that it is handled. Does nothing after its connection was lost: it comes again."""
+        """Say that it is handled. Does nothing once its connection is lost: then it comes again."""
         await self._consumer.ack(self._channel, self._tag)
 
     def redeliver(self, reason: str) -> None:
@@ -114,7 +118,7 @@ class Consumer:
             logger.warning(
                 "%s: RabbitMQ ended the consumer of %s; starting it again", self.name, self.queue
             )
-            async with tried(OPEN_TIMEOUT):
+            async with best_effort(OPEN_TIMEOUT):
                 await self._wrapper.close()
         self.reset()
         try:
@@ -149,7 +153,7 @@ class Consumer:
         self._trouble = trouble
 
     def reset(self) -> None:
-        """Forget the channel. What was not acked is RabbitMQ's again."""
+        """Forget the channel. RabbitMQ delivers again what was not acked."""
         self._wrapper = self._channel = self.watermark = None
         self.unacked = 0
 
@@ -169,7 +173,7 @@ class Consumer:
             return
         self.unacked -= 1
         self.last = time.monotonic()
-        async with tried(OPEN_TIMEOUT):
+        async with best_effort(OPEN_TIMEOUT):
             await channel.basic_ack(tag, wait=False)
 
     async def _receive(self, channel: Channel, message: DeliveredMessage) -> None:
@@ -182,7 +186,7 @@ class Consumer:
         properties = message.header.properties
         headers = properties.headers or {}
         try:
-            if reason := self.publisher.names.others(headers):
+            if reason := self.publisher.names.why_not_ours(headers):
                 raise BrokenMessage(reason)
             tasks = decode(message.body)
         except BrokenMessage as error:
@@ -194,7 +198,11 @@ class Consumer:
             except PublishFailed as failure:
                 self.restart(str(failure))
             else:
-                logger.warning("a message went to the dead queue: %s, queue=%s", error, self.queue)
+                logger.warning(
+                    "a message went to the dead queue: %s, queue=%s (see manage.py deadletters)",
+                    error,
+                    self.queue,
+                )
                 await self.ack(channel, tag)
             return
         # `due` alone is no watermark: a task with a long delay passes through this queue between
@@ -215,5 +223,5 @@ class Consumer:
 
 
 def _is_slow(error: BrokerUnavailable) -> bool:
-    """Whether `open` only timed out: RabbitMQ is still bringing the queue up."""
+    """Whether `open` timed out, because RabbitMQ is still bringing the queue up."""
     return isinstance(error.__cause__, TimeoutError)

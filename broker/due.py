@@ -3,8 +3,8 @@
 Early tasks are republished into their next lane. A rest that is shorter than the shortest lane is
 waited for here.
 
-A message that was delivered before may have been sent on already. What is sent on from it is
-marked, so that two copies of a task know of each other.
+Tasks of a message that was delivered before may have been sent on already. If they are sent on
+once more, there are two of each, so the second gets `again=True`.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class DueTasks:
         self._sending: set[asyncio.Task[None]] = set()
 
     def add(self, delivery: Delivery) -> None:
-        """Cut a delivery into parts by when its tasks are due."""
+        """Cut a delivery into parts by when its tasks are due, and send the early ones on."""
         now = self._clock()
         early = [task for task in delivery.tasks if task.due - now >= SHORTEST]
         parts: list[list[Task]] = []
@@ -74,7 +74,7 @@ class DueTasks:
             sending.add_done_callback(self._sending.discard)
 
     async def take(self, queue: str, cap: int = MAX_TASKS) -> list[Due]:
-        """Wait until tasks of a queue are due; return all that are, up to `cap` tasks in sum.
+        """Wait until tasks of a queue are due; return all that are due, up to `cap` tasks in sum.
 
         The first part is returned even if it is larger than `cap`.
         """

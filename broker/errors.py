@@ -1,4 +1,4 @@
-"""What can go wrong with RabbitMQ. Drivers' errors never leave `broker/`: they become these."""
+"""Says what can go wrong with RabbitMQ. Drivers' errors are turned into these in `broker/`."""
 
 
 class BrokerError(Exception):
@@ -14,8 +14,8 @@ class PublishFailed(BrokerError):
 
 
 class BrokenMessage(BrokerError):
-    """Raised when a body is not a message of ours. The dead queue gets its text as the reason."""
+    """Raised when a message cannot be read, or is not ours. Its text is the dead queue's reason."""
 
 
 class NotOurs(BrokerError):
-    """Raised when what was to be removed may be another installation's."""
+    """Raised when an operator would remove what may be another installation's."""

@@ -4,14 +4,14 @@ A lane is a delay queue. All its messages wait equally long, so that none waits 
 one. A delay goes to the longest lane that is not longer than it. When that lane has passed, a
 worker gets the task, still early, and sends it on to the longest lane that fits the rest. What is
 shorter than the shortest lane is waited for in the worker. So each delay is exact to a few
-milliseconds, and no task is worked before it is due.
+milliseconds, and no task is handled before it is due.
 
 RabbitMQ's cost is per message, so tasks should travel together. But thousands of jobs that are
 polled at the same moment are a herd, which a backend feels. Four rules balance the two:
 
 - `spread_of`: a message of regular polls is delayed by a random extra time, as a whole.
 - `on_grid`: it then falls due on a point of its queue's grid, so that small messages meet.
-- `TOGETHER`: the tasks of a message that are due almost at once are worked together.
+- `TOGETHER`: the tasks of a message that are due almost at once are handled together.
 - `HEAD_START`: a task leaves a lane a little early if it has another lane to go.
 
 Everything here is in seconds, and nothing here reads a clock or draws a random number.
@@ -109,7 +109,7 @@ SPREAD = 0.05
 #: then fall due together and leave in one larger message.
 GRID = 0.02
 
-#: Tasks of one message that fall due within this time are worked together, when the last is due.
+#: Tasks of one message that fall due within this time are handled together, when the last is due.
 TOGETHER = 0.003
 
 
@@ -126,8 +126,8 @@ def spread_of(interval: float) -> float:
 def on_grid(due: float, shard: int) -> float:
     """The next point of the shard's grid that is not before `due`.
 
-    Each shard's grid lies between those of the others, so that they do not all wake at once:
-    multiples of the golden ratio spread the grids evenly.
+    Each shard has a grid of its own, so that they do not all wake at once. Multiples of the golden
+    ratio spread the grids evenly.
     """
     phase = GRID * (shard * 0.618 % 1)
     return ceil((due - phase) / GRID) * GRID + phase

@@ -1,8 +1,9 @@
-"""Marks the names of a prefix as one installation's, so that a second one is told.
+"""Marks the names of a prefix as one installation's, so that a second installation learns of it.
 
-The mark is an exchange that nobody uses. RabbitMQ compares its alternate exchange, which bears the
-id, at each declaration. The alternate exchange exists as well, so a user who may declare nothing
-can still find it. A third exchange tells the first installation that there was another one.
+The mark is an exchange through which nothing is sent. The name of its alternate exchange ends with
+the installation's id, so RabbitMQ refuses to declare the mark with another id. The alternate
+exchange exists as well, so that a user without the right to declare can ask whether it is there. A
+third exchange says that a second installation was here.
 """
 
 from aio_pika import Message
@@ -20,20 +21,20 @@ ALTERNATE = "alternate-exchange"
 
 
 async def claim(connection: AbstractConnection, names: Names, *, declare: bool) -> str:
-    """Mark these names as ours where nobody has, if this user may `declare`.
+    """Mark these names as ours if nobody has marked them, and if this user may `declare`.
 
-    Returns a sentence for operators where somebody else has, and "" where they are ours. Raises
-    BrokerUnavailable.
+    Returns a sentence for operators if another installation has marked them, and "" if they are
+    ours. Raises BrokerUnavailable.
     """
     if not names.installation():
         return ""
     async with translated("cannot ask whose the names in RabbitMQ are"):
         ours = await (_declared if declare else _found)(connection, names)
-    return "" if ours else others(names)
+    return "" if ours else conflict(names)
 
 
-def others(names: Names, whose: str = "") -> str:
-    """The sentence where another installation, of the id `whose`, has the same names."""
+def conflict(names: Names, whose: str = "") -> str:
+    """The sentence for operators: another installation, whose id is `whose`, has the same names."""
     return (
         f"another installation{f' {whose!r}' if whose else ''}, with another database than ours"
         f" ({names.installation()!r}), has the prefix {names.prefix!r} in this virtual host of"
@@ -55,19 +56,22 @@ async def _declared(connection: AbstractConnection, names: Names) -> bool:
         await channel.declare_exchange(names.other_mark, "fanout", durable=True)
         await channel.close()
         return False
-    except ChannelAccessRefused:  # this user may declare other things, as of an older release
+    except ChannelAccessRefused:  # this user has the rights of an older release, without the mark
         return await _found(connection, names)
     await channel.close()
     return True
 
 
 async def _found(connection: AbstractConnection, names: Names) -> bool:
-    """Whether our own mark is there, or none at all, as far as this user may know."""
+    """Whether our own mark is there, or no mark at all, as far as this user may know."""
     return await _exists(connection, names.own_mark) or not await _exists(connection, names.mark)
 
 
 async def _exists(connection: AbstractConnection, name: str) -> bool:
-    """Publish a message, which nobody gets: to ask for an exchange needs more rights on 4.3."""
+    """Whether an exchange exists.
+
+    Publishes a message, which nobody gets, because asking needs more rights on RabbitMQ 4.3.
+    """
     channel = await connection.channel(publisher_confirms=True)
     exchange = await channel.get_exchange(name, ensure=False)
     try:

@@ -181,12 +181,12 @@ class Connection(carehare.Connection):  # type: ignore[misc] # carehare has no t
     def _answered(self, answer: asyncio.Future[None]) -> asyncio.Future[None]:
         """Shield an answer; end the connection if the exchange or the queue is gone."""
 
-        def look(answer: asyncio.Future[None]) -> None:
+        def end_if_gone(answer: asyncio.Future[None]) -> None:
             error = answer.exception()
             if isinstance(error, carehare.ChannelClosedByServer) and error.reply_code == 404:
                 self.abort(error)
 
-        answer.add_done_callback(look)
+        answer.add_done_callback(end_if_gone)
         return asyncio.shield(answer)
 
 

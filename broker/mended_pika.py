@@ -29,5 +29,5 @@ def limit(connection: BlockingConnection, seconds: float) -> None:
 
 @cache
 def _warn(reason: str) -> None:
-    """Once for each reason, not for each connection."""
+    """Log a reason once, and not for each connection."""
     logger.warning("publishing has no time limit, because pika has changed: %s", reason)

@@ -13,7 +13,7 @@ from progrock.broker.lanes import Lane
 #: The header of a message of tasks, and the key of a pushed event, that holds the id.
 INSTALLATION = "installation"
 
-# Without a dot, because `a.b` would lie among the names of the prefix `a`.
+# A prefix has no dot, because `a.b` would lie among the names of the prefix `a`.
 _is_prefix = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}").fullmatch
 
 
@@ -25,8 +25,8 @@ def _none() -> str:
 class Names:
     """The names that begin with `prefix`. Raises ValueError for a prefix that cannot be one.
 
-    `installation` gives the id of this installation. Without an id messages bear none, and no
-    message is another's.
+    `installation` returns the id of this installation. While that is "", messages bear no id, and
+    every message counts as ours.
     """
 
     prefix: str = "progrock"
@@ -71,7 +71,7 @@ class Names:
 
     @property
     def own_mark(self) -> str:
-        """Its alternate exchange, whose name ends with our id."""
+        """The alternate exchange of the mark, whose name ends with our id."""
         return f"{self.mark}.{self.installation()}"
 
     @cached_property
@@ -102,10 +102,10 @@ class Names:
         """A connection's or consumer's name in the management UI: `<prefix> <role> @host:pid`."""
         return f"{self.prefix} {role} @{socket.gethostname()}:{os.getpid()}"
 
-    def others(self, headers: Mapping[str, Any]) -> str:
-        """Why a message is none of ours, as a reason for the dead queue; "" if it is ours.
+    def why_not_ours(self, headers: Mapping[str, Any]) -> str:
+        """Why a message is not ours, as a reason for the dead queue; "" if it is ours.
 
-        A message without an id is taken as ours, because it is from an older release.
+        A message without an id counts as ours, because an older release sent it.
         """
         theirs, ours = headers.get(INSTALLATION), self.installation()
         if not theirs or not ours or theirs == ours:

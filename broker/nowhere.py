@@ -16,11 +16,11 @@ class Nowhere(Publisher):
 
     @property
     def connected(self) -> bool:
-        """Always: nothing is waited for."""
+        """True, so that nobody waits for a connection."""
         return True
 
     def start(self) -> None:
-        """There is nothing to connect to."""
+        """Do nothing, because there is nothing to connect to."""
 
     async def publish(
         self, backend: str, shard: int, tasks: Sequence[Task], *, delay: float, spread: float = 0.0

@@ -26,7 +26,7 @@ _Key = tuple[Lane | None, str, int, float]
 
 
 class _Batch:
-    """The tasks that are being gathered for one message. All who added some wait for `done`."""
+    """The tasks that are gathered for one message. Each call that added some waits for `done`."""
 
     __slots__ = ("delay", "done", "tasks", "timer")
 
@@ -119,7 +119,10 @@ class Publisher:
             await asyncio.shield(done)  # others may wait for it as well
 
     async def dead_letter(self, body: bytes, reason: str, headers: Mapping[str, Any]) -> None:
-        """Send a body that could not be handled to the dead queue. Raises PublishFailed."""
+        """Send a body that could not be handled to the dead queue. Raises PublishFailed.
+
+        `reason` is a sentence for operators. It is added to the `headers`, cut to 1000 characters.
+        """
         self.start()
         await self._wait()
         about = {
@@ -138,7 +141,7 @@ class Publisher:
     def _open(self, key: _Key, delay: float) -> _Batch:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        done.add_done_callback(_seen)  # perhaps nobody waits any more
+        done.add_done_callback(_seen)  # because perhaps nobody waits any more
         batch = self._batches[key] = _Batch(
             delay, done, loop.call_later(self._gather, self._flush, key)
         )
@@ -226,12 +229,12 @@ class Publisher:
             self._ready.clear()
             self._channel = None
             # If a connection is lost while aiormq (6.9.4) writes a message, aiormq fails the write
-            # and the confirm, but awaits only the write. asyncio would report the other.
+            # and the confirm, but awaits only the write. asyncio would report the confirm.
             for confirm in getattr(underlay, "confirmations", {}).values():
                 confirm.add_done_callback(_seen)
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
-    """Tell asyncio that somebody has looked at the exception, so that it does not report it."""
+    """Read the exception, if there is one, so that asyncio does not report it as unread."""
     if not future.cancelled():
         future.exception()

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from aio_pika.abc import AbstractConnection
 
-from progrock.broker.connection import CLOSE_TIMEOUT, connect, keep, shut, tried
+from progrock.broker.connection import CLOSE_TIMEOUT, best_effort, connect, keep, shut
 from progrock.broker.consumer import Consumer, Delivery
 from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.mark import claim
@@ -17,9 +17,9 @@ from progrock.broker.topology import Topology, declare_on
 
 logger = logging.getLogger(__name__)
 
-LOOK = 1.0  # seconds between two looks at whether every consumer is still there
+CHECK = 1.0  # seconds between two checks that every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
-OVERSLEPT = 3 * LOOK  # after so many seconds without a look, the process must have been suspended
+SUSPENDED = 3 * CHECK  # after so many seconds without a check, the process must have been suspended
 
 
 class Subscriber:
@@ -66,7 +66,7 @@ class Subscriber:
         self._lost = asyncio.Event()
         self._reason = ""
         self._stopping = False
-        self._looked = 0.0  # by `clock`
+        self._checked = 0.0  # when the consumers were checked last, by `clock`
         self._keeper: asyncio.Task[None] | None = None
         self._asked_whose = False
         self.connected = False
@@ -92,7 +92,7 @@ class Subscriber:
         or if this process was suspended and has not yet read its socket.
         """
         consumer = self._consumers[queue]
-        if not consumer.alive or consumer.unacked or self._clock() - self._looked > OVERSLEPT:
+        if not consumer.alive or consumer.unacked or self._clock() - self._checked > SUSPENDED:
             return None
         return time.monotonic() - consumer.last
 
@@ -104,14 +104,14 @@ class Subscriber:
         return self._consumers[queue].watermark
 
     def restart(self, reason: str) -> None:
-        """Start the connection over, so that everything unacked is delivered again."""
+        """Start the connection over, so that everything unacked comes again; `reason` is logged."""
         self._reason = reason
         self._lost.set()
 
     async def stop_delivering(self) -> None:
         """Deliver no more (SIGTERM). Delivered messages can still be acked.
 
-        RabbitMQ gives the others to somebody else when the connection ends.
+        RabbitMQ delivers what is not acked to another worker when the connection ends.
         """
         if self._stopping:
             return
@@ -122,7 +122,7 @@ class Subscriber:
                 cancels.append(consumer.cancel())
             if consumer.opening:
                 consumer.opening.cancel()
-        async with tried(CLOSE_TIMEOUT):
+        async with best_effort(CLOSE_TIMEOUT):
             await asyncio.gather(*cancels, return_exceptions=True)
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class Subscriber:
             self._deliver(delivery)
 
     async def _session(self, connection: AbstractConnection, up: Callable[[], None]) -> None:
-        """One connection's life: look each second whether every consumer is there."""
+        """The life of one connection: check each second that every consumer is there."""
         self._lost.clear()
         self._reason = "the connection was lost"
         connection.close_callbacks.add(lambda *_: self._lost.set())
@@ -151,13 +151,13 @@ class Subscriber:
                 if not self.connected:
                     self.connected = True
                     up()
-                # a monotonic clock stands still while the machine is suspended
-                if (now := self._clock()) - self._looked > OVERSLEPT:
+                # by `clock`, because time.monotonic stands still while the machine is suspended
+                if (now := self._clock()) - self._checked > SUSPENDED:
                     for consumer in consumers:
                         consumer.last = time.monotonic()
-                self._looked = now
+                self._checked = now
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
+                    async with asyncio.timeout(CHECK):
                         await self._lost.wait()
                     raise BrokerUnavailable(self._reason)
         finally:
@@ -170,15 +170,16 @@ class Subscriber:
                 consumer.lost()
 
     async def _ask_whose(self) -> None:
-        """Say once where the queues are another installation's. We consume them all the same.
+        """Log once if another installation uses the queues. They are consumed all the same.
 
-        What is the other's goes to the dead queue, so nothing is lost. A developer's new database
-        is a new installation, and must not need a hand first.
+        The other one's messages go to the dead queue, so nothing is lost. A developer's new
+        database is a new installation too, and must work without a command first.
         """
         if self._asked_whose:
             return
         with suppress(BrokerUnavailable):  # the next connection asks again
-            # Asking may publish, and RabbitMQ stops to read from publishers during an alarm.
+            # On a connection of its own, because asking may publish. During an alarm RabbitMQ reads
+            # nothing more from a connection that has published.
             connection = await connect(self._url, f"{self._name} mark", self._names)
             try:
                 sentence = await claim(connection, self._names, declare=self._topology is not None)
@@ -191,7 +192,7 @@ class Subscriber:
     async def _open(self, connection: AbstractConnection, gone: Sequence[Consumer]) -> None:
         """Open consumers concurrently, and stop waiting for them after a second.
 
-        So one slow queue, which RabbitMQ is still bringing up, does not delay the others.
+        So a slow queue, which RabbitMQ is still bringing up, does not delay the others.
         """
         if self._topology:
             await declare_on(connection, self._topology)
@@ -199,10 +200,10 @@ class Subscriber:
             return
         for consumer in gone:
             if consumer.opening:
-                consumer.opening.result()  # raises a mistake of ours
+                consumer.opening.result()  # raises what `_consume` does not expect
             consumer.opening = asyncio.create_task(self._consume(connection, consumer))
         opening = [consumer.opening for consumer in gone if consumer.opening]
-        await asyncio.wait(opening, timeout=LOOK)
+        await asyncio.wait(opening, timeout=CHECK)
         if self._lost.is_set():
             raise BrokerUnavailable(self._reason)
 

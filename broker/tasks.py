@@ -21,8 +21,8 @@ _is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 class Task(NamedTuple):
     """Look at a job (canonical UUID) at `due` (epoch seconds), if its turn is still `turn`.
 
-    `again` marks a task of which there may be two: it was sent on from a message that had been
-    delivered before, or by an operator's command.
+    `again` says that there may be a second task of this turn, because this one was sent on from a
+    message that had been delivered before, or by an operator's command.
     """
 
     job_id: str
@@ -37,7 +37,7 @@ def shard_of(job_id: str, shards: int) -> int:
 
 
 def bucket_of(job_id: str) -> int:
-    """The last four hex digits of a job's id, 0 to 65535: they decide its shard."""
+    """The last four hex digits of a job's id, 0 to 65535, which decide its shard."""
     return int(job_id[-4:], 16)
 
 
@@ -60,13 +60,13 @@ def decode(body: bytes) -> list[Task]:
     except orjson.JSONDecodeError as error:
         raise BrokenMessage(f"not JSON: {error}") from None
     if not isinstance(message, dict):
-        raise BrokenMessage("not a JSON object")
+        raise BrokenMessage(f"not a JSON object: found {type(message).__name__}")
     if message.get("v") != VERSION:
         found = reprlib.repr(message.get("v"))  # short, however deeply it is nested
         raise BrokenMessage(f"unknown version {found}: this worker reads {VERSION}")
     entries = message.get("tasks")
     if not isinstance(entries, list) or not entries:
-        raise BrokenMessage("'tasks' is not a list of tasks")
+        raise BrokenMessage("'tasks' is no list, or an empty one: wanted one task or more")
     dues: dict[Any, float] = {}  # one message's tasks mostly share their due
     tasks = []
     for entry in entries:
@@ -81,9 +81,8 @@ def decode(body: bytes) -> list[Task]:
             if again is not True and again is not False:
                 raise ValueError("again is neither true nor false")
         except (KeyError, TypeError, ValueError) as error:
-            raise BrokenMessage(
-                f"broken task {reprlib.repr(entry)}: {type(error).__name__} {error}"
-            ) from None
+            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise BrokenMessage(f"broken task {reprlib.repr(entry)}: {what}") from None
         tasks.append(Task(job_id, turn, due, again))
     return tasks
 
@@ -100,8 +99,8 @@ def _epoch(text: str) -> float:
 def properties(tasks: Sequence[Task], now: float, installation: str = "") -> dict[str, Any]:
     """The AMQP properties of a message, by the names that aio-pika and pika share.
 
-    The headers are there for people who look at the message in the management UI. By that of the
-    installation a worker knows whose message it is (`Names.others`).
+    `now` is in epoch seconds. The headers are for people who read the message in the management UI,
+    except for the id of the installation: by that a worker knows whose message it is.
     """
     first = min(task.due for task in tasks)
     return {
@@ -123,9 +122,9 @@ def properties(tasks: Sequence[Task], now: float, installation: str = "") -> dic
 
 
 def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What RabbitMQ tells about the latest dead-lettering of a message.
+    """What RabbitMQ says about the latest dead-lettering of a message.
 
-    Empty if there was none, or if a client forged the header (RabbitMQ before 4.0 lets it).
+    Empty if there was none, or if the header has another form: before 4.0 a client can forge it.
     """
     deaths = headers.get("x-death")
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
@@ -134,8 +133,8 @@ def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def entered_queue(headers: Mapping[str, Any], published: Any, now: float) -> float:
     """When a message entered its poll queue (epoch seconds, to the second).
 
-    That is when it left its lane, by RabbitMQ's clock, but not before it was `published` (its
-    `timestamp` property, by ours): RabbitMQ's clock may be wrong. `now` if neither is known.
+    That is when it left its lane, by RabbitMQ's clock. Because that clock may be wrong, it is never
+    before `published`, the message's `timestamp` by our clock. It is `now` if neither is known.
     """
     times = (last_death(headers).get("time"), published)
     return max((each.timestamp() for each in times if isinstance(each, datetime)), default=now)

@@ -1,4 +1,4 @@
-"""Describes, as data, what must exist in RabbitMQ: exchanges, queues, bindings; and declares it."""
+"""Describes as data what must exist in RabbitMQ (exchanges, queues, bindings), and declares it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from progrock.broker.names import NAMES, Names
 
 # Delivery limits, because RabbitMQ 4's default of 20 is too low. Poll queues: during a memory alarm
 # publishing fails, and the same tasks are delivered again and again. Poisonous jobs end earlier, by
-# the ledger's crash counter. Dead queue: each look at a message counts as a delivery.
+# the ledger's crash counter. Dead queue: each time that a message is read counts as a delivery.
 _MANY, _ENDLESS = 1_000, 1_000_000
 
 
@@ -33,7 +33,7 @@ class Queue(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """What the exchange passes on to the queue."""
+    """The exchange passes messages whose routing key matches `key` on to the queue."""
 
     exchange: str
     queue: str
@@ -143,7 +143,7 @@ def describe(topology: Topology) -> str:
 async def declare(url: str, topology: Topology) -> str:
     """Make everything that is missing.
 
-    Returns a sentence for operators where these names are another installation's, else "". Raises
+    Returns a sentence for operators if another installation uses these names, else "". Raises
     BrokerUnavailable, also if something exists with other arguments.
     """
     connection = await connect(url, "topology", topology.names)
@@ -155,12 +155,12 @@ async def declare(url: str, topology: Topology) -> str:
 
 
 async def declare_on(connection: AbstractConnection, topology: Topology) -> None:
-    """Do the same over an open connection."""
+    """Make everything that is missing, over an open connection. Raises BrokerUnavailable."""
     async with translated(
         "cannot declare the topology (`manage.py topology --verify` says what differs)"
     ):
         channel = await connection.channel()
-        # Somebody may publish meanwhile. Make the exchanges after the queues, and bind the dead
+        # Somebody may publish meanwhile, so make the exchanges after the queues. Bind the dead
         # queue last, because until the poll queues are bound everything would be routed to it.
         queues = {
             each.name: await channel.declare_queue(

@@ -14,7 +14,7 @@ from progrock.wire import Change
 
 #: So many handshakes call the database at once. Other calls wait behind these at most.
 PLACES = 50
-#: So many handshakes wait for a place. Who comes then is told to try again.
+#: So many handshakes may wait for a place. Further ones are told to try again.
 MOST_WAITING = 10_000
 
 
@@ -53,10 +53,10 @@ class Admission:
         if self._waiting >= MOST_WAITING:
             raise Crowded
         self._waiting += 1
-        turn = asyncio.create_task(self._places.acquire())
+        admitted = asyncio.create_task(self._places.acquire())
         leaving = asyncio.create_task(receive())
         try:
-            await asyncio.wait({turn, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({admitted, leaving}, return_when=asyncio.FIRST_COMPLETED)
             gone = leaving.done()
         except BaseException:
             gone = True
@@ -64,7 +64,7 @@ class Admission:
         finally:
             self._waiting -= 1
             leaving.cancel()
-            if gone and not turn.cancel():  # it has come at the same moment
+            if gone and not admitted.cancel():  # the place came at the same moment
                 self._places.release()
         if gone:
             raise Gone
@@ -89,20 +89,20 @@ class Missed:
 
     @contextmanager
     def reading(self) -> Iterator[object]:
-        """While a snapshot is read. Gives what `since` wants."""
+        """Note changes while a snapshot is read. Yields a reader, by which `since` finds them."""
         reader = object()
         self._begun[reader] = self._dropped + len(self._changes)
         try:
             yield reader
         finally:
             del self._begun[reader]
-            # The first in the dict began first, for those who came later began later.
+            # A dict keeps its order, so its first reader began first.
             oldest = next(iter(self._begun.values()), self._dropped + len(self._changes))
             while self._dropped < oldest:
                 self._changes.popleft()
                 self._dropped += 1
 
     def since(self, reader: object) -> list[Change]:
-        """What was delivered since this reader began."""
+        """The changes that were delivered since this reader began."""
         begun = self._begun[reader] - self._dropped
         return [change for n, change in enumerate(self._changes) if n >= begun]

@@ -13,7 +13,7 @@ Send = Callable[[Message], Coroutine[Any, Any, None]]
 
 
 async def read_body(receive: Receive) -> None:
-    """Read the body of a request that has none of interest. Then `receive` gives only its end."""
+    """Read the body of a request, and drop it. Then `receive` gives nothing but the end."""
     while (await receive()).get("more_body"):
         pass
 
@@ -33,14 +33,14 @@ async def send_response(send: Send, response: HttpResponse) -> None:
 
 @dataclass(kw_only=True)
 class Answer:
-    """What an ASGI application answered; its `take` stands in for `send`."""
+    """What an ASGI application answered, if it was given `keep` in place of ASGI's `send`."""
 
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
 
-    async def take(self, message: Message) -> None:
-        """Keep one message."""
+    async def keep(self, message: Message) -> None:
+        """Keep one message of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
@@ -52,7 +52,7 @@ class Answer:
         return next((value for each, value in self.headers if each.lower() == name), b"")
 
     async def send(self, send: Send) -> None:
-        """Send it now."""
+        """Send the answer now."""
         start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
         await send(start)
         await send({"type": "http.response.body", "body": self.body})

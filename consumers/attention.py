@@ -1,4 +1,4 @@
-"""Tells the workers which audiences have open sockets in this web process."""
+"""Writes down for the workers which audiences have open sockets in this web process."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ GATHER = 0.02
 #: So many audiences go into one call of the database.
 AT_ONCE = 500
 #: Seconds until a call that failed is tried again.
-AGAIN = 1.0
+RETRY = 1.0
 
 
 class Attention:
-    """Writes down the audiences that are watched here, at once when one is new and then regularly.
+    """Writes the watched audiences into the database, at once when one is new and then regularly.
 
     `audiences` are those with open sockets; the hub keeps them up to date. `send` gets the tasks
     of jobs that are due because somebody came. Where no backend has `unwatched`, nothing is done.
@@ -32,10 +32,10 @@ class Attention:
     def __init__(self, audiences: Collection[str], send: Callable[[Outbound], None]) -> None:
         self._audiences, self._send = audiences, send
         self._matters = attention.matters()
-        self._until: dict[str, float] = {}  # by `clock.elapsed`
-        self._new: set[str] = set()
-        self._some = asyncio.Event()
-        self._renewal = 0.0  # by `clock.elapsed`
+        self._until: dict[str, float] = {}  # how long what was written holds, by `clock.elapsed`
+        self._new: set[str] = set()  # what is to be written at once
+        self._wake = asyncio.Event()  # set when there is something to write at once
+        self._renewal = 0.0  # when all are written again, by `clock.elapsed`
 
     def watch(self, audiences: Iterable[str]) -> None:
         """Somebody watches these audiences from now on. Returns at once.
@@ -48,19 +48,19 @@ class Attention:
         new = [name for name in audiences if self._until.get(name, 0.0) < enough]
         if new:
             self._new.update(new)
-            self._some.set()
+            self._wake.set()
 
     async def run(self) -> None:
-        """Write again and again."""
+        """Write, until this is cancelled."""
         if not self._matters:
             return
         self._plan()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._renewal - clock.elapsed())):
-                    await self._some.wait()
+                    await self._wake.wait()
                     await asyncio.sleep(GATHER)
-            self._some.clear()
+            self._wake.clear()
             try:
                 if clock.elapsed() >= self._renewal:
                     await self._renew()
@@ -68,10 +68,10 @@ class Attention:
                 continue
             except AWAY:
                 pass  # `database` has logged it
-            except Exception:  # the loop lives on: without it all jobs here would seem unwatched
-                logger.exception("it could not be written down who watches")
-            await asyncio.sleep(AGAIN)
-            self._some.set()
+            except Exception:  # the loop must go on, else all jobs here seem unwatched
+                logger.exception("watched audiences could not be written, and are tried again")
+            await asyncio.sleep(RETRY)
+            self._wake.set()
 
     def _plan(self) -> None:
         self._renewal = clock.elapsed() + RENEW * random.uniform(0.9, 1.1)

@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-#: Seconds between two tracebacks of a backend's class.
+#: A backend's class that fails is logged, with a traceback, once in so many seconds.
 SAY_AGAIN = 10.0
 
+#: Jobs, each with what was decided for it.
 Decided = list[tuple[Row, Decision]]
 
 
@@ -62,11 +63,11 @@ class Calls:
         return [(row, self._decide(lifecycle.after_cancel, row, outcome))]
 
     async def cancel_expired(self, row: Row) -> None:
-        """Tell the backend once that nobody waits for this job any more."""
+        """Ask the backend once to cancel a job that has expired, whatever it answers."""
         await self._ask(self.backend.cancel, _view(row))
 
     async def start(self, row: Row, *, repeated: bool) -> Decided:
-        """Start a job whose intent is committed; `repeated`: an earlier try may have arrived."""
+        """Start a job whose intent is committed; `repeated`: an earlier call may have arrived."""
         outcome = await self._ask(self.backend.start, _view(row))
         self._trouble.note(outcome)
         return [(row, self._decide(lifecycle.after_start, row, outcome, repeated=repeated))]
@@ -97,7 +98,9 @@ class Calls:
     def _failure(self, error: Exception) -> BackendError:
         if clock.elapsed() > self._said + SAY_AGAIN:
             self._said = clock.elapsed()
-            logger.error("the class of backend %s failed", self.options.name, exc_info=error)
+            logger.error(
+                "the backend's class failed, backend=%s", self.options.name, exc_info=error
+            )
         return BackendError(f"the backend's class failed: {type(error).__name__}")
 
 

@@ -22,7 +22,7 @@ RECEIVERS_FIRST = 1.0
 
 
 class Commits:
-    """The end of each step of a worker, for the jobs of one backend.
+    """Commits the steps of one backend's jobs, and sends what follows.
 
     `draw` gives random numbers in [0, 1) for the leases.
     """
@@ -45,23 +45,23 @@ class Commits:
         self.background: set[asyncio.Task[Any]] = set()
 
     async def finish(
-        self, decided: Sequence[tuple[Row, Decision]], again: Collection[str] | None = None
+        self, decided: Sequence[tuple[Row, Decision]], copies: Collection[str] | None = None
     ) -> None:
-        """Commit, and send what follows.
+        """Commit, and send what follows. `copies` is that of `commit`.
 
         Raises PublishFailed: then the tasks must come again.
         """
         if decided:
-            committed = await self.commit(decided, again)
+            committed = await self.commit(decided, copies)
             await self.follow_up(decided, committed)
 
     async def commit(
-        self, decided: Sequence[tuple[Row, Decision]], again: Collection[str] | None = None
+        self, decided: Sequence[tuple[Row, Decision]], copies: Collection[str] | None = None
     ) -> list[Committed]:
-        """Write one step of each job, and tell the log; gives those that won.
+        """Write one step of each job, and log it. Returns the steps that won or need no write.
 
-        `again` are the jobs whose task may not be the only one, so that their step is written in
-        any case; None stands for all of these.
+        `copies` are the ids of jobs whose task may not be the only one of its turn. Their steps are
+        written in any case. None stands for all jobs.
         """
         now = clock.now()
         if self._options.unwatched is not None:
@@ -73,8 +73,8 @@ class Commits:
         steps: list[tuple[Row, Decision]] = []
         for row, decision in decided:
             if (
-                again is not None
-                and row.id not in again
+                copies is not None
+                and row.id not in copies
                 and decision.delay is not None
                 and needs_no_write(row, decision, now)
             ):
@@ -93,7 +93,7 @@ class Commits:
     ) -> None:
         """Send what follows these commits. Raises PublishFailed.
 
-        Ends are told in the background. The ledger remembers that they are owed.
+        Ends are told in the background, because the ledger remembers that they are owed.
         """
         outbound = dispatch.after([each for each in committed if each.row.active], self._backends)
         work: list[Coroutine[Any, Any, None]] = []
@@ -116,20 +116,24 @@ class Commits:
     async def resume(self, rows: Iterable[Row]) -> None:
         """Give each of these jobs a new turn and its task. Raises PublishFailed.
 
-        No turn is taken where there is no connection: the same message could not be resumed again.
+        It waits for a connection first, because jobs that got a turn and no task could not be
+        resumed once more when the same message comes again.
         """
         await self._publisher.ready()
         now = clock.now()
         await self.finish([(row, resumed(row, self._options, now)) for row in rows])
 
     async def tell_owed(self, job_ids: Iterable[str]) -> None:
-        """Tell the end of jobs for which it is owed."""
+        """Tell the end of those of these jobs that still owe it."""
         rows = await self.database(ledger.load, job_ids, results=True)
         await self.tell_ended([row for row in rows.values() if row.owed])
 
-    async def tell_cancelled(self, lost: Sequence[str]) -> None:
-        """Of the jobs whose step lost, tell those that were cancelled in the line meanwhile."""
-        rows = (await self.database(ledger.load, lost)).values()
+    async def tell_cancelled(self, job_ids: Sequence[str]) -> None:
+        """Tell the end of those of these jobs that were cancelled before their start.
+
+        Their steps have lost, so no other commit tells it.
+        """
+        rows = (await self.database(ledger.load, job_ids)).values()
         await self.tell_ended([row for row in rows if lifecycle.cancelled_in_line(row)])
 
     async def tell_ended(self, rows: Sequence[Row]) -> None:
@@ -148,11 +152,11 @@ class Commits:
             await self.database(ledger.settle, sent)
 
     def _owes_cancel(self, row: Row) -> bool:
-        # a job of a backend that is no longer configured has nobody who could be told
+        # if a job's backend is no longer configured, there is nobody to ask for a cancel
         return row.backend == self._options.name and lifecycle.owes_cancel(row, self._options)
 
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run as a background task; the caller may await it."""
+        """Run `work` as a background task, which the caller may await."""
         task = asyncio.create_task(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)

@@ -57,7 +57,7 @@ class _Outage:
         self.away = True
 
     async def answered(self, run: Callable[[Callable[[], None]], Awaitable[Any]]) -> None:
-        """A call was answered. `run` calls the database. Raises nothing of the database's."""
+        """A call was answered. `run` calls the database. Raises no error of the database."""
         now = time.monotonic()
         if not self.away or now - self._tried < self._pause:
             return
@@ -73,10 +73,10 @@ class _Outage:
 
 
 class WebDatabase:
-    """The way of a web process, which gives up: `await database(function, …)`.
+    """How a web process calls the database, and gives up: `await database(function, …)`.
 
-    `away` says whether it is away for some calls at least. The calls run one after the other, in
-    Django's database thread or in a thread of `executor`; `quiet` ones are not logged.
+    The calls run one after the other, in Django's database thread or in a thread of `executor`.
+    `quiet`: log nothing.
     """
 
     def __init__(self, executor: ThreadPoolExecutor | None = None, *, quiet: bool = False) -> None:
@@ -107,10 +107,10 @@ class WebDatabase:
         return answer
 
     async def _in_time(self, call: Callable[[], T]) -> T:
-        """The answer. Raises NoAnswer when the call that runs gets none in time.
+        """The answer of `call`, unless no call begins or ends for ANSWER seconds.
 
-        The time that a call stands in line does not count, because others are answered then. One
-        that gives up in line never runs, and raises OperationalError.
+        Raises NoAnswer if `call` runs by then. If it still stands in line, it never runs, and
+        OperationalError is raised.
         """
         if not self._calls:
             self._moved = time.monotonic()
@@ -139,7 +139,7 @@ class WebDatabase:
     def _noted(self, call: Callable[[], T], begun: threading.Event, given_up: threading.Event) -> T:
         begun.set()  # in this order, so that a call which gives up knows whether it runs
         if given_up.is_set():
-            raise OperationalError("given up")  # nobody hears it
+            raise OperationalError("given up")  # which nobody sees
         self._moved = time.monotonic()
         try:
             return attempt(call)
@@ -148,7 +148,7 @@ class WebDatabase:
 
 
 class WorkerDatabase:
-    """The way of a worker, which waits: `await self.database(function, …)`.
+    """How a worker calls the database, and waits for it: `await self.database(function, …)`.
 
     All calls run in one thread, which keeps its connection.
     """
@@ -173,9 +173,10 @@ class WorkerDatabase:
     async def commit(
         self, decided: Sequence[tuple[Row, Decision]], now: float, lease: float = 0.0
     ) -> list[Committed]:
-        """`ledger.commit`. Where an answer was lost, it also finds what an earlier try wrote.
+        """Call `ledger.commit`. If an answer was lost, also find what an earlier try wrote.
 
-        A job whose step the database cannot hold has failed. The others of its batch go on.
+        `now` is in epoch seconds, `lease` in seconds. A job whose step the database cannot hold
+        fails. The others of its batch go on.
         """
         won: list[Committed] = []
         for some in _statements(decided):
@@ -198,8 +199,10 @@ class WorkerDatabase:
         return won
 
     async def _fail(self, row: Row, error: Error, now: float) -> list[Committed]:
-        """End a job whose step cannot be written. Raises the error where this cannot be either."""
-        logger.error("the database refused a step, job=%s: %s", row.id, one_line(error))
+        """End a job whose step cannot be written. Raises the error if its end cannot be written."""
+        logger.error(
+            "the database refused a step, so its job fails: %s, job=%s", one_line(error), row.id
+        )
         sentence = f"the database cannot hold what came of this job: {one_line(error)}"
         return await self._commit([(row, lifecycle.unwritable(row, sentence))], now)
 

@@ -17,7 +17,7 @@ from progrock.own_code import own_code
 
 @dataclass(frozen=True, kw_only=True)
 class Entered:
-    """A browser that has entered: a member of the hub, which must `leave` at its end.
+    """A browser that has entered. Its member of the hub must be given to `leave` at the end.
 
     `cookie` is the value of the Set-Cookie header of a new visitor. `rows` are for the snapshot.
     """
@@ -67,15 +67,15 @@ async def _enter(
     quietly: bool,
 ) -> Entered:
     with hub.missed.reading() as reader:
-        audiences, cookie, rows = await database(_know if quietly else _identify, scope)
-        # A project's own audiences may need no session; then there are no names.
+        audiences, cookie, rows = await database(_recognize if quietly else _identify, scope)
+        # A project's own audiences may need no session. Then the session has no names.
         sessions = scope["progrock.sessions"]
         if sessions and hub.sockets(sessions[0]) >= conf.max_sockets():
             raise Refused("too_many_sockets", "Too many pages of yours are open; close some.")
         member = Member(audiences, sessions, outbox, close)
         hub.enter(member, rows, hub.missed.since(reader))
     try:
-        if not hub.joined(member):  # until now this process heard nothing of them
+        if not hub.joined(member):  # until now changes of its audiences did not arrive here
             await hub.join(member)
             if not quietly:
                 rows = await database(ledger.snapshot, audiences)
@@ -87,10 +87,10 @@ async def _enter(
 
 
 def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
-    """A browser's audiences, its cookie, and the jobs of these audiences: one call for all.
+    """A browser's audiences, its cookie, and the jobs of these audiences, in one call.
 
-    Raises Refused where there are no audiences, and where nobody can say who the visitor is,
-    because PROGROCK_AUDIENCES failed.
+    Raises Refused if there are no audiences, or if PROGROCK_AUDIENCES failed, so that nobody can
+    say who the visitor is.
     """
     with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences, cookie = identify(scope)
@@ -99,7 +99,7 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     return audiences, cookie, ledger.snapshot(audiences)
 
 
-def _know(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
+def _recognize(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
     """A browser's audiences, and nothing else. Raises Refused as `_identify` does."""
     with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences = known_audiences(scope)

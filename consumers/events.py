@@ -16,7 +16,7 @@ from progrock.errors import Refused
 from progrock.problems import problem
 
 #: A browser whose stream has ended connects again after a random time between these, in
-#: milliseconds, so that those of a server that starts again do not come at once.
+#: milliseconds, so that not all come at once when a server starts again.
 RETRY_MS = (1000, 5000)
 HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -47,7 +47,7 @@ class Stream:
         self._member: Member | None = None
         self._receive, self._send = receive, send
         self._shown = False  # whether the snapshot was sent
-        self._last: str | None = None  # the text with which the stream ends, once it shall
+        self._last: str | None = None  # the text to end with; None while the stream goes on
 
     async def run(self, scope: Scope) -> None:
         """Answer the request. The scope has a session."""
@@ -80,9 +80,9 @@ class Stream:
             await self.end(self._last)
 
     async def end(self, last: str = "") -> None:
-        """End the stream. A browser connects again after that, if no last text tells otherwise.
+        """End the stream with the text `last`. Without one, a browser connects again.
 
-        Before the snapshot was sent, this is put off until it was.
+        If the snapshot was not sent yet, the stream ends right after it.
         """
         self._last = last
         if self._shown and self._member is not None:

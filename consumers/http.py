@@ -29,11 +29,11 @@ def http_application(django_application: Any) -> Any:
     """
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        route, job = _route(scope)
+        route, job_id = _route(scope)
         if route is None:
             await django_application(scope, receive, send)
         elif route != "events":
-            wait = Wait(django_application, scope, receive, send, job=job)
+            wait = Wait(django_application, scope, receive, send, job_id=job_id)
             await _with_session(wait.run, scope)
         elif (refused := _refused(scope)) is None:
             await _with_session(Stream(receive, send).run, scope)
@@ -44,7 +44,7 @@ def http_application(django_application: Any) -> Any:
 
 
 def _route(scope: Scope) -> tuple[str | None, str | None]:
-    """The name of a route that is answered here, and the job in it; None for all others."""
+    """The name of a route that is answered here, and the job's id in it; None for all others."""
     headers = scope["headers"]
     waits = preferred(headers) > 0
     if scope["method"] != "GET" or not (waits or scope["path"].endswith("events")):
@@ -62,14 +62,14 @@ def _route(scope: Scope) -> tuple[str | None, str | None]:
     ours = match.url_name == "events" or (
         waits and (match.url_name == "job" or (match.url_name == "jobs" and conditional(headers)))
     )
-    job = match.kwargs.get("job_id")
-    return (match.url_name, job and str(job)) if ours else (None, None)
+    job_id = match.kwargs.get("job_id")
+    return (match.url_name, job_id and str(job_id)) if ours else (None, None)
 
 
 async def _with_session(run: Callable[[Scope], Coroutine[Any, Any, None]], scope: Scope) -> None:
-    """Run with a scope that has the session. `run` sends past the middleware of sessions.
+    """Call `run` with a scope that has the session.
 
-    That would save the session once more.
+    `run` sends past the session middleware, which would save the session once more.
     """
 
     async def inner(known: Scope, *_: Any) -> None:

@@ -55,7 +55,7 @@ class Hub:
         self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._epoch = 0
-        self._ignores = False  # whether it was said that another installation's pushes arrive
+        self._ignores = False  # whether it was logged that another installation's pushes arrive
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
         #: Streams of events, and other answers that take long. They end when the server stops.
@@ -139,9 +139,9 @@ class Hub:
         self.outgoing.send(outbound)
 
     def enter(self, member: Member, rows: Iterable[Row], missed: Iterable[Change]) -> None:
-        """Register a socket whose snapshot has these rows; `missed`: what came meanwhile.
+        """Register a socket whose snapshot has these rows.
 
-        It gets what it missed after its snapshot.
+        `missed` are changes that came while the snapshot was read. It gets them after the snapshot.
         """
         self.register(member)
         self.snapshot_shown(member, rows)
@@ -153,7 +153,7 @@ class Hub:
                 member.outbox.offer(job_id, frame)
 
     def snapshot_shown(self, member: Member, rows: Iterable[Row]) -> None:
-        """Note what a socket's snapshot shows. Its audience's other sockets get what is news."""
+        """Note what a socket's snapshot shows. Others of its audience get what is news to them."""
         for row in rows:
             audience = self._audiences.get(row.audience)
             if audience is None:
@@ -182,26 +182,26 @@ class Hub:
     async def _receive(self) -> None:
         channel = await self.layer.new_channel()
         self._channel.set_result(channel)
-        self.outgoing.later(self._identify())
+        self.outgoing.later(self._read_installation())
         await self._join(SESSIONS)
         handlers = {"job.changed": self.job_changed, "session.ended": self.session_ended}
         while True:
             try:
                 message = await self.layer.receive(channel)
-            except Exception:  # the loop lives on: without it no socket hears anything
+            except Exception:  # the loop must go on, else no socket gets a change
                 logger.exception("the channel layer could not be read")
                 await asyncio.sleep(1)
                 continue
             try:
-                if reason := conf.names().others(message):
+                if reason := conf.names().why_not_ours(message):
                     self._ignore(reason)
                 else:
                     await handlers[message["type"]](message)
-            except Exception:  # the loop lives on, whatever another release sends
+            except Exception:  # the loop must go on, whatever another release sends
                 logger.exception("a message on the feed could not be handled: %.200r", message)
 
-    async def _identify(self) -> None:
-        """Read the id of this installation, by which pushes of others are known."""
+    async def _read_installation(self) -> None:
+        """Read the id of this installation, by which pushes of other installations are known."""
         while True:
             try:
                 await database(installation.read)
@@ -220,7 +220,7 @@ class Hub:
         self._ignores = True
 
     async def job_changed(self, message: dict[str, Any]) -> None:
-        """Deliver what was pushed."""
+        """Deliver the changes that were pushed."""
         for change in message["changes"]:
             self.deliver([change])
             await asyncio.sleep(0)  # its frames leave now, and not after all the others
@@ -248,9 +248,9 @@ class Hub:
             await self._join(*{feed_of(name) for name in member.audiences})
 
     async def _join(self, *groups: str) -> None:
-        """Join groups. Who asks while a join is under way waits for that one.
+        """Join groups. If a join is under way already, wait for that one.
 
-        The layer keeps them over its own reconnects.
+        The layer joins them again by itself after it has connected again.
         """
         for group in groups:
             if group not in self._groups:
@@ -258,14 +258,16 @@ class Hub:
         await asyncio.gather(*(asyncio.shield(self._groups[group]) for group in groups))
 
     async def _bind(self, group: str) -> None:
-        """Wait some time for a connection, and then leave it to `_watch`."""
+        """Join a group. Wait some time for a connection, and then leave it to `_watch`."""
         try:
             async with asyncio.timeout(JOIN):
                 await self.layer.group_add(group, await asyncio.shield(self._channel))
         except Exception as error:
             del self._groups[group]
             if not isinstance(error, TimeoutError):
-                logger.exception("the group %s could not be joined", group)
+                logger.exception(
+                    "a group of the channel layer could not be joined, group=%s", group
+                )
 
     # Outages
 
@@ -274,14 +276,15 @@ class Hub:
         while True:
             await asyncio.sleep(1)
             try:
-                self._tell_trouble()
+                self._show_trouble()
                 await self._rejoin()
-            except Exception:  # the loop lives on: without it nobody is told anything
-                logger.exception("the watch failed")
+            except Exception:  # the loop must go on, else no socket is told of an outage
+                logger.exception("the watch for outages failed, and goes on")
 
-    def _tell_trouble(self) -> None:
+    def _show_trouble(self) -> None:
+        """Tell the sockets why updates are delayed, if that has changed."""
         trouble = "work" if self.repair.late else None
-        # layers of others, such as the one in memory for tests, tell neither
+        # other layers, such as the one in memory for tests, have neither attribute
         if not getattr(self.layer, "connected", True) or getattr(self.layer, "stalled", False):
             trouble = "rabbitmq"
         if database.away:
@@ -293,15 +296,16 @@ class Hub:
                 member.outbox.offer("status", frame)
 
     async def _rejoin(self) -> None:
+        """Join missing groups. After a new connection, search for the changes lost meanwhile."""
         if getattr(self.layer, "connected", True):
             epoch = getattr(self.layer, "epoch", self._epoch)
             await self._join(*{*map(feed_of, self._audiences), SESSIONS})
-            if epoch != self._epoch:  # what was pushed between two connections is lost
+            if epoch != self._epoch:
                 self._epoch = epoch
                 self.repair.soon()
 
     async def _beat(self) -> None:
-        """Scripts never see protocol pings, so a frame shows them that the socket lives."""
+        """Send beats, because scripts never see the pings of the protocol."""
         while True:
             await asyncio.sleep(BEAT)
             for n, member in enumerate(list(self._members)):

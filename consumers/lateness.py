@@ -1,4 +1,4 @@
-"""Says once a minute how late the poll tasks were that a worker took."""
+"""Logs once a minute how late the poll tasks of a worker were."""
 
 import asyncio
 import logging
@@ -28,11 +28,13 @@ class Lateness:
             late, self._tasks = self._tasks, Counter()
             if tasks := late.total():
                 middle, p99 = (_quantile(late, part) for part in (0.5, 0.99))
-                logger.info("late by %d ms median, %d ms p99, tasks=%d", middle, p99, tasks)
+                logger.info(
+                    "tasks were late by %d ms median, %d ms p99, tasks=%d", middle, p99, tasks
+                )
 
 
 def _quantile(counts: Counter[int], part: float) -> int:
-    """The smallest value that so large a part of all is not above."""
+    """The smallest value that at least this part of all counted values does not exceed."""
     below = accumulate(count for _, count in sorted(counts.items()))
     wanted = part * counts.total()
     return next(value for value, sum_ in zip(sorted(counts), below, strict=True) if sum_ >= wanted)

@@ -9,9 +9,9 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
-#: The origins that were refused and logged; no more than so many are told.
-_refused: set[str] = set()
-MOST_TOLD = 100
+#: So many refused origins are logged, each once.
+MOST_LOGGED = 100
+_refused: set[str] = set()  # those that were logged
 
 
 class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
@@ -24,7 +24,10 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
         super().__init__(application, [])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        """Refuse an Origin that is no address at all, because OriginValidator would raise."""
+        """Refuse an Origin that is no address at all, because OriginValidator would raise.
+
+        The scope gets `progrock.send`, by which a consumer sends past all further middleware.
+        """
         try:
             for name, value in scope["headers"]:
                 if name == b"origin":
@@ -41,7 +44,7 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
         if parsed_origin is None or self.validate_origin(parsed_origin):
             return True
         origin = parsed_origin.geturl()[:200]
-        if origin not in _refused and len(_refused) < MOST_TOLD:
+        if origin not in _refused and len(_refused) < MOST_LOGGED:
             _refused.add(origin)
             logger.warning(
                 "refused a page of %r: its host is %r, and wanted is one of ALLOWED_HOSTS: %s",
@@ -53,7 +56,7 @@ class SameSite(OriginValidator):  # type: ignore[misc]  # Channels is untyped
 
 
 def same_site(origin: str | None) -> bool:
-    """The same for an HTTP request with this Origin header. Programs, and most pages, send none."""
+    """Whether a request with this Origin may be answered. Programs, and most pages, send none."""
     try:
         return bool(SameSite(None).valid_origin(None if origin is None else urlsplit(origin)))
     except ValueError:  # it is no address at all

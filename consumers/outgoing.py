@@ -17,7 +17,7 @@ from progrock.dispatch import Message, Outbound
 logger = logging.getLogger(__name__)
 
 #: Seconds between two tries.
-AGAIN = 1.0
+RETRY = 1.0
 #: So many messages are kept. Beyond that the sweep alone brings the jobs back.
 MOST_UNPUBLISHED = 1000
 
@@ -29,11 +29,12 @@ class Outgoing:
         self.publisher = publisher
         self.layer = layer
         self._unpublished: dict[tuple[str, ...], Message] = {}  # by the ids of its jobs
+        self._failing = False  # whether it was logged that tasks cannot be published
         self._running: set[asyncio.Task[None]] = set()
 
     def send(self, outbound: Outbound) -> None:
         """Publish tasks and push changes. Returns at once."""
-        # Separately, because the tasks must leave even when the push hangs.
+        # In tasks of their own, because the messages must leave even if the push hangs.
         for message in outbound.messages:
             self.later(self._publish(message))
         self.later(dispatch.push(self.layer, outbound.feeds))
@@ -48,32 +49,36 @@ class Outgoing:
         self._running.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not isinstance(error, OSError | RuntimeError):  # these two: a socket has gone
+        if not isinstance(error, OSError | RuntimeError):  # a closed socket raises one of these
             logger.error("a background task of the web process failed", exc_info=error)
 
     async def run(self) -> None:
         """Each second try again what could not be published."""
         while True:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY)
             try:
                 if self._unpublished and self.publisher.connected:
                     await self._publish_again()
-            except Exception:  # the loop lives on: without it tasks would wait for a sweep
+            except Exception:  # the loop must go on, else tasks wait for a sweep
                 logger.exception("tasks could not be published again")
 
     async def _publish_again(self) -> None:
-        """Publish what is kept. A task published twice does no harm, for the second is stale."""
+        """Publish what is kept. A task that is published twice does no harm."""
         messages = list(self._unpublished.values())
         self._unpublished.clear()
         await asyncio.gather(*map(self._publish, messages))
+        if not self._unpublished:
+            self._failing = False
+            logger.info("tasks can be published again")
 
     async def _publish(self, message: Message) -> None:
         try:
             await dispatch.publish(self.publisher, [message])
         except BrokerError as error:
-            if not self._unpublished:
+            if not self._failing:
                 logger.warning(
                     "jobs are kept in the ledger while their tasks cannot be published: %s", error
                 )
+            self._failing = True
             if len(self._unpublished) < MOST_UNPUBLISHED:
                 self._unpublished[tuple(task.job_id for task in message.tasks)] = message

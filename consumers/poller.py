@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 ROUNDS = 8
 #: Seconds that rounds under way get to finish when the process is told to stop.
 FINISH = 30.0
-#: Seconds that what they left to tell gets after that, for each backend; the ledger remembers it.
+#: Seconds that each backend then gets to tell the ends of its jobs. The ledger remembers the rest.
 TELL = 2.0
 
 
 class Poller:
-    """Consumes the poll queues (backend, shard).
+    """Consumes the poll queues (backend, shard). `backends` has the options by the backend's name.
 
-    `declare` is the topology that may be declared on connecting, or None.
+    `declare` is the topology to make on connecting, or None if the user may not configure anything.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Poller:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until `stop` is called.
+        """Work until `stop` is called. Raises what a duty raises.
 
-        Then finish the rounds under way, and leave what was not begun to other workers.
+        At the end, finish the rounds under way, and leave what was not begun to other workers.
         """
         self.publisher.start()
         stopping = asyncio.create_task(self._stopping.wait())
@@ -101,11 +101,11 @@ class Poller:
         duties = [
             asyncio.create_task(duty)
             for duty in (
-                self.sweeper.run(),
-                self.retention.run(),
-                self.lateness.report(),
-                watch(),
-                *(self._serve(backend, shard) for backend, shard in self.queues),
+                *(self._serve(backend, shard) for backend, shard in self.queues),  # runs rounds
+                self.sweeper.run(),  # brings back jobs whose task was lost
+                self.retention.run(),  # deletes jobs that ended long ago
+                self.lateness.report(),  # logs how late tasks are
+                watch(),  # names in the log what holds the event loop
             )
         ]
         try:
@@ -126,7 +126,7 @@ class Poller:
             self.receivers.close()
             await self.publisher.close()
             await self.subscriber.close()
-            consuming.cancel()  # if it waits for the database still
+            consuming.cancel()  # perhaps it still waits for the database
             await asyncio.gather(consuming, return_exceptions=True)
             if close := getattr(self.layer, "close", None):  # not every layer has one
                 await close()
@@ -134,7 +134,7 @@ class Poller:
                 await rounds.backend.aclose()
 
     async def _consume(self) -> None:
-        """Consume, as soon as it is known what time it is, and whose messages are ours."""
+        """Read the database's time and the id of this installation, and then consume."""
         await self.database(clock.measure)
         await self.database(installation.read)
         await self.subscriber.run()
@@ -142,21 +142,21 @@ class Poller:
     async def tell_ended(self, job_ids: Sequence[str]) -> None:
         """Tell the end of jobs, each by the rounds of its backend.
 
-        A job of a backend that is no longer configured is told by any.
+        If its backend is no longer configured, any rounds tell it.
         """
         rows = await self.database(ledger.load, job_ids, results=True)
         by_backend: dict[str, list[Row]] = defaultdict(list)
         for row in rows.values():
             by_backend[row.backend].append(row)
         for backend, some in by_backend.items():
-            if backend not in conf.backends():  # a sweep has ended it, and no round will tell
+            if backend not in conf.backends():  # a sweep has ended them, and has not logged it
                 for row in some:
                     journal.ended(row)
             rounds = self.rounds.get(backend) or next(iter(self.rounds.values()))
             rounds.commits.in_background(rounds.commits.tell_ended(some))
 
     async def _serve(self, backend: str, shard: int) -> None:
-        """Round after round of one queue: all that is due, up to a message's worth of tasks."""
+        """Run rounds of one queue. Each gets the tasks that are due, but no more than MAX_TASKS."""
         room = asyncio.Semaphore(ROUNDS)
 
         def over(task: asyncio.Task[None]) -> None:
@@ -180,7 +180,9 @@ class Poller:
             self.subscriber.restart(str(_first(errors)))
         # The worker lives on, and the tasks come again when the connection starts over.
         except* Exception:
-            logger.exception("a round failed, queue=%s.%d", backend, shard)
+            logger.exception(
+                "a round failed, and its tasks come again, queue=%s.%d", backend, shard
+            )
             self.subscriber.restart("a round failed")
         else:
             for part in parts:
@@ -195,7 +197,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _title(queues: Sequence[tuple[str, int]]) -> str:
-    """What the connection's name tells of the queues."""
+    """The queues, as the connection's name lists or counts them."""
     if len(queues) < 5:
         return " ".join(f"{backend}.{shard}" for backend, shard in queues)
     return f"{len(queues)} queues"

@@ -43,7 +43,7 @@ CLOSE_CODES = {
     "misconfigured": INTERNAL_ERROR,
 }
 
-#: What a start or a cancel does with its message.
+#: Carries out a start, a cancel or the like, as its message says.
 _Act = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
 
@@ -54,7 +54,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     """
 
     member: Member | None = None  # as the hub knows this socket, once it is accepted
-    _read = 0.0
+    _read_at = 0.0  # monotonic: when the next message may be read (`_pace`)
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._send_error(refused.code, refused.message, _request_in(text_data))
 
     async def _soon(self, act: _Act, message: dict[str, Any]) -> None:
-        """Do it as a background task, as soon as few others of this socket are under way."""
+        """Run it as a background task, once fewer than AT_ONCE of this socket are under way."""
         await self._room.acquire()
         self.hub.outgoing.later(self._do(act, message))
 
@@ -148,7 +148,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
             await self._send_error("outcome_unknown", NO_ANSWER, request)
         except AWAY:
             await self._send_error("unavailable", DATABASE_AWAY, request)
-        except Exception:  # a mistake of ours, which is logged; the client connects again
+        except Exception:  # a mistake of ours, which `later` logs; the client connects again
             await self.close(INTERNAL_ERROR)
             raise
         finally:
@@ -160,8 +160,8 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         The rest waits in the browser and delays no other socket.
         """
         now = time.monotonic()
-        self._read = max(self._read, now - BURST / RATE) + 1 / RATE
-        await asyncio.sleep(max(0.0, self._read - now))
+        self._read_at = max(self._read_at, now - BURST / RATE) + 1 / RATE
+        await asyncio.sleep(max(0.0, self._read_at - now))
 
     async def _start(self, message: dict[str, Any]) -> None:
         assert self.member is not None
@@ -184,7 +184,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         self._answer(row, changed=asked)
 
     def _beat(self) -> None:
-        """Show a client that asks that its connection lives."""
+        """Answer a ping, which shows the client that its connection lives."""
         assert self.member is not None
         self.member.outbox.offer("beat", BEAT_FRAME)
 
@@ -244,7 +244,7 @@ def _request_of(message: Any) -> str | None:
 
 
 def _request_in(text: str | None) -> str | None:
-    """The same of a text that was refused, where it can be found. So its client need not guess."""
+    """The id in a text that was refused, if it can be found, so that its client need not guess."""
     if text is None or len(text) > MAX_FRAME:
         return None
     try:

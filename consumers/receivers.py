@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: So many receivers run at once. All signals of one job are sent by the same thread, in order.
 THREADS = 4
-#: So many signals may wait for a thread. What is more is not sent now: an end is sent later,
-#: because the ledger remembers it; a mere change is not.
+#: So many signals may wait for a thread. Further ones are dropped. The ledger remembers the ends
+#: among them, so these are sent later.
 MOST_WAITING = 1000
 #: A receiver that runs for so many seconds is named in the log.
 SLOW = 5.0
@@ -35,7 +35,6 @@ class Receivers:
 
     def __init__(self) -> None:
         self._lines = [_Line(n) for n in range(THREADS)]
-        self._full = False
 
     @property
     def exist(self) -> bool:
@@ -51,12 +50,7 @@ class Receivers:
 
     async def _send(self, frame: dict[str, Any]) -> bool:
         line = self._lines[bucket_of(frame["job"]) % THREADS]
-        full = line.waiting >= MOST_WAITING
-        if full != self._full:
-            self._full = full
-            if full:
-                logger.error("signal receivers are too slow: signals of changes are not sent")
-        if full:
+        if not line.has_room():
             return False
         line.waiting += 1
         try:
@@ -66,12 +60,12 @@ class Receivers:
                 if done:
                     await running
                     return True
-                line.look()
+                line.warn_if_slow()
         finally:
             line.waiting -= 1
 
     def close(self) -> None:
-        """Do not wait for receivers that hang; an end that they were not told of is sent later."""
+        """Wait for no receiver. Ends that were not sent are sent later, by another worker."""
         for line in self._lines:
             line.pool.shutdown(wait=False, cancel_futures=True)
 
@@ -82,10 +76,29 @@ class _Line:
     def __init__(self, number: int) -> None:
         self.pool = ThreadPoolExecutor(1, f"receivers-{number}")
         self.waiting = 0
+        self._name = f"receivers-{number}"
+        self._dropping = False  # whether it was logged that signals are dropped
         self._thread: int | None = None
         self._since = 0.0  # monotonic: when the receivers of the present signal began
         self._doing = ""
-        self._told = False
+        self._warned = False  # whether these receivers were logged as slow
+
+    def has_room(self) -> bool:
+        """Whether one more signal may wait. Logs when signals begin to be dropped, and the end.
+
+        It has ended when half of those that wait have been sent, so that the log is not full of it.
+        """
+        if self.waiting >= MOST_WAITING and not self._dropping:
+            self._dropping = True
+            logger.error(
+                "signal receivers are too slow, so their signals are dropped, and ends are sent"
+                " later, thread=%s",
+                self._name,
+            )
+        elif self.waiting <= MOST_WAITING // 2 and self._dropping:
+            self._dropping = False
+            logger.info("signal receivers get all signals again, thread=%s", self._name)
+        return self.waiting < MOST_WAITING
 
     def send(self, frame: dict[str, Any]) -> None:
         """Run all receivers of one change, in this line's thread."""
@@ -100,7 +113,7 @@ class _Line:
             close_old_connections()
 
     def _run(self, signal: Any, name: str, frame: dict[str, Any]) -> None:
-        self._since, self._doing, self._told = (
+        self._since, self._doing, self._warned = (
             time.monotonic(),
             f"{name}, job={frame['job']}",
             False,
@@ -114,12 +127,12 @@ class _Line:
                     exc_info=answer,
                 )
 
-    def look(self) -> None:
-        """Say once where a receiver is that has run for too long."""
+    def warn_if_slow(self) -> None:
+        """Log once where a receiver is that has run for too long."""
         since, thread = self._since, self._thread
-        if not since or thread is None or self._told or time.monotonic() - since < SLOW:
+        if not since or thread is None or self._warned or time.monotonic() - since < SLOW:
             return
-        self._told = True
+        self._warned = True
         seconds = time.monotonic() - since
         logger.warning("a receiver of %s has run for %.3g s: %s", self._doing, seconds, _at(thread))
 

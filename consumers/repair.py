@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 REPAIR = 5.0
 #: Each check reaches back so many seconds beyond the one before: longer than a commit takes.
 OVERLAP = 10.0
-#: Seconds after which a version that seems to have gone back is looked at again.
-LOOK_AGAIN = 1.0
+#: Seconds after which a version that seems to have gone back is checked once more.
+SECOND_CHECK = 1.0
 #: A job is late when its task is overdue by more than so many seconds.
 LATE = 10.0
 
@@ -30,8 +30,8 @@ LATE = 10.0
 class Repair:
     """Checks every few seconds, and at once after `soon()`. Hands what it finds to `deliver`.
 
-    `audiences` are those with open sockets here; the hub keeps them up to date. `rewind` is told
-    what has changed, in case that versions went back.
+    `audiences` are those with open sockets here; the hub keeps them up to date. `rewind` checks
+    what has changed, because versions may have gone back.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Repair:
         self._soon.set()
 
     async def run(self) -> None:
-        """Check again and again."""
+        """Check, until this is cancelled. What fails is tried again by the next check."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN if self._rewind.suspects else REPAIR):
+                async with asyncio.timeout(SECOND_CHECK if self._rewind.suspects else REPAIR):
                     await self._soon.wait()
             self._soon.clear()
             try:
@@ -67,15 +67,15 @@ class Repair:
             except AWAY:
                 self._rewind.soon()  # another database may answer next
                 continue  # `database` has logged it, and the hub tells the sockets
-            except Exception:  # the loop lives on: without it a lost push stays lost
-                logger.exception("the repair failed")
+            except Exception:  # the loop must go on, else a lost push stays lost
+                logger.exception("the repair failed, and the next one tries again")
 
     async def check(self) -> None:
         """Deliver what changed in the ledger since the last check and was not shown here."""
         begun = clock.elapsed()
         names = list(self._audiences)
         if names and (database.away or self.database.away):
-            await database(pulse.touch)  # perhaps nobody else asks whether it is back
+            await database(pulse.touch)  # perhaps nobody else asks whether the database is back
         self.late = bool(names) and await self.database(
             ledger.late, names, list(conf.backends()), LATE
         )

@@ -20,22 +20,22 @@ from progrock.database_errors import Trouble, trouble
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for old jobs.
+#: Seconds between two searches for old jobs.
 EVERY = 60.0
 #: At most so many jobs are deleted in one transaction.
 BATCH = 500
 #: Seconds between two transactions, in which others write.
 PAUSE = 0.1
-#: Where a deletion met somebody else's transaction, it is tried so many times.
+#: A deletion that conflicts with another transaction is tried so many times.
 CONFLICTS = 5
 #: Jobs that could not be deleted are tried again after so many seconds.
 TRY_KEPT_AGAIN = 3600.0
-#: What a project does on purpose to keep a job. Anything else is told with its traceback.
+#: The errors by which a project keeps jobs on purpose. Others are logged with their traceback.
 _ON_PURPOSE = (ProtectedError, RestrictedError, IntegrityError)
 
 
 class Retention:
-    """Deletes jobs `PROGROCK_KEEP_DAYS` after their end. What cannot be deleted is kept, and told.
+    """Deletes jobs `PROGROCK_KEEP_DAYS` after their end. Logs which ones cannot be deleted.
 
     A batch that cannot be deleted is halved until the job that is to blame stands alone.
     """
@@ -43,10 +43,10 @@ class Retention:
     def __init__(self) -> None:
         self._stopped = threading.Event()
         self._size = BATCH
-        self._after: ledger.Place | None = None  # what stands before it was tried in this pass
+        self._after: ledger.Place | None = None  # up to here all were tried in this pass
         self._again = 0.0  # when to try the kept jobs again, by `clock.elapsed`
         self._kept: dict[str, _Kept] = {}  # in this pass, by the kind of the reason
-        self._told: set[str] = set()
+        self._logged: set[str] = set()  # kinds of reasons
 
     async def run(self) -> None:
         """Delete old jobs again and again, until this is cancelled."""
@@ -64,9 +64,10 @@ class Retention:
         try:
             if conf.keep_days():
                 self._go_through(conf.keep_days())
-        except Exception as error:  # the next look tries again
+        except Exception as error:  # the next search tries again
             if isinstance(error, Error) and trouble(error) is not Trouble.MISTAKE:
-                logger.debug("old jobs are deleted later: %s", one_line(error))  # rounds tell more
+                # at DEBUG, because the rounds of this worker log that the database is away
+                logger.debug("old jobs are deleted later: %s", one_line(error))
             else:
                 logger.exception("old jobs could not be deleted")
         finally:
@@ -75,17 +76,20 @@ class Retention:
     def _go_through(self, days: float) -> None:
         if clock.elapsed() >= self._again:
             self._again = clock.elapsed() + TRY_KEPT_AGAIN
-            self._told &= self._kept.keys()
+            self._logged &= self._kept.keys()
             self._after, self._kept = None, {}
         while waiting := ledger.old(days, self._after, BATCH):
             while waiting and not self._stopped.wait(PAUSE):
                 waiting = waiting[self._delete(waiting[: self._size]) :]
             if self._stopped.is_set():
                 return
-        self._tell()
+        self._log_kept()
 
     def _delete(self, some: Sequence[ledger.Place]) -> int:
-        """Delete some jobs, or find out more; returns how many of them are done with."""
+        """Delete some jobs; returns how many of them were deleted or are kept.
+
+        Returns 0 if they are to be tried in smaller batches.
+        """
         error = self._tried([each.job_id for each in some])
         if error and len(some) > 1:
             self._size = len(some) // 2
@@ -106,10 +110,10 @@ class Retention:
             self._stopped.wait(random.uniform(0, PAUSE))
         return error
 
-    def _tell(self) -> None:
-        """Tell each kind of reason once, until jobs are no longer kept for it."""
+    def _log_kept(self) -> None:
+        """Log each kind of reason once, and again only after a pass in which it kept no job."""
         for kind, kept in self._kept.items():
-            if kind not in self._told:
+            if kind not in self._logged:
                 logger.warning(
                     "jobs that ended long ago are kept: %d, for example job=%s, because of %s: %s",
                     kept.jobs,
@@ -118,7 +122,7 @@ class Retention:
                     one_line(kept.error),
                     exc_info=None if isinstance(kept.error, _ON_PURPOSE) else kept.error,
                 )
-        self._told |= self._kept.keys()
+        self._logged |= self._kept.keys()
 
 
 @dataclass

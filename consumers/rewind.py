@@ -1,4 +1,4 @@
-"""Notices that the database has lost commits, and has open pages shown what it holds now.
+"""Notices that the database has lost commits, and shows open pages what it holds now.
 
 After a failover to a replica that lagged behind, or from a backup, a job's version is lower than
 the one that browsers were shown. All changes up to that version would be dropped as old.
@@ -30,7 +30,7 @@ class _Suspect(NamedTuple):
 class Rewind:
     """Compares what sockets were shown with the ledger; `check` is called by the repair.
 
-    A push can overtake the answer to a query, so only a second look proves that a version went
+    A push can overtake the answer to a query, so only a second check proves that a version went
     back. `show_anew(names)` sends a new snapshot to the sockets of these audiences.
     """
 
@@ -42,23 +42,23 @@ class Rewind:
         self._audiences, self._show_anew = audiences, show_anew
         self._suspects: dict[str, _Suspect] = {}
         self._stale: set[str] = set()  # audiences whose sockets need a new snapshot
-        self._looked = clock.elapsed()
+        self._checked = clock.elapsed()  # when all that is shown was compared last
 
     @property
     def suspects(self) -> bool:
-        """Whether something is to be looked at again soon."""
+        """Whether something must be checked again soon."""
         return bool(self._suspects or self._stale)
 
     def soon(self) -> None:
         """Compare all that is shown at the next check, because the database may have changed."""
-        self._looked = clock.elapsed() - FULL
+        self._checked = clock.elapsed() - FULL
 
     async def check(self, changed: Mapping[str, Version]) -> None:
-        """Look at these jobs, which have changed lately, and at all others from time to time.
+        """Check these jobs, which have changed lately, and all others from time to time.
 
         Raises what the database raises; the next check goes on where this one stopped.
         """
-        begun, full = clock.elapsed(), clock.elapsed() - self._looked >= FULL
+        begun, full = clock.elapsed(), clock.elapsed() - self._checked >= FULL
         suspects, self._suspects = self._suspects, self._differing(changed)
         if full or suspects:
             shown = {job_id for each in self._audiences.values() for job_id in each.jobs()}
@@ -69,7 +69,7 @@ class Rewind:
                 self._suspects = suspects
                 raise
             if full:
-                self._looked = begun
+                self._checked = begun
                 self._suspects |= self._differing(held, gone=shown - held.keys())
             self._confirm(suspects, held)
         if self._stale:
@@ -79,7 +79,7 @@ class Rewind:
     def _differing(
         self, held: Mapping[str, Version], gone: Set[str] = frozenset()
     ) -> dict[str, _Suspect]:
-        """The jobs that were shown in a version which the ledger does not hold (any more)."""
+        """The jobs shown in a version that the ledger does not hold, and those that are `gone`."""
         found = {}
         for job_id, there in held.items():
             if (audience := self._audiences.get(there.audience)) is not None:
@@ -93,7 +93,7 @@ class Rewind:
         return found
 
     def _confirm(self, suspects: Mapping[str, _Suspect], held: Mapping[str, Version]) -> None:
-        """Whose sockets need a new snapshot, after a second look at these suspects.
+        """Decide whose sockets need a new snapshot, after a second check of these suspects.
 
         One version that went back means that the whole database did.
         """
@@ -105,7 +105,7 @@ class Rewind:
         ]
         if back:
             logger.warning(
-                "the database has lost commits (job %s, for one): all pages get a new snapshot",
+                "the database has lost commits, all pages get a new snapshot; for example job=%s",
                 back[0],
             )
         self._stale |= set(self._audiences) if back else gone & self._audiences.keys()

@@ -52,23 +52,26 @@ class Rounds:
     async def work(self, parts: Sequence[Due]) -> None:
         """Take one step of each job whose task is valid.
 
-        The tasks of a message that was delivered too often are worked one by one, and each is
-        counted as a crash of its worker until its round commits.
+        The tasks of a message that was delivered too often get a round each, and each is counted as
+        a crash of its worker until that round commits.
         Raises BrokerError: then the tasks must come again.
         """
         together = [part for part in parts if not lifecycle.one_by_one(part.deliveries)]
         if together:
-            again = {task for part in together if part.deliveries for task in part.tasks}
-            await self._round([task for part in together for task in part.tasks], again)
+            redelivered = {task for part in together if part.deliveries for task in part.tasks}
+            await self._round([task for part in together for task in part.tasks], redelivered)
         for part in parts:
             if lifecycle.one_by_one(part.deliveries):
                 for task in part.tasks:
                     await self._round([task], {task}, careful=True)
 
     async def _round(
-        self, tasks: Sequence[Task], again: Collection[Task], *, careful: bool = False
+        self, tasks: Sequence[Task], redelivered: Collection[Task], *, careful: bool = False
     ) -> None:
-        """One step for each of the tasks; `again` holds those that were delivered before."""
+        """Take one step for each of the tasks; `redelivered` are those that were delivered before.
+
+        `careful`: count a crash of the worker before each step.
+        """
         rows = await self.database(
             ledger.load_for_looks,
             {task.job_id for task in tasks},
@@ -76,12 +79,12 @@ class Rounds:
             attention=self.options.unwatched is not None,
         )
         valid: dict[str, Row] = {}
-        copies: set[str] = set()  # jobs with a task that may not be the only one of its turn
+        copies: set[str] = set()  # ids of jobs whose task may not be the only one of its turn
         resumed: list[Row] = []
         owed: list[str] = []
         for task in tasks:
             row = rows.get(task.job_id)
-            came_before = bool(again) and task in again
+            came_before = bool(redelivered) and task in redelivered
             standing = lifecycle.standing(row, task.turn, again=came_before)
             if row is None or standing is Standing.STALE:
                 continue
@@ -112,9 +115,9 @@ class Rounds:
             await to_the_end(work)
 
     async def _whole(self, rows: Sequence[Row]) -> list[Row]:
-        """All that the ledger holds of these jobs, which a start needs.
+        """Read all fields of these jobs, because a start needs more than a look.
 
-        A job that has moved on meanwhile is left out. If it was cancelled, that is told.
+        A job that has moved on meanwhile is left out. If it was cancelled, its end is told.
         """
         whole = await self.database(ledger.load, [row.id for row in rows])
         pairs = [(row, whole.get(row.id)) for row in rows]
@@ -147,7 +150,7 @@ class Rounds:
         await self.commits.finish(decided, copies)
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
-        """Count a crash for each job before it is worked; drops those whose turn is gone."""
+        """Count a crash of each job before its step, and drop the jobs that have moved on."""
         for row in list(rows.values()):
             crashes = await self.database(ledger.count_crash, row.id, row.turn)
             if crashes is None:

@@ -1,4 +1,4 @@
-"""Ends the answers that take long when the web server stops, because it waits for all answers.
+"""Ends streams and waiting requests when the web server stops, because it waits for all answers.
 
 Uvicorn closes sockets by itself, and tells an application of its end only after all else has ended.
 """
@@ -8,12 +8,12 @@ import signal
 from collections.abc import Callable, Coroutine, Set
 from typing import Any, Protocol
 
-#: Seconds between two looks at the server.
+#: Seconds between two checks whether the server stops.
 EVERY = 0.5
 
 
 class Response(Protocol):
-    """An answer that takes long."""
+    """A stream, or the answer to a waiting request."""
 
     def end(self) -> Coroutine[Any, Any, None]:
         """End it now."""
@@ -31,7 +31,7 @@ async def end_with_server(
 ) -> None:
     """Wait until the server stops, and then end these answers, and those that still come.
 
-    `later` runs a background task, because a browser that reads nothing holds up its own end.
+    `later` runs each end as a background task, because a browser that reads nothing delays it.
     """
     while True:
         await asyncio.sleep(EVERY)

@@ -9,9 +9,10 @@ from typing import Any
 
 
 class Outbox:
-    """What a socket has yet to send: the newest frame of each key.
+    """What a socket has yet to send: the newest frame of each key, which is a job's id or a kind.
 
-    So a slow socket gets fewer frames, always the newest, and nobody waits for it.
+    So a slow socket gets fewer frames, always the newest, and nobody waits for it. `send` sends a
+    text frame.
     """
 
     __slots__ = ("_frames", "_held", "_send", "_sender")
@@ -109,7 +110,7 @@ class Audience:
         return self._versions.keys()
 
     def forget(self) -> None:
-        """Take nothing for shown, because a new snapshot follows."""
+        """Forget what was shown, because a new snapshot follows."""
         self._versions.clear()
         self._ended.clear()
 

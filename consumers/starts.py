@@ -31,17 +31,18 @@ class Starts:
         calm = [row for row in rows if not row.crashes]
         groups = [calm[i : i + size] for i in range(0, len(calm), size)]
         groups += [[row] for row in rows if row.crashes]
-        telling: list[asyncio.Task[None]] = []
+        showing: list[asyncio.Task[None]] = []
         for group in groups:
             async with self._one_group:
-                decided = await self._start_group(group, telling)
+                decided = await self._start_group(group, showing)
             await self._commits.finish(decided)
-        await asyncio.gather(*telling)
+        await asyncio.gather(*showing)
 
-    async def _start_group(self, rows: Sequence[Row], telling: list[asyncio.Task[None]]) -> Decided:
-        """Commit the intents, then call. `telling` gets what shows them: no start waits for it.
+    async def _start_group(self, rows: Sequence[Row], showing: list[asyncio.Task[None]]) -> Decided:
+        """Commit the intents, then call. `showing` gets the background task that shows the intents.
 
-        A worker that dies between the two leaves an open intent, which only a sweep brings back.
+        No call waits for that task. A worker that dies between commit and call leaves an open
+        intent, which only a sweep brings back.
         """
         decided: Decided = []
         intents: Decided = []
@@ -58,7 +59,7 @@ class Starts:
         opened = clock.elapsed()
         committed = await self._commits.commit(intents)
         follow_up = self._commits.follow_up(intents, committed)
-        telling.append(self._commits.in_background(follow_up))
+        showing.append(self._commits.in_background(follow_up))
         started = [
             self._call(each.row, each.row.id in repeated, opened)
             for each in committed

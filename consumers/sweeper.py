@@ -31,8 +31,8 @@ class Sweeper:
     """Sweeps the queues (backend, shard) of one worker.
 
     `watermark(queue)` gives the time (epoch seconds) before which all due tasks of a queue have
-    arrived, or None while that is unknown. `tell_ended(job_ids)` tells everybody that
-    jobs have ended.
+    arrived, or None while that is unknown. `tell_ended(job_ids)` tells everybody that jobs have
+    ended.
     """
 
     def __init__(
@@ -50,23 +50,20 @@ class Sweeper:
         self._watermark, self._tell_ended = watermark, tell_ended
 
     async def run(self) -> None:
-        """Sweep again and again."""
+        """Sweep every few seconds."""
         while True:
             await asyncio.sleep(SWEEP * random.uniform(0.9, 1.1))
             try:
-                await self._database(clock.measure)  # all that is overdue is so by this clock
+                await self._database(clock.measure)  # by this clock jobs are overdue
                 await self.sweep()
                 # CONN_MAX_AGE and CONN_HEALTH_CHECKS hold in the worker's thread as well
                 await self._database(close_old_connections)
                 await self._end_orphans()
-            except Exception:  # the next sweep tries again; without this loop nobody would
-                logger.exception("a sweep failed")
+            except Exception:  # the loop must go on, else no lost job comes back
+                logger.exception("a sweep failed, and the next one tries again")
 
     async def sweep(self) -> None:
-        """Bring back the jobs of all queues that are overdue and overtaken by later tasks.
-
-        And tell the ends that are still owed.
-        """
+        """Bring back overdue jobs that later tasks have overtaken, and tell the ends still owed."""
         for backend, shard in self._queues:
             await self._sweep_queue(backend, shard)
         others = [name for name in conf.backends() if name not in self._backends]
@@ -89,16 +86,24 @@ class Sweeper:
         )
         if not claimed:
             return
-        logger.warning("swept %d overdue jobs, queue=%s.%d", len(claimed), backend, shard)
+        logger.warning(
+            "swept %d overdue jobs, which get new tasks, queue=%s.%d", len(claimed), backend, shard
+        )
         message = dispatch.swept(backend, shard, claimed, now)
         try:
             await dispatch.publish(self._publisher, [message])
         except BrokerError as error:
-            logger.warning("swept jobs wait for the next sweep: %s", error)
+            logger.warning(
+                "swept jobs wait for the next sweep, because their tasks were not published: %s,"
+                " queue=%s.%d",
+                error,
+                backend,
+                shard,
+            )
             await self._database(ledger.unsweep, claimed)
 
     async def _end_orphans(self) -> None:
-        """End jobs of backends that are no longer configured: nobody consumes their queues."""
+        """End jobs of backends that are no longer configured. Nobody consumes their queues."""
         before = clock.now() - ORPHANED
         if ended := await self._database(ledger.end_orphans, list(conf.backends()), before=before):
             logger.warning("ended %d jobs of backends that are no longer configured", len(ended))

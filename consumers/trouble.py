@@ -1,4 +1,4 @@
-"""Tells when a backend stops answering, and when it answers again: one line each."""
+"""Logs one line when a backend stops answering, and one when it answers again."""
 
 import logging
 import time
@@ -7,8 +7,8 @@ from progrock.backends import BackendError
 
 logger = logging.getLogger(__name__)
 
-#: A backend is well again when so many seconds have passed without a failure: one that fails now
-#: and then would otherwise log on and off.
+#: A backend is well again when so many seconds have passed without a failure, because one that
+#: fails now and then would otherwise be logged on and off.
 CALM = 10.0
 
 
@@ -20,7 +20,7 @@ class Trouble:
         self._failed: float | None = None  # monotonic: the latest failure; None while all is well
 
     def note(self, outcome: object) -> None:
-        """Take account of what a call gave: an answer, or the BackendError that stands for one."""
+        """Take account of what a call gave: an answer, or the BackendError in its place."""
         if isinstance(outcome, BackendError) and not outcome.asked:
             return
         if not isinstance(outcome, BackendError) or outcome.final or outcome.forgotten:

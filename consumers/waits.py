@@ -32,14 +32,14 @@ from progrock.problems import problem
 
 #: A request waits no longer than so many seconds, whatever it asks for.
 LONGEST = 60
-#: Seconds between two looks of one request, when changes come that are none to its answer.
+#: A change may leave a request's answer as it is. Then it asks again after so many seconds.
 PAUSE = 1.0
 
 _WAIT = re.compile(r"wait\s*=\s*([0-9]{1,9})\s*(?:;.*)?", re.IGNORECASE)
 
 
 def preferred(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """For how many seconds a request would wait; 0 for not at all."""
+    """How many seconds a request is willing to wait; 0 for not at all."""
     text = b",".join(value for name, value in headers if name == b"prefer").decode("latin-1")
     found = (_WAIT.fullmatch(each.strip()) for each in text.split(","))
     return next((min(int(each[1]), LONGEST) for each in found if each), 0)
@@ -53,30 +53,30 @@ def conditional(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 class Bell(Outbox):
     """Rings when there may be news for a waiting request, in place of sending frames.
 
-    `job`: the id of the job that it waits for; None for all jobs of its audiences.
+    `job_id` is the job that the request waits for; None for all jobs of its audiences.
     """
 
-    __slots__ = ("_job", "_rung", "over")
+    __slots__ = ("_job_id", "_rung", "over")
 
-    def __init__(self, job: str | None) -> None:
-        self.over = False  # whether nothing is worth waiting for any more
-        self._job = job
+    def __init__(self, job_id: str | None) -> None:
+        self.over = False  # whether the request must not wait any longer
+        self._job_id = job_id
         self._rung = asyncio.Event()
 
     def offer(self, key: str, frame: str) -> None:
         """Ring for a frame of the job. Beats and the status are no news."""
-        if key == self._job or (self._job is None and key not in ("beat", "status")):
+        if key == self._job_id or (self._job_id is None and key not in ("beat", "status")):
             self._rung.set()
 
     def restart(self, first: str) -> None:
-        """Ring, because all may have changed."""
+        """Ring, because everything may have changed."""
         self._rung.set()
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing, because no frames are sent."""
 
     async def session_ended(self) -> None:
-        """Ring, because the plain answer is another one now."""
+        """Ring, because the answer to somebody without a session is another one."""
         self._rung.set()
 
     async def end(self) -> None:
@@ -84,7 +84,7 @@ class Bell(Outbox):
         self.over = True
         self._rung.set()
 
-    def still(self) -> None:
+    def reset(self) -> None:
         """Forget that it rang."""
         if not self.over:
             self._rung.clear()
@@ -100,24 +100,24 @@ class Bell(Outbox):
 class Wait:
     """One waiting request: `await Wait(…).run(scope)`.
 
-    `plain` is the ASGI application that answers it, and `asked` the scope that it gets; `job` is
+    `plain` is the ASGI application that answers it, and `asked` the scope that it gets. `job_id` is
     the job that is asked for, or None for a list.
     """
 
     def __init__(
-        self, plain: Any, asked: Scope, receive: Receive, send: Send, *, job: str | None
+        self, plain: Any, asked: Scope, receive: Receive, send: Send, *, job_id: str | None
     ) -> None:
         self._plain, self._asked = plain, asked
         self._receive, self._send = receive, send
         self._seconds = preferred(asked["headers"])
         self._until = clock.elapsed() + self._seconds
         self._conditional = conditional(asked["headers"])
-        self._bell = Bell(job)
+        self._bell = Bell(job_id)
 
     async def run(self, scope: Scope) -> None:
         """Answer the request. The scope has its session."""
         await read_body(self._receive)
-        self._gone = asyncio.create_task(self._notice())
+        self._gone = asyncio.create_task(self._notice_leaving())
         try:
             answer = await self._answer(scope)
             if not self._gone.done():
@@ -131,7 +131,7 @@ class Wait:
         finally:
             self._gone.cancel()
 
-    async def _notice(self) -> None:
+    async def _notice_leaving(self) -> None:
         await until_gone(self._receive)
         await self._bell.end()
 
@@ -150,7 +150,7 @@ class Wait:
         except Refused as refused:
             if refused.code in ("too_many_sockets", "busy"):
                 raise
-            return await self._ask()  # it says the same in its own words
+            return await self._ask()  # the plain view refuses in its own words
         at.responses.add(self._bell)
         try:
             return await self._news()
@@ -159,12 +159,13 @@ class Wait:
             leave(at, entered.member)
 
     async def _news(self) -> Answer:
-        self._bell.still()
+        """Ask now and after each ring, until the answer is news or the time is over."""
+        self._bell.reset()
         first = answer = await self._ask()
         if self._is_news(answer, None):
             return answer
         while await self._bell.rings(self._until):
-            self._bell.still()
+            self._bell.reset()
             answer = await self._ask()
             if self._is_news(answer, first):
                 break
@@ -172,7 +173,7 @@ class Wait:
         return answer
 
     def _is_news(self, answer: Answer, first: Answer | None) -> bool:
-        """Whether this is what was waited for; `first` is what the first answer was."""
+        """Whether this is what the request waits for; `first` is the first answer that it got."""
         if self._conditional or answer.status != 200:
             return answer.status != 304
         if first is not None and _tag(answer) != _tag(first):
@@ -180,6 +181,7 @@ class Wait:
         return not _is_active(answer)
 
     async def _ask(self) -> Answer:
+        """The answer of the plain view, as it is now."""
         answer, read = Answer(), False
 
         async def receive() -> Message:
@@ -189,7 +191,7 @@ class Wait:
                 return {"type": "http.request", "body": b"", "more_body": False}
             return await self._until_gone()
 
-        await self._plain(self._asked, receive, answer.take)
+        await self._plain(self._asked, receive, answer.keep)
         return answer
 
     async def _until_gone(self) -> Message:

@@ -14,9 +14,9 @@ from asyncio import events, runners
 
 logger = logging.getLogger(__name__)
 
-#: A loop that is held for more than so many seconds is told.
+#: A loop that is held for more than so many seconds is logged.
 LIMIT = 1.0
-#: Seconds between two looks.
+#: Seconds between two checks.
 EVERY = 0.5
 #: At most so many calls are named, the innermost first.
 CALLS = 20
@@ -67,11 +67,11 @@ class Watchdog:
             except RuntimeError:  # the loop is closed
                 return
             if not self._alive.wait(self._limit) and not self._stopped.is_set():
-                self._tell(asked)
+                self._log(asked)
 
-    def _tell(self, asked: float) -> None:
-        """The loop gave no sign within the limit: tell where it is, and then for how long."""
-        # Where this thread stood still as well, the machine was suspended, or the process stopped.
+    def _log(self, asked: float) -> None:
+        """Log where the loop is held, and at the end for how long since `asked` (monotonic)."""
+        # If this thread stood still as well, the machine was suspended, or the process was stopped.
         # The loop then gets its time once more.
         stood_still = time.monotonic() - asked > self._limit + self._every
         if (stood_still and self._alive.wait(self._limit)) or not self._loop.is_running():

@@ -1,4 +1,4 @@
-"""Reads, replays and discards letters: messages that nobody could handle, in the dead queue."""
+"""Reads, replays and discards letters: messages in the dead queue, which nobody could handle."""
 
 import asyncio
 import hashlib
@@ -73,7 +73,7 @@ async def replay(
 
     async def send(letter: Letter, message: AbstractIncomingMessage) -> bool:
         try:
-            if reason := topology.names.others(letter.headers):
+            if reason := topology.names.why_not_ours(letter.headers):
                 raise BrokenMessage(reason)
             await forward(publisher, topology, letter.key, letter.body)
         except BrokenMessage as error:
@@ -102,7 +102,7 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
     """Send the tasks of a message to the queues that they belong to now.
 
     `key` is the routing key that the message came by, `<lane>.<backend>.<shard>`, and `body` its
-    body. The tasks are marked, because what is sent on may be sent on again after a crash.
+    body. The tasks get `again=True`, because after a crash they may be sent on a second time.
     Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
     """
     _, backend, _ = f"{key}..".split(".")[:3]
@@ -123,7 +123,7 @@ async def _each(
     chosen: Callable[[Letter], bool],
     work: Callable[[Letter, AbstractIncomingMessage], Awaitable[bool]],
 ) -> int:
-    """Do `work` for the chosen ones of the letters that are there now; returns how often it did."""
+    """Do `work` for each chosen letter that is there now; returns how often it returned True."""
     done = 0
     async with _dead_queue(url, names) as queue:
         some: list[Awaitable[bool]] = []
@@ -156,8 +156,8 @@ async def _letters(
 ) -> tuple[int, AsyncIterator[tuple[Letter, AbstractIncomingMessage]]]:
     """How many letters there are now, and each of them with its message.
 
-    The count is from basic.get, because that is answered only after the letters of an earlier look
-    are back in the queue. A declaration is answered at once and may say 0.
+    The count is from basic.get, because that is answered only after the letters of an earlier
+    command are back in the queue. A declaration is answered at once and may say 0.
     """
     first = await queue.get(fail=False)
     others = (first.message_count or 0) if first else 0

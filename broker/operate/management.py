@@ -11,7 +11,7 @@ from yarl import URL
 
 from progrock.broker.address import read_management
 from progrock.broker.errors import BrokerUnavailable
-from progrock.broker.mark import ALTERNATE, others
+from progrock.broker.mark import ALTERNATE, conflict
 from progrock.broker.names import Names
 from progrock.broker.topology import Binding, Topology
 
@@ -28,11 +28,11 @@ class Depth(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """What RabbitMQ has beside the topology.
+    """How RabbitMQ differs from the topology.
 
     `faults` says what is missing or wrong, a sentence each; `queues`, `exchanges` and `bindings`
-    are left over. `doubt` is a sentence where all this may be another installation's, and `marks`
-    are the marks of others (`progrock.broker.mark`).
+    are left over. `doubt` is a sentence if all this may be another installation's, else "". `marks`
+    are the marks of other installations (`progrock.broker.mark`).
     """
 
     doubt: str
@@ -98,18 +98,18 @@ async def differences(management_url: str, vhost: str, topology: Topology) -> Di
 
 
 def _whose(exchanges: Mapping[str, Mapping[str, Any]], names: Names) -> tuple[str, list[str]]:
-    """Why these names may not be ours, or "", and the marks of others."""
+    """Why these names may not be ours (or ""), and the marks of other installations."""
     marks = sorted(filter(names.is_mark, exchanges))
     if not names.installation():
         return "", []
     if not marks:
-        hint = "if they are yours, `manage.py topology --declare` marks them, or say --yes"
+        hint = "if they are yours, mark them by `manage.py topology --declare`, or say --yes"
         return f"nobody has marked whose these names are: {hint}", []
     alternate = exchanges.get(names.mark, {}).get("arguments", {}).get(ALTERNATE, "")
     if alternate != names.own_mark:
-        return others(names, str(alternate).removeprefix(f"{names.mark}.")), marks
+        return conflict(names, str(alternate).removeprefix(f"{names.mark}.")), marks
     marks = [name for name in marks if name not in (names.mark, names.own_mark)]
-    return (others(names) if marks else ""), marks
+    return (conflict(names) if marks else ""), marks
 
 
 def arrow(binding: Binding) -> str:

@@ -1,4 +1,4 @@
-"""Removes from RabbitMQ what no backend uses any more, after moving its tasks to others."""
+"""Removes from RabbitMQ what no backend uses any more, and moves its tasks to other queues."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from progrock.broker.topology import Topology
 
 # RabbitMQ says "no consumers" as well if the queue's leader does not answer within 250 ms. So we
 # ask three times before we believe it.
-_LOOKS, _PAUSE = 3, 0.5
+_CHECKS, _PAUSE = 3, 0.5
 
 
 async def prune(
@@ -31,10 +31,10 @@ async def prune(
     Raises NotOurs, BrokerUnavailable or PublishFailed.
     """
     found = await differences(management_url, vhost_of(url), topology)
-    would = _would(found)
-    doubt = found.doubt if would else ""
+    plan = _plan(found)
+    doubt = found.doubt if plan else ""
     if doubt and not sure:
-        raise NotOurs("\n".join([doubt, *would, "Nothing was removed."]))
+        raise NotOurs("\n".join([doubt, *plan, "Nothing was removed."]))
     publisher = Publisher(url, "topology", names=topology.names)
     connection = await connect(url, "topology prune", topology.names)
     done = []
@@ -58,7 +58,7 @@ async def prune(
     return done
 
 
-def _would(found: Differences) -> list[str]:
+def _plan(found: Differences) -> list[str]:
     """What would be removed, a sentence each."""
     return [
         *(f"{arrow(each)}: would be removed" for each in found.bindings),
@@ -70,11 +70,11 @@ def _would(found: Differences) -> list[str]:
 async def _remove(
     channel: AbstractChannel, name: str, publisher: Publisher, topology: Topology
 ) -> str:
-    for _ in range(_LOOKS):
+    for _ in range(_CHECKS):
         queue = await channel.get_queue(name)
         if consumers := queue.declaration_result.consumer_count:
             return (
-                f"queue {name}: kept, as it has {consumers} consumers;"
+                f"queue {name}: kept, because it has {consumers} consumers;"
                 " stop the workers that use it first"
             )
         await asyncio.sleep(_PAUSE)
@@ -90,13 +90,13 @@ async def _remove(
 async def _drain(
     queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology
 ) -> tuple[int, int]:
-    """Empty a queue; returns how many tasks were moved, and how many messages went to the dead."""
+    """Empty a queue; returns how many tasks were moved, and how many messages are dead letters."""
     moved = dead = 0
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
         about = {"queue": name, "key": key}
         try:
-            if reason := topology.names.others(message.headers):
+            if reason := topology.names.why_not_ours(message.headers):
                 about[INSTALLATION] = str(message.headers[INSTALLATION])
                 raise BrokenMessage(reason)
             moved += await forward(publisher, topology, key, message.body)

@@ -130,7 +130,7 @@ def management_url() -> str:
     """
     if url := checked("PROGROCK_MANAGEMENT_URL"):
         return str(url).rstrip("/")
-    return address.beside(amqp_url())
+    return address.management_of(amqp_url())
 
 
 def backends() -> dict[str, Options]:

@@ -903,7 +903,7 @@ async def test_a_sweep_that_fails_is_said_and_the_next_one_is_made(
 ) -> None:
     swept.failures.append(ValueError("a mistake"))
     await swept.sweeps()
-    assert said(caplog) == ["a sweep failed"]
+    assert said(caplog) == ["a sweep failed, and the next one tries again"]
     assert "ValueError: a mistake" in caplog.text
 
 

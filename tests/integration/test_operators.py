@@ -92,7 +92,7 @@ async def test_prune_moves_tasks_to_where_they_belong_now(rabbitmq: Broker, vhos
 async def test_prune_keeps_what_somebody_consumes(rabbitmq: Broker, vhost_url: str) -> None:
     async with running(vhost_url, [NAMES.poll_queue("report", 0)]):
         [kept] = await prune(vhost_url, rabbitmq.management_url, Topology({"render": 2}))
-        assert kept.startswith("queue progrock.poll.report.0: kept, as it has 1 consumers")
+        assert kept.startswith("queue progrock.poll.report.0: kept, because it has 1 consumers")
 
 
 async def test_depths_name_every_queue(rabbitmq: Broker, vhost_url: str) -> None:

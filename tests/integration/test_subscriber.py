@@ -214,7 +214,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
 ) -> None:
     """Consumes that are answered too late hold nothing back."""
     monkeypatch.setattr(consumer_module, "STUCK", 1000)
-    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+    monkeypatch.setattr(subscriber_module, "CHECK", 0.1)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         await publisher.publish("render", 0, some := tasks(), delay=0)
         async with slow_consumes(line, subscriber) as attempts:
@@ -234,7 +234,7 @@ async def test_a_slow_queue_that_turns_out_to_be_missing_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+    monkeypatch.setattr(subscriber_module, "CHECK", 0.1)
     monkeypatch.setattr(consumer_module, "STUCK", 1000)
     async with running(line.url, [QUEUE]) as (publisher, subscriber):
         async with slow_consumes(line, subscriber) as attempts:
@@ -255,7 +255,7 @@ async def test_a_queue_that_does_not_come_up_for_long_is_an_error(
 
     The queue stays in the list and answers nobody.
     """
-    monkeypatch.setattr(subscriber_module, "LOOK", 0.1)
+    monkeypatch.setattr(subscriber_module, "CHECK", 0.1)
     async with (
         running(line.url, [QUEUE]) as (_, subscriber),
         slow_consumes(line, subscriber) as attempts,
@@ -436,7 +436,7 @@ async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_slee
         assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), (
             "silent, and nothing under way"
         )
-        time.sleep(subscriber_module.OVERSLEPT + 0.5)  # the whole process stands still
+        time.sleep(subscriber_module.SUSPENDED + 0.5)  # the whole process stands still
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
         await until(lambda: subscriber.idle(QUEUE) is not None)
         assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "from now on"

@@ -5,7 +5,7 @@ from django.core.checks import Error
 from django.test import override_settings
 
 from progrock import conf
-from progrock.broker.address import Address, beside, read, read_management
+from progrock.broker.address import Address, management_of, read, read_management
 from progrock.broker.errors import BrokerUnavailable
 from progrock.checks import check_addresses
 
@@ -58,13 +58,13 @@ def test_a_wrong_address_is_told_without_its_password(url: str, hint: str) -> No
 
 
 def test_the_management_api_is_beside_it_by_its_host_and_its_login() -> None:
-    url = beside("amqp://é:пароль%23@[::1]:5672/v")
+    url = management_of("amqp://é:пароль%23@[::1]:5672/v")
     assert url == "http://%C3%A9:%D0%BF%D0%B0%D1%80%D0%BE%D0%BB%D1%8C%23@[::1]:15672"
     found = read_management(url)
     assert found.url == "http://[::1]:15672"
     assert found.login == ("é", "пароль#")
     assert found.name == "RabbitMQ's management API at [::1]:15672"
-    assert beside("amqps://a:b@h/") == "https://a:b@h:15671"
+    assert management_of("amqps://a:b@h/") == "https://a:b@h:15671"
 
 
 @pytest.mark.parametrize("url", ["rabbit:15672", "amqp://h", "http://[::1", "http://h:x", "http:"])

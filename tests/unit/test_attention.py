@@ -98,9 +98,9 @@ async def test_ten_thousand_browsers_that_come_back_at_once_are_a_few_statements
 
 async def test_who_comes_while_others_are_written_is_written_as_well(process: Process) -> None:
     process.socket("user:1")
-    while not process.duty._some.is_set():
+    while not process.duty._wake.is_set():
         await asyncio.sleep(0)
-    while process.duty._some.is_set():  # the write of user:1 begins
+    while process.duty._wake.is_set():  # the write of user:1 begins
         await asyncio.sleep(0)
     process.socket("user:2")
     await until(lambda: process.database.written == [["user:1"], ["user:2"]])
@@ -126,7 +126,7 @@ async def test_open_audiences_are_written_again_and_those_that_closed_are_not(
     await until(lambda: process.database.written)
     process.open.discard("user:2")
     process.duty._plan()
-    process.duty._some.set()
+    process.duty._wake.set()
     await until(lambda: process.database.forgotten >= 2)
     assert ["user:1"] in process.database.written
     assert all("user:2" not in each for each in process.database.written[1:])

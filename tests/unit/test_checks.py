@@ -239,11 +239,11 @@ def test_a_refused_origin_is_logged_once(
 ) -> None:
     monkeypatch.setattr(origins, "_refused", set())
     with override_settings(DEBUG=False, ALLOWED_HOSTS=["real.example"]):
-        for n in range(3 * origins.MOST_TOLD):
+        for n in range(3 * origins.MOST_LOGGED):
             origin = urlparse(f"https://evil{n // 2}.example")
             assert not SameSite(None).valid_origin(origin)
     said = [each.getMessage() for each in own(caplog)]
-    assert len(said) == origins.MOST_TOLD
+    assert len(said) == origins.MOST_LOGGED
     assert said[0] == (
         "refused a page of 'https://evil0.example': its host is 'evil0.example',"
         " and wanted is one of ALLOWED_HOSTS: 'real.example'"

@@ -84,7 +84,7 @@ async def test_a_process_that_stood_still_as_a_whole_is_not_told(
     """The watchdog's own thread was late by as much, so it can blame nobody."""
     dog = Watchdog(limit=PATIENCE)
     suspended = time.monotonic() - 10 * PATIENCE
-    thread = threading.Thread(target=dog._tell, args=[suspended], name="suspended")
+    thread = threading.Thread(target=dog._log, args=[suspended], name="suspended")
     thread.start()
     await asyncio.sleep(0.05)
     dog._alive.set()
