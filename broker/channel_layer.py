@@ -32,13 +32,13 @@ class ChannelLayer(Layer):
     """A channel layer that lives through outages, and whose pushes never raise.
 
     In the settings: `{"BACKEND": "progrock.broker.channel_layer.ChannelLayer", "CONFIG": {"host":
-    AMQP_URL}}`, with `"prefix": PROGROCK_PREFIX` beside the host where that is not the default.
+    AMQP_URL}}`, with `"prefix": PROGROCK_PREFIX` beside the host if that is not the default.
     Delivery is at most once.
 
-    A process that only sends, such as a worker, has no queue: its exclusive queue comes with the
+    A process that only sends, such as a worker, has no queue. An exclusive queue comes with its
     first channel. `connected` says whether a message would go out now. `epoch` counts the
-    connections: pushes may have been lost between two of them. `stalled` says that RabbitMQ takes
-    messages and confirms none (a memory or disk alarm); then pushes are dropped here, because
+    connections, because pushes may have been lost between two of them. `stalled` says that RabbitMQ
+    takes messages and confirms none (a memory or disk alarm). Then pushes are dropped here, because
     carehare would pile them up.
     """
 

@@ -114,6 +114,7 @@ class Consumer:
 
     async def open(self, connection: AbstractConnection) -> None:
         """Start to consume. Raises BrokerUnavailable."""
+        ended = self._wrapper is not None
         if self._wrapper is not None:
             logger.warning(
                 "%s: RabbitMQ ended the consumer of %s; starting it again", self.name, self.queue
@@ -141,6 +142,8 @@ class Consumer:
                 self._given_up, self._unanswered = None, 0
             self.reset()
             raise
+        if ended or self._trouble:
+            logger.info("%s: %s is consumed again", self.name, self.queue)
         self._trouble, self._unanswered = "", 0
 
     def complain(self, error: BrokerUnavailable) -> None:

@@ -96,7 +96,7 @@ class Publisher:
     ) -> None:
         """Send tasks of one shard; return when RabbitMQ has confirmed them.
 
-        `delay` (seconds) is what was decided for all of them: it chooses the lane. `spread`
+        `delay` (seconds) is what was decided for all of them, and chooses the lane. `spread`
         (seconds) is for regular polls. All tasks of the message then get one due time: the latest
         of theirs, plus a random 0 to `spread`, rounded up to the grid. This keeps a message
         together, lets messages merge, and stops all of them from falling due at once.

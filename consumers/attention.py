@@ -26,7 +26,7 @@ class Attention:
     """Writes the watched audiences into the database, at once when one is new and then regularly.
 
     `audiences` are those with open sockets; the hub keeps them up to date. `send` gets the tasks
-    of jobs that are due because somebody came. Where no backend has `unwatched`, nothing is done.
+    of jobs that are due because somebody came. If no backend has `unwatched`, nothing is done.
     """
 
     def __init__(self, audiences: Collection[str], send: Callable[[Outbound], None]) -> None:

@@ -95,8 +95,8 @@ class WebDatabase:
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` once.
 
-        Raises OperationalError when the database is away: then nothing was done. Raises NoAnswer
-        when there is no answer in time, and where `function` says that its own was lost.
+        Raises OperationalError if the database is away: then nothing was done. Raises NoAnswer if
+        no answer comes in time, or if `function` raises it because the answer to a commit was lost.
         """
         try:
             answer: T = await self._in_time(partial(function, *args, **kwargs))
@@ -165,7 +165,7 @@ class WorkerDatabase:
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `progrock.ledger`, again and again until the database answers.
 
-        Raises the database's error where the call is a mistake, which would fail again.
+        Raises the database's error if the call is a mistake, because it would fail again.
         """
         answer, _ = await self._wait_for(partial(function, *args, **kwargs))
         return answer

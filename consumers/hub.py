@@ -71,11 +71,11 @@ class Hub:
         """Begin all that this web process does in the background."""
         self.publisher.start()
         duties = [
-            self._receive(),  # changes that workers and other web processes push
-            self._watch(),  # the groups, and what troubles the updates
+            self._receive(),  # delivers what workers and other web processes push
+            self._watch(),  # tells sockets of outages, and joins missing groups
             self.outgoing.run(),  # publishes again what could not be published
             self.attention.run(),  # tells workers which audiences have open sockets here
-            end_with_server(self.responses, self.outgoing.later),
+            end_with_server(self.responses, self.outgoing.later),  # ends streams, waiting requests
             self._beat(),  # shows scripts that their socket lives
             watch(),  # names in the log what holds the event loop
         ]
@@ -118,7 +118,7 @@ class Hub:
     # Delivery
 
     def deliver(self, changes: Iterable[Change]) -> None:
-        """Offer each change to the sockets of its audience, where it is news."""
+        """Offer each change to the sockets of its audience, if it is news to them."""
         for change in changes:
             self.missed.note(change)
             name, job_id, version, ended, frame = change
@@ -130,7 +130,7 @@ class Hub:
     def send(self, row: Row) -> None:
         """After a start or a cancel: show the job here, and send what follows to RabbitMQ.
 
-        Returns at once. What is sent is `dispatch.asked`.
+        Returns at once. `dispatch.asked` decides what is sent.
         """
         journal.asked(row)
         outbound = dispatch.after([dispatch.asked(row)], conf.backends())
@@ -189,7 +189,7 @@ class Hub:
             try:
                 message = await self.layer.receive(channel)
             except Exception:  # the loop must go on, else no socket gets a change
-                logger.exception("the channel layer could not be read")
+                logger.exception("the channel layer could not be read, and is tried again")
                 await asyncio.sleep(1)
                 continue
             try:

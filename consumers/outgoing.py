@@ -60,7 +60,7 @@ class Outgoing:
                 if self._unpublished and self.publisher.connected:
                     await self._publish_again()
             except Exception:  # the loop must go on, else tasks wait for a sweep
-                logger.exception("tasks could not be published again")
+                logger.exception("tasks could not be published again, and are tried once more")
 
     async def _publish_again(self) -> None:
         """Publish what is kept. A task that is published twice does no harm."""

@@ -69,7 +69,7 @@ class Retention:
                 # at DEBUG, because the rounds of this worker log that the database is away
                 logger.debug("old jobs are deleted later: %s", one_line(error))
             else:
-                logger.exception("old jobs could not be deleted")
+                logger.exception("old jobs could not be deleted, and are tried again")
         finally:
             connection.close()
 
@@ -127,7 +127,7 @@ class Retention:
 
 @dataclass
 class _Kept:
-    """How many jobs are kept for one kind of reason, the first of them, and what it met."""
+    """How many jobs are kept for one kind of reason, and the first of them with its error."""
 
     job_id: str
     error: Exception

@@ -20,7 +20,7 @@ class Response(Protocol):
 
 
 def stopping() -> bool:
-    """Whether uvicorn stops. False under other servers: those cancel what is under way."""
+    """Whether uvicorn stops. False under other servers, because those cancel what is under way."""
     # Its handler of the signal is a method of the server.
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return bool(getattr(server, "should_exit", False))

@@ -23,7 +23,7 @@ GRACE = 10.0
 #: A job of a backend that is not configured here is left to workers that know it until so many
 #: seconds after its deadline.
 ORPHANED = 60.0
-#: What is owed for a job's end is taken over from its worker after so many seconds.
+#: If the end of a job is still not told after so many seconds, a sweep tells it.
 OWED = 30.0
 
 

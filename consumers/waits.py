@@ -90,7 +90,7 @@ class Bell(Outbox):
             self._rung.clear()
 
     async def rings(self, until: float) -> bool:
-        """Wait for the next ring; False where none came by that time (`clock.elapsed`)."""
+        """Wait for the next ring; False if none came by that time (`clock.elapsed`)."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until - clock.elapsed())):
                 await self._rung.wait()

@@ -21,7 +21,7 @@ EVERY = 0.5
 #: At most so many calls are named, the innermost first.
 CALLS = 20
 
-#: The files of asyncio that call what runs in a loop. The calls outside of that tell nothing.
+#: The files of asyncio that run a loop. Calls from these outwards are the same in every process.
 _LOOP = {events.__file__, runners.__file__}
 
 

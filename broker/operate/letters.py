@@ -28,8 +28,8 @@ AT_ONCE = 20
 class Letter:
     """A message in the dead queue.
 
-    `id` stays the same while it lies there. `queue` is where it was to go, or came from, and `key`
-    is the routing key that it came by. `jobs` are the ids of its jobs.
+    `id` stays the same while it lies there. `queue` is the poll queue that it came from or was
+    meant for, and `key` the routing key that it came by. `job_ids` are those of its tasks.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Letter:
     queue: str
     key: str
     time: datetime | None
-    jobs: list[str]
+    job_ids: list[str]
     headers: Mapping[str, Any]
     body: bytes
 
@@ -185,9 +185,9 @@ def _letter(message: AbstractIncomingMessage, names: Names) -> Letter:
         queue, time = death["queue"], death.get("time")
         reason = f"RabbitMQ gave it up: {death.get('reason')} (delivered too often, or rejected)"
     try:
-        jobs = list(dict.fromkeys(task.job_id for task in decode(message.body)))
+        job_ids = list(dict.fromkeys(task.job_id for task in decode(message.body)))
     except BrokenMessage as error:
-        jobs, reason = [], reason or str(error)
+        job_ids, reason = [], reason or str(error)
     _, backend, shard = f"{key}..".split(".")[:3]
     content = f"{message.message_id} {key} {reason}".encode() + message.body
     return Letter(
@@ -196,7 +196,7 @@ def _letter(message: AbstractIncomingMessage, names: Names) -> Letter:
         queue=str(queue or f"{names.poll}.{backend}.{shard}"),
         key=key,
         time=time if isinstance(time, datetime) else None,
-        jobs=jobs,
+        job_ids=job_ids,
         headers=headers,
         body=message.body,
     )

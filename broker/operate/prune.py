@@ -25,7 +25,7 @@ async def prune(
     """Drain and remove what is left over; returns what was done, a sentence each.
 
     Tasks go to the shard that their job belongs to now, or to the dead queue if their backend is
-    gone. A queue that somebody still consumes stays. Where the names are not known to be ours,
+    gone. A queue that somebody still consumes stays. If the names are not known to be ours,
     nothing is done unless the operator is `sure`; then they are ours from now on.
 
     Raises NotOurs, BrokerUnavailable or PublishFailed.

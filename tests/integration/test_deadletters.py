@@ -77,17 +77,17 @@ async def test_letters_are_told_with_reason_queue_key_time_and_jobs(
     found, _ = await letters.read(vhost_url, NAMES, every, 100)
     told = {letter.reason: letter for letter in found}
     own = told.pop("not JSON: of a worker's own words")
-    assert (own.queue, own.key, own.jobs, own.body) == (
+    assert (own.queue, own.key, own.job_ids, own.body) == (
         "progrock.poll.render.1",
         "1s.render.1",
         [],
         b"rubbish",
     )
     unrouted = told.pop("no queue for now.nobody.0")
-    assert (unrouted.queue, unrouted.jobs) == ("progrock.poll.nobody.0", [JOBS[1], JOBS[2]])
+    assert (unrouted.queue, unrouted.job_ids) == ("progrock.poll.nobody.0", [JOBS[1], JOBS[2]])
     [(reason, rejected)] = told.items()
     assert "rejected" in reason
-    assert (rejected.queue, rejected.key, rejected.jobs) == (
+    assert (rejected.queue, rejected.key, rejected.job_ids) == (
         "progrock.poll.render.0",
         "now.render.0",
         [JOBS[0]],
@@ -108,7 +108,7 @@ async def test_a_forged_x_death_is_told_like_any_letter(
     await send(channel, "now.nobody.0", due(JOBS[0]), headers={"x-death": forged})
     await waits(channel, NAMES.dead, 1)
     [letter], _ = await letters.read(vhost_url, NAMES, every, 100)
-    assert (letter.jobs, letter.time) == ([JOBS[0]], None)
+    assert (letter.job_ids, letter.time) == ([JOBS[0]], None)
 
 
 async def test_a_message_that_was_delivered_too_often_says_so(

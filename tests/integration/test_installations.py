@@ -191,7 +191,7 @@ async def test_two_stacks_with_one_prefix_keep_their_messages_apart(
             assert told.count("of another installation") == len(theirs)
             assert "replayed 0" in told
         found, _ = await letters.read(first.amqp_url, Names(), lambda _: True, 9)
-        assert {job_id for letter in found for job_id in letter.jobs} == theirs
+        assert {job_id for letter in found for job_id in letter.job_ids} == theirs
         assert all("of another installation" in letter.reason for letter in found)
         first.start_worker(hasty=SWEEPS)  # its sweep brings back what the other one put aside
         async with asyncio.timeout(PATIENCE):

@@ -70,8 +70,8 @@ class Command(base.Command):
         self.stdout.write(f"{count} in {conf.names().dead}{first}")
         for letter in found:
             when = f"{letter.time:%Y-%m-%d %H:%M:%S}" if letter.time else "-"
-            more = " …" if len(letter.jobs) > 3 else ""
-            jobs = " ".join(job_id[:8] for job_id in letter.jobs[:3]) + more or "-"
+            more = " …" if len(letter.job_ids) > 3 else ""
+            jobs = " ".join(job_id[:8] for job_id in letter.job_ids[:3]) + more or "-"
             cells = (letter.id, f"{when:19}", letter.queue, letter.key, jobs, letter.reason[:100])
             self.stdout.write("  ".join(cells))
 
@@ -87,7 +87,7 @@ class Command(base.Command):
                 ("queue", letter.queue),
                 ("key", letter.key),
                 ("time", letter.time),
-                ("jobs", " ".join(letter.jobs)),
+                ("jobs", " ".join(letter.job_ids)),
                 *((f"header {name}", value) for name, value in letter.headers.items()),
                 ("body", letter.body.decode(errors="backslashreplace")),
             ):
