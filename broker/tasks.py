@@ -124,7 +124,8 @@ def properties(tasks: Sequence[Task], now: float, installation: str = "") -> dic
 def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     """What RabbitMQ says about the latest dead-lettering of a message.
 
-    Empty if there was none, or if the header has another form: before 4.0 a client can forge it.
+    Empty if there was none, or if the header has another form. A client can forge it before
+    RabbitMQ 4.0.
     """
     deaths = headers.get("x-death")
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}

@@ -124,12 +124,12 @@ class Commits:
         await self.finish([(row, resumed(row, self._options, now)) for row in rows])
 
     async def tell_owed(self, job_ids: Iterable[str]) -> None:
-        """Tell the end of those of these jobs that still owe it."""
+        """Load these jobs, and tell the ends that are still owed."""
         rows = await self.database(ledger.load, job_ids, results=True)
         await self.tell_ended([row for row in rows.values() if row.owed])
 
     async def tell_cancelled(self, job_ids: Sequence[str]) -> None:
-        """Tell the end of those of these jobs that were cancelled before their start.
+        """Load these jobs, and tell the end of each that was cancelled before its start.
 
         Their steps have lost, so no other commit tells it.
         """

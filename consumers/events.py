@@ -80,7 +80,7 @@ class Stream:
             await self.end(self._last)
 
     async def end(self, last: str = "") -> None:
-        """End the stream with the text `last`. Without one, a browser connects again.
+        """End the stream with `last`. A browser connects again, unless that text tells it not to.
 
         If the snapshot was not sent yet, the stream ends right after it.
         """

@@ -123,7 +123,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
                 case "cancel":
                     await self._soon(self._cancel, message)
                 case "again":
-                    await self._soon(self._again, message)
+                    await self._soon(self._start_again, message)
                 case "ping":
                     self._beat()
                 case action:
@@ -170,7 +170,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         row, created = await database(doors.start, self.scope, audiences, *asked)
         self._answer(row, changed=created)
 
-    async def _again(self, message: dict[str, Any]) -> None:
+    async def _start_again(self, message: dict[str, Any]) -> None:
         assert self.member is not None
         audiences = self.member.audiences
         asked = [message.get(key) for key in ("job", "request")]

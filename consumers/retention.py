@@ -44,7 +44,7 @@ class Retention:
         self._stopped = threading.Event()
         self._size = BATCH
         self._after: ledger.Place | None = None  # up to here all were tried in this pass
-        self._again = 0.0  # when to try the kept jobs again, by `clock.elapsed`
+        self._retry_at = 0.0  # when to try the kept jobs again, by `clock.elapsed`
         self._kept: dict[str, _Kept] = {}  # in this pass, by the kind of the reason
         self._logged: set[str] = set()  # kinds of reasons
 
@@ -74,8 +74,8 @@ class Retention:
             connection.close()
 
     def _go_through(self, days: float) -> None:
-        if clock.elapsed() >= self._again:
-            self._again = clock.elapsed() + TRY_KEPT_AGAIN
+        if clock.elapsed() >= self._retry_at:
+            self._retry_at = clock.elapsed() + TRY_KEPT_AGAIN
             self._logged &= self._kept.keys()
             self._after, self._kept = None, {}
         while waiting := ledger.old(days, self._after, BATCH):

@@ -32,7 +32,8 @@ from progrock.problems import problem
 
 #: A request waits no longer than so many seconds, whatever it asks for.
 LONGEST = 60
-#: A change may leave a request's answer as it is. Then it asks again after so many seconds.
+#: A change may leave a request's answer as it is. The request then asks again after so many
+#: seconds.
 PAUSE = 1.0
 
 _WAIT = re.compile(r"wait\s*=\s*([0-9]{1,9})\s*(?:;.*)?", re.IGNORECASE)

@@ -66,7 +66,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 def again(retention: Retention) -> None:
     """As after an hour."""
-    retention._again = 0.0
+    retention._retry_at = 0.0
     retention.delete_old()
 
 
