@@ -20,6 +20,7 @@ from progrock.broker.publisher import Publisher
 from progrock.consumers.admission import Admission, Missed
 from progrock.consumers.attention import Attention
 from progrock.consumers.database import AWAY, database
+from progrock.consumers.groups import Groups
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 #: Seconds between two beats.
 BEAT = 20.0
 BEAT_FRAME = '{"type":"beat"}'
-#: Seconds that a socket waits for its groups.
-JOIN = 2.0
 
 
 class Hub:
@@ -52,9 +51,7 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
         self._sessions: Counter[str] = Counter()  # open sockets by the session's lasting name
-        self._channel: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._groups: dict[str, asyncio.Task[None]] = {}
-        self._epoch = 0
+        self._epoch = 0  # of the layer's connection; pushes may be lost between two of them
         self._ignores = False  # whether it was logged that another installation's pushes arrive
         self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
@@ -62,6 +59,7 @@ class Hub:
         self.responses: set[Response] = set()
         self.admission = Admission()
         self.missed = Missed()
+        self.groups = Groups(self.layer)
         self.outgoing = Outgoing(self.publisher, self.layer)
         self.attention = Attention(self._audiences, self.outgoing.send)
         self.rewind = Rewind(self._audiences, self.show_anew)
@@ -72,7 +70,7 @@ class Hub:
         self.publisher.start()
         duties = [
             self._receive(),  # delivers what workers and other web processes push
-            self._watch(),  # tells sockets of outages, and joins missing groups
+            self._watch(),  # tells sockets of outages, and joins missing feeds
             self.outgoing.run(),  # publishes again what could not be published
             self.attention.run(),  # tells workers which audiences have open sockets here
             end_with_server(self.responses, self.outgoing.later),  # ends streams, waiting requests
@@ -180,10 +178,9 @@ class Hub:
     # What arrives on the channel. A handler has its event's name, as in Channels.
 
     async def _receive(self) -> None:
-        channel = await self.layer.new_channel()
-        self._channel.set_result(channel)
+        channel = await self.groups.open_channel()
         self.outgoing.later(self._read_installation())
-        await self._join(SESSIONS)
+        await self.groups.join([SESSIONS])
         handlers = {"job.changed": self.job_changed, "session.ended": self.session_ended}
         while True:
             try:
@@ -235,44 +232,21 @@ class Hub:
             if member.sessions and member.sessions[0] in lasting:
                 self.outgoing.later(member.close())
 
-    # The groups of the channel layer
+    # The feeds, which are groups of the channel layer
 
     def joined(self, member: Member) -> bool:
         """Whether changes for the socket's audiences arrive here."""
-        feeds = (self._groups.get(feed_of(name)) for name in member.audiences)
-        return all(task is not None and task.done() for task in feeds)
+        return self.groups.joined({feed_of(name) for name in member.audiences})
 
     async def join(self, member: Member) -> None:
-        """Join the groups of the socket's audiences. If RabbitMQ is away, `_watch` does it."""
+        """Join the feeds of the socket's audiences. What fails is tried again by `_watch`."""
         if self._trouble != "rabbitmq":
-            await self._join(*{feed_of(name) for name in member.audiences})
-
-    async def _join(self, *groups: str) -> None:
-        """Join groups. If a join is under way already, wait for that one.
-
-        The layer joins them again by itself after it has connected again.
-        """
-        for group in groups:
-            if group not in self._groups:
-                self._groups[group] = asyncio.create_task(self._bind(group))
-        await asyncio.gather(*(asyncio.shield(self._groups[group]) for group in groups))
-
-    async def _bind(self, group: str) -> None:
-        """Join a group. Wait some time for a connection, and then leave it to `_watch`."""
-        try:
-            async with asyncio.timeout(JOIN):
-                await self.layer.group_add(group, await asyncio.shield(self._channel))
-        except Exception as error:
-            del self._groups[group]
-            if not isinstance(error, TimeoutError):
-                logger.exception(
-                    "a group of the channel layer could not be joined, group=%s", group
-                )
+            await self.groups.join({feed_of(name) for name in member.audiences})
 
     # Outages
 
     async def _watch(self) -> None:
-        """Each second, tell of an outage that began or ended, and join missing groups."""
+        """Each second, tell of an outage that began or ended, and join missing feeds."""
         while True:
             await asyncio.sleep(1)
             try:
@@ -296,10 +270,10 @@ class Hub:
                 member.outbox.offer("status", frame)
 
     async def _rejoin(self) -> None:
-        """Join missing groups. After a new connection, search for the changes lost meanwhile."""
+        """Join missing feeds. After a new connection, search for the changes lost meanwhile."""
         if getattr(self.layer, "connected", True):
             epoch = getattr(self.layer, "epoch", self._epoch)
-            await self._join(*{*map(feed_of, self._audiences), SESSIONS})
+            await self.groups.join({*map(feed_of, self._audiences), SESSIONS})
             if epoch != self._epoch:
                 self._epoch = epoch
                 self.repair.soon()

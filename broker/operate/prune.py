@@ -90,7 +90,7 @@ async def _remove(
 async def _drain(
     queue: AbstractQueue, name: str, publisher: Publisher, topology: Topology
 ) -> tuple[int, int]:
-    """Empty a queue; returns how many tasks were moved, and how many messages are dead now."""
+    """Empty a queue; returns how many tasks moved, and how many messages went to the dead queue."""
     moved = dead = 0
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
