@@ -116,22 +116,26 @@ class Poller:
                 task.result()  # a duty that ends by itself ended by an error
             await self.subscriber.stop_delivering()
         finally:
-            for task in (stopping, *duties):
-                task.cancel()
-            await asyncio.gather(stopping, *duties, return_exceptions=True)
-            if self._under_way:
-                await asyncio.wait(self._under_way, timeout=FINISH)
-            for rounds in self.rounds.values():
-                await rounds.commits.drain(TELL)
-            self.receivers.close()
-            await self.publisher.close()
+            await _cancel(stopping, *duties)
+            await self._finish()
             await self.subscriber.close()
-            consuming.cancel()  # perhaps it still waits for the database
-            await asyncio.gather(consuming, return_exceptions=True)
-            if close := getattr(self.layer, "close", None):  # not every layer has one
-                await close()
-            for rounds in self.rounds.values():
-                await rounds.backend.aclose()
+            await _cancel(consuming)  # perhaps it still waits for the database
+            await self._close()
+
+    async def _finish(self) -> None:
+        """Finish the rounds under way, and send what they have left to send."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=FINISH)
+        for rounds in self.rounds.values():
+            await rounds.commits.drain(TELL)
+        self.receivers.close()
+        await self.publisher.close()
+
+    async def _close(self) -> None:
+        if close := getattr(self.layer, "close", None):  # not every layer has one
+            await close()
+        for rounds in self.rounds.values():
+            await rounds.backend.aclose()
 
     async def _consume(self) -> None:
         """Read the database's time and the id of this installation, and then consume."""
@@ -187,6 +191,13 @@ class Poller:
         else:
             for part in parts:
                 await part.ack()
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _first(error: BaseException) -> BaseException:
