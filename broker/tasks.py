@@ -66,7 +66,7 @@ def decode(body: bytes) -> list[Task]:
         raise BrokenMessage(f"unknown version {found}: this worker reads {VERSION}")
     entries = message.get("tasks")
     if not isinstance(entries, list) or not entries:
-        raise BrokenMessage("'tasks' is no list, or an empty one: wanted one task or more")
+        raise BrokenMessage("'tasks' is not a list of one task or more")
     dues: dict[Any, float] = {}  # one message's tasks mostly share their due
     tasks = []
     for entry in entries:

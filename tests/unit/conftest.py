@@ -111,7 +111,7 @@ async def hub(
         conf, "backends", lambda: {"render": Options(name="render", shards=1, browser=True)}
     )
     monkeypatch.setattr(repair, "REPAIR", 3600.0)
-    monkeypatch.setattr(outgoing, "AGAIN", 0.05)
+    monkeypatch.setattr(outgoing, "RETRY", 0.05)
     async with started(Hub()) as hub:
         yield hub
 

@@ -63,7 +63,7 @@ async def process(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Process]:
     monkeypatch.setattr(conf, "backends", lambda: RARELY)
     monkeypatch.setattr(module, "RENEW", 3600.0)
     monkeypatch.setattr(attention, "GOOD_FOR", 5400.0)
-    monkeypatch.setattr(module, "AGAIN", 0.01)
+    monkeypatch.setattr(module, "RETRY", 0.01)
     process = Process()
     monkeypatch.setattr(module, "database", process.database)
     run = asyncio.create_task(process.duty.run())
