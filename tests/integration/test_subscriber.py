@@ -226,6 +226,7 @@ async def test_a_queue_that_answers_no_consume_in_time_is_warned_of_once_and_ser
         [delivery] = await take(subscriber)
         assert [task.job_id for task in delivery.tasks] == [task.job_id for task in some]
         await delivery.ack()
+        await until(lambda: subscriber.consumes(QUEUE))
     assert complaints(caplog) == ["WARNING", "INFO"], "each is said once"
     assert "cannot consume progrock.poll.render.0: timed out" in caplog.text
 
@@ -249,6 +250,7 @@ async def test_a_slow_queue_that_turns_out_to_be_missing_is_an_error(
         await publisher.publish("render", 0, tasks(), delay=0)
         [delivery] = await take(subscriber)
         await delivery.ack()
+        await until(lambda: subscriber.consumes(QUEUE))
     assert complaints(caplog) == ["WARNING", "ERROR", "INFO"], "each is said once"
 
 
