@@ -189,7 +189,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         return []
     sentence = "AMQP_URL is memory://, so nothing is sent to RabbitMQ and no job runs"
     hint = "memory:// is for tests. Name your RabbitMQ: amqp://user:password@host/vhost."
-    return [Error(sentence, hint=hint, id="progrock.E008")]
+    return [Error(sentence, hint=hint, id="progrock.E009")]
 
 
 def _in_memory() -> bool:

@@ -182,7 +182,7 @@ def max_sockets() -> int:
 
 def max_starts_an_hour() -> int:
     """Starts of one audience in an hour: `PROGROCK_MAX_STARTS_AN_HOUR`; 0: no limit."""
-    return int(setting("PROGROCK_MAX_STARTS_AN_HOUR"))
+    return int(checked("PROGROCK_MAX_STARTS_AN_HOUR"))
 
 
 def keep_days() -> float:

@@ -8,7 +8,7 @@ again (`progrock.consumers.outgoing`).
 import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from progrock import clock, conf, installation, wire
 from progrock.audiences import feed_of
@@ -17,12 +17,10 @@ from progrock.broker import blocking
 from progrock.broker.address import MEMORY
 from progrock.broker.lanes import Lane, lane_for, spread_of
 from progrock.broker.names import INSTALLATION
+from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, shard_of
 from progrock.ledger import Committed, Row
 from progrock.models import State
-
-if TYPE_CHECKING:  # synchronous code need not load the asynchronous driver
-    from progrock.broker.publisher import Publisher
 
 T = TypeVar("T")
 
@@ -115,7 +113,7 @@ def send_now(url: str, outbound: Outbound) -> None:
     blocking.send(url, batches, events, conf.names(), clock=clock.now)
 
 
-async def publish(publisher: "Publisher", messages: Sequence[Message]) -> None:
+async def publish(publisher: Publisher, messages: Sequence[Message]) -> None:
     """Publish; returns when RabbitMQ has confirmed all of it. Raises PublishFailed."""
     await to_the_end(
         [

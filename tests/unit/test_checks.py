@@ -59,6 +59,16 @@ def test_the_bounds_themselves_are_taken(name: str) -> None:
     assert ids(**{name: least + 0.5}) == (["progrock.E003"] if whole else [])
 
 
+@pytest.mark.parametrize("name", conf.BOUNDS)
+def test_whoever_reads_a_number_is_told_what_is_wrong_with_it(name: str) -> None:
+    read = getattr(conf, name.removeprefix("PROGROCK_").lower())
+    with (
+        override_settings(**{name: "many"}),
+        pytest.raises(ImproperlyConfigured, match=f"{name} is 'many': wanted a .*number from"),
+    ):
+        read()
+
+
 def test_every_number_among_the_settings_has_bounds() -> None:
     numbers = {name for name, default in conf.DEFAULTS.items() if type(default) in (int, float)}
     assert numbers <= conf.BOUNDS.keys()
@@ -204,7 +214,7 @@ def test_nothing_is_wrong_with_tests_that_need_no_rabbitmq() -> None:
         with pytest.raises(CommandError, match="AMQP_URL is memory://, which is for tests"):
             call_command("runworker", skip_checks=True)
     assert isinstance(found, Error)
-    assert found.id == "progrock.E008"
+    assert found.id == "progrock.E009"
     assert checks.check_deployment() == []
 
 
