@@ -25,7 +25,7 @@ from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
 from progrock.consumers.shutdown import Response, end_with_server
-from progrock.consumers.sockets import Audience, Member
+from progrock.consumers.sockets import BEAT_KEY, STATUS_KEY, Audience, Member
 from progrock.consumers.watchdog import watch
 from progrock.ledger import Row
 from progrock.sessions import SESSIONS
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two beats.
 BEAT = 20.0
-BEAT_FRAME = '{"type":"beat"}'
 
 
 class Hub:
@@ -98,7 +97,7 @@ class Hub:
 
     def _offer_status(self, member: Member) -> None:
         if self._trouble:
-            member.outbox.offer("status", wire.encode(wire.status_frame(self._trouble)))
+            member.outbox.offer(STATUS_KEY, wire.encode(wire.status_frame(self._trouble)))
 
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
@@ -267,7 +266,7 @@ class Hub:
             self._trouble = trouble
             frame = wire.encode(wire.status_frame(trouble))
             for member in self._members:
-                member.outbox.offer("status", frame)
+                member.outbox.offer(STATUS_KEY, frame)
 
     async def _rejoin(self) -> None:
         """Join missing feeds. After a new connection, search for the changes lost meanwhile."""
@@ -282,8 +281,9 @@ class Hub:
         """Send beats, because scripts never see the pings of the protocol."""
         while True:
             await asyncio.sleep(BEAT)
+            frame = wire.encode(wire.beat_frame())
             for n, member in enumerate(list(self._members)):
-                member.outbox.offer("beat", BEAT_FRAME)
+                member.outbox.offer(BEAT_KEY, frame)
                 if n % 200 == 199:
                     await asyncio.sleep(0)
 

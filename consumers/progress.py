@@ -15,8 +15,8 @@ from progrock.attempts import NoAnswer
 from progrock.consumers.admission import Gone
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.entry import enter, leave
-from progrock.consumers.hub import BEAT_FRAME, hub
-from progrock.consumers.sockets import Member, Outbox
+from progrock.consumers.hub import hub
+from progrock.consumers.sockets import BEAT_KEY, Member, Outbox
 from progrock.errors import DATABASE_AWAY, NO_ANSWER, Refused
 from progrock.ledger import Row
 from progrock.storable import read_leniently, read_strictly
@@ -186,7 +186,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     def _beat(self) -> None:
         """Answer a ping, which shows the client that its connection lives."""
         assert self.member is not None
-        self.member.outbox.offer("beat", BEAT_FRAME)
+        self.member.outbox.offer(BEAT_KEY, wire.encode(wire.beat_frame()))
 
     def _answer(self, row: Row, *, changed: bool) -> None:
         """Show the job: to all who may see it when it has changed, else to this socket alone."""

@@ -7,6 +7,9 @@ import asyncio
 from collections.abc import Callable, Container, Coroutine, Sequence, Set
 from typing import Any
 
+#: The keys of frames that are about no job. The key of a job's frame is the job's id.
+BEAT_KEY, STATUS_KEY, SNAPSHOT_KEY = "beat", "status", "snapshot"
+
 
 class Outbox:
     """What a socket has yet to send: the newest frame of each key, which is a job's id or a kind.
@@ -47,7 +50,7 @@ class Outbox:
         """
         if not self._held:
             self._frames.clear()
-            self.offer("snapshot", first)
+            self.offer(SNAPSHOT_KEY, first)
 
     def _start(self) -> None:
         if self._frames and not self._held and self._sender is None:

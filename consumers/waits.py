@@ -26,7 +26,7 @@ from progrock.consumers.answers import (
 )
 from progrock.consumers.entry import enter, leave
 from progrock.consumers.hub import hub
-from progrock.consumers.sockets import Outbox
+from progrock.consumers.sockets import BEAT_KEY, STATUS_KEY, Outbox
 from progrock.errors import Refused
 from progrock.problems import problem
 
@@ -66,7 +66,7 @@ class Bell(Outbox):
 
     def offer(self, key: str, frame: str) -> None:
         """Ring for a frame of the job. Beats and the status are no news."""
-        if key == self._job_id or (self._job_id is None and key not in ("beat", "status")):
+        if key == self._job_id or (self._job_id is None and key not in (BEAT_KEY, STATUS_KEY)):
             self._rung.set()
 
     def restart(self, first: str) -> None:

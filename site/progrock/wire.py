@@ -118,6 +118,11 @@ def status_frame(trouble: str | None) -> dict[str, Any]:
     }
 
 
+def beat_frame() -> dict[str, Any]:
+    """An empty frame, by which a script can tell that its connection lives."""
+    return {"type": "beat"}
+
+
 def change_of(row: Row) -> Change:
     """The change that shows a job as it is now."""
     return [row.audience, row.id, row.version, not row.active, encode(job_frame(row))]
