@@ -19,6 +19,7 @@ from progrock.consumers.answers import Receive, Scope, Send, send_response
 from progrock.consumers.events import Stream
 from progrock.consumers.origins import same_site
 from progrock.consumers.waits import Wait, conditional, preferred
+from progrock.errors import WRONG_HOST
 from progrock.problems import problem
 
 
@@ -84,7 +85,7 @@ def _refused(scope: Scope) -> HttpResponse | None:
     try:
         request.get_host()
     except DisallowedHost:
-        return problem("bad_host", "This host is not in ALLOWED_HOSTS.")
+        return problem("bad_host", WRONG_HOST)
     if not same_site(request.headers.get("origin")):
         return problem("forbidden", "A page of another site may not ask.")
     return None

@@ -13,7 +13,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from progrock.attempts import NoAnswer
 from progrock.database_errors import Trouble, drop, trouble
-from progrock.errors import DATABASE_AWAY, NO_ANSWER, Refused
+from progrock.errors import DATABASE_AWAY, NO_ANSWER, WRONG_HOST, Refused
 from progrock.problems import problem
 
 View = Callable[..., HttpResponseBase]
@@ -58,7 +58,7 @@ def _told(
     except Refused as refused:
         return problem(refused.code, refused.message)
     except DisallowedHost:
-        return problem("bad_host", "This host is not in ALLOWED_HOSTS.")
+        return problem("bad_host", WRONG_HOST)
     except NoAnswer:
         return problem("outcome_unknown", NO_ANSWER)
     except Error as error:

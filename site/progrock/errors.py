@@ -5,6 +5,7 @@ NO_ANSWER = (
     "The database did not answer in time, so this may yet be done."
     " The same request may be asked again: it starts one job."
 )
+WRONG_HOST = "This host is not in ALLOWED_HOSTS."
 CANNOT_TELL_WHO = "The server cannot tell who you are; its log says why. Try again later."
 CANNOT_TELL = (
     "The server cannot tell whether you may start this; its log says why. Try again later."

@@ -6,6 +6,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
 from progrock.database_errors import Trouble, drop, trouble
+from progrock.errors import DATABASE_AWAY
+from progrock.problems import RETRY_AFTER
 
 
 class DatabaseAway(MiddlewareMixin):
@@ -39,7 +41,7 @@ def _answer(error: Error) -> HttpResponse | None:
         return None
     if found is Trouble.AWAY and not connection.in_atomic_block:
         drop()  # a read-only server would keep it, and the next request too
-    sentence = "The database is away; try again in a moment.\n"
+    headers = {"Retry-After": str(RETRY_AFTER)}
     return HttpResponse(
-        sentence, status=503, content_type="text/plain", headers={"Retry-After": "5"}
+        f"{DATABASE_AWAY}\n", status=503, content_type="text/plain", headers=headers
     )
