@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy as _
 
 from progrock import clock, conf, milestones, orders, pages
 from progrock.milestones import Milestone
-from progrock.models import ACTIVE, ENDED, Job, State
+from progrock.models import STATES_OF, Job, State
 from progrock.owners import names_of
 
 #: A longer result is not shown here, but on the job's own page.
@@ -71,7 +71,7 @@ class StateFilter(admin.SimpleListFilter):
         """The jobs in the chosen states."""
         if (value := self.value()) is None:
             return queryset
-        return queryset.filter(state__in={"active": ACTIVE, "ended": ENDED}.get(value, [value]))
+        return queryset.filter(state__in=STATES_OF.get(value, ()))
 
 
 class BackendFilter(admin.SimpleListFilter):

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from django.db.models import Q
 from django.utils.timezone import is_naive, make_aware
 
-from progrock.models import ACTIVE, ENDED, Job, State
+from progrock.models import STATES_OF, Job
 from progrock.owners import audiences_like
 
 #: How many jobs a page shows.
@@ -86,13 +86,8 @@ def _beyond(place: Place) -> Q:
 def _condition(wanted: Mapping[str, str]) -> Q:
     """The condition of the filter; empty where all jobs are wanted."""
     condition = Q()
-    match wanted.get("state", ""):
-        case "active":
-            condition &= Q(state__in=ACTIVE)
-        case "ended":
-            condition &= Q(state__in=ENDED)
-        case state if state in State.values:
-            condition &= Q(state=state)
+    if states := STATES_OF.get(wanted.get("state", "")):
+        condition &= Q(state__in=states)
     if backend := wanted.get("backend", ""):
         condition &= Q(backend=backend)
     if owner := wanted.get("owner", "").strip():

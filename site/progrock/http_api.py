@@ -25,7 +25,7 @@ from progrock.endpoints import bears_token, endpoint
 from progrock.errors import CANNOT_TELL_WHO, Refused
 from progrock.ledger import LARGE_RESULT, Row
 from progrock.listing import Cursor, Query
-from progrock.models import ACTIVE, ENDED
+from progrock.models import STATES_OF, State
 from progrock.own_code import own_code
 from progrock.sessions import make_visitor
 from progrock.storable import read_strictly
@@ -37,8 +37,6 @@ MOST_JOBS = 200
 MAX_TEXT = 200
 #: A program is told to look again after the backend's interval, within these seconds.
 LOOK_AGAIN = (1, 30)
-#: Names that stand for several states.
-STATES = {"active": ACTIVE, "ended": ENDED, **{each: (each,) for each in (*ACTIVE, *ENDED)}}
 
 
 def _visitor(request: HttpRequest, *, new: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -136,9 +134,9 @@ def _query(request: HttpRequest) -> Query:
         raise _bad_query(f"There is no {unknown[0]!r}; there is: {', '.join(known)}.")
     states: set[str] = set()
     for name in request.GET.getlist("state"):
-        if name not in STATES:
-            raise _bad_query(f"There is no state {name!r}; there is: {', '.join(STATES)}.")
-        states |= set(STATES[name])
+        if name not in STATES_OF:
+            raise _bad_query(f"There is no state {name!r}; there is: {', '.join(STATES_OF)}.")
+        states |= set(STATES_OF[name])
     texts = [request.GET.get(each, "") for each in ("backend", "q")]
     for each in texts:
         if len(each) > MAX_TEXT or re.search(r"[\x00-\x1f\x7f]", each):
@@ -152,7 +150,7 @@ def _query(request: HttpRequest) -> Query:
     except ValueError:
         raise _bad_query("before is not what `next` of an earlier page said.") from None
     backend, text = texts
-    every = len(states) == len(ACTIVE) + len(ENDED)
+    every = len(states) == len(State)
     return Query(
         states=frozenset(() if every else states),
         backend=backend,
