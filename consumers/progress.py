@@ -18,6 +18,7 @@ from progrock.consumers.entry import enter, leave
 from progrock.consumers.hub import hub
 from progrock.consumers.sockets import BEAT_KEY, Member, Outbox
 from progrock.errors import DATABASE_AWAY, NO_ANSWER, Refused
+from progrock.gate import MAX_REQUEST
 from progrock.ledger import Row
 from progrock.storable import read_leniently, read_strictly
 
@@ -28,8 +29,6 @@ MAX_FRAME = 65_536
 BURST, RATE = 100, 50
 #: So many starts and cancels of one socket are with the database at once.
 AT_ONCE = 10
-#: Error frames quote so many characters of a request's id.
-MAX_REQUEST = 100
 # Close codes; those below 4000 are from the IANA registry.
 LOGIN_REQUIRED = 4401
 SESSION_ENDED = 4402

@@ -19,7 +19,7 @@ from progrock.broker.errors import BrokerError
 from progrock.broker.tasks import bucket_of
 from progrock.dispatch import Outbound
 from progrock.errors import Refused
-from progrock.gate import checked_params
+from progrock.gate import MAX_REQUEST, checked_params
 from progrock.ledger import Row
 from progrock.models import ACTIVE, Job
 from progrock.sending import hand_over
@@ -87,9 +87,10 @@ def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
     if wrong := schemas.complaint(options.params_schema, plain):
         raise Refused("bad_params", f"{wrong}.")
     if request is not None and not (
-        isinstance(request, str) and 0 < len(request) <= 100 and request.isprintable()
+        isinstance(request, str) and 0 < len(request) <= MAX_REQUEST and request.isprintable()
     ):
-        raise Refused("bad_request", "request must be a string of 1 to 100 printable characters.")
+        wanted = f"a string of 1 to {MAX_REQUEST} printable characters"
+        raise Refused("bad_request", f"request must be {wanted}.")
     return plain
 
 

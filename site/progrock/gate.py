@@ -16,6 +16,8 @@ from progrock.errors import Refused
 
 #: The longest audience, in characters: so many the ledger keeps.
 MAX_AUDIENCE = 200
+#: The longest id that a client may give to a start, in characters: so many the ledger keeps.
+MAX_REQUEST = 100
 #: The longest params that a job may have, as JSON, in bytes.
 MAX_PARAMS = 65_536
 

@@ -24,7 +24,20 @@ from django.utils.functional import SimpleLazyObject
 import progrock
 from progrock import audiences, checks, sessions
 from progrock.audiences import audience_of, audiences_of
-from progrock.gate import checked_params
+from progrock.backends.base import LONGEST_HANDLE
+from progrock.backends.labels import LONGEST_LABEL
+from progrock.gate import MAX_AUDIENCE, MAX_REQUEST, checked_params
+from progrock.models import Job
+from progrock.storable import LONGEST_MESSAGE
+
+#: How long each text may be that is let in, by its column.
+LONGEST = {
+    "audience": MAX_AUDIENCE,
+    "request": MAX_REQUEST,
+    "handle": LONGEST_HANDLE,
+    "label": LONGEST_LABEL,
+    "message": LONGEST_MESSAGE,
+}
 
 
 async def asynchronous(scope: Any) -> list[str]:
@@ -329,3 +342,8 @@ def test_the_session_of_a_new_visitor_costs_one_insert_and_no_query(settings: An
     assert [word for word in words if word in ("SELECT", "INSERT", "UPDATE")] == ["INSERT"]
     assert DatabaseSessions(session.session_key)[sessions.VISITOR] == session[sessions.VISITOR]
     assert session.exists(session.session_key), "the store answers as before"
+
+
+@pytest.mark.parametrize("column", LONGEST)
+def test_the_ledger_keeps_texts_as_long_as_those_that_are_let_in(column: str) -> None:
+    assert Job._meta.get_field(column).max_length == LONGEST[column]
