@@ -13,6 +13,8 @@ from django.utils.module_loading import import_string
 from progrock import conf
 from progrock.errors import Refused
 from progrock.gate import (
+    A_USER,
+    A_VISITOR,
     audience_of_name,
     audience_of_user,
     checked_audiences,
@@ -29,9 +31,9 @@ def audiences(scope: Mapping[str, Any]) -> list[str]:
     found = []
     user = scope.get("user")
     if user is not None and user.is_authenticated:
-        found.append(f"user:{user.pk}")
+        found.append(f"{A_USER}{user.pk}")
     if (found or conf.anonymous()) and (visitor := scope["session"].get(VISITOR)):
-        found.append(f"visitor:{visitor}")
+        found.append(f"{A_VISITOR}{visitor}")
     return found
 
 

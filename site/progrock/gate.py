@@ -14,6 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from progrock.backends import schemas
 from progrock.errors import Refused
 
+#: How the audience of a user begins, and that of a visitor without a login.
+A_USER, A_VISITOR = "user:", "visitor:"
 #: The longest audience, in characters: so many the ledger keeps.
 MAX_AUDIENCE = 200
 #: The longest id that a client may give to a start, in characters: so many the ledger keeps.
@@ -117,7 +119,7 @@ def audience_of_user(user: AbstractBaseUser) -> str:
     """The audience of a user. Raises Refused for one that is not saved or not active in a login."""
     if user.pk is None:
         raise Refused("bad_audience", "The user is not saved yet, so no job can be theirs.")
-    return audience_of_name(f"user:{user.pk}")
+    return audience_of_name(f"{A_USER}{user.pk}")
 
 
 def not_an_audience(found: Any) -> TypeError:

@@ -6,8 +6,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.utils.translation import gettext as _
 
-_USER = "user:"
-_VISITOR = "visitor:"
+from progrock.gate import A_USER, A_VISITOR
+
 #: Up to so many users are looked for whose name holds a text.
 _MOST = 200
 
@@ -16,12 +16,12 @@ def names_of(audiences: Iterable[str]) -> dict[str, str]:
     """What each of these audiences is called: a user by the login name, another by its own name."""
     found = {each: _plain(each) for each in audiences}
     users: Any = get_user_model()
-    keys = {each.removeprefix(_USER) for each in found if each.startswith(_USER)}
+    keys = {each.removeprefix(A_USER) for each in found if each.startswith(A_USER)}
     usable = [key for key in keys if _is_key(users, key)]
     for pk, name in users._base_manager.filter(pk__in=usable).values_list(
         "pk", users.USERNAME_FIELD
     ):
-        found[f"{_USER}{pk}"] = str(name)
+        found[f"{A_USER}{pk}"] = str(name)
     return found
 
 
@@ -30,12 +30,12 @@ def audiences_like(text: str) -> list[str]:
     users: Any = get_user_model()
     holds = {f"{users.USERNAME_FIELD}__icontains": text}
     keys = users._base_manager.filter(**holds).values_list("pk", flat=True)[:_MOST]
-    return [f"{_USER}{pk}" for pk in keys]
+    return [f"{A_USER}{pk}" for pk in keys]
 
 
 def _plain(audience: str) -> str:
-    if audience.startswith(_VISITOR):
-        return _("visitor %(id)s") % {"id": audience.removeprefix(_VISITOR)[:4]}
+    if audience.startswith(A_VISITOR):
+        return _("visitor %(id)s") % {"id": audience.removeprefix(A_VISITOR)[:4]}
     return audience
 
 
