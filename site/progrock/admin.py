@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.defaultfilters import filesizeformat
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import formats
 from django.utils.dateformat import format as format_date
 from django.utils.html import format_html, format_html_join
@@ -25,7 +25,7 @@ from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from progrock import clock, conf, milestones, orders, pages
+from progrock import clock, conf, milestones, orders, pages, wire
 from progrock.milestones import Milestone
 from progrock.models import STATES_OF, Job, State
 from progrock.owners import names_of
@@ -158,10 +158,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
     def view_on_site(self, obj: Job) -> str | None:
         """The job's own page, where the project routes our pages."""
-        try:
-            return reverse("progrock:job", args=[obj.pk])
-        except NoReverseMatch:
-            return None
+        return wire.address_of(str(obj.pk))
 
     # What is shown
 

@@ -60,7 +60,7 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
     if row.state == State.SUCCEEDED:
         large = row.result_size is not None and row.result_size > LARGE_RESULT and not whole
         if large or (row.result_size is not None and row.result is None):
-            frame["result_url"] = _url(row.id)
+            frame["result_url"] = address_of(row.id)
         frame["result"] = None if large else row.result
     elif not row.active:
         frame["error"] = row.error or None
@@ -142,7 +142,7 @@ def _iso(time: datetime) -> str:
     return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def _url(job_id: str) -> str | None:
+def address_of(job_id: str) -> str | None:
     """Where `GET` gives the whole job; None in a project that does not route our pages."""
     try:
         return reverse("progrock:job", args=[job_id])

@@ -1,15 +1,15 @@
 """`{% load progrock %}`: a job's live progress, and the client's script, in anybody's template."""
 
 import uuid
-from contextlib import suppress
 from typing import Any
 
 from django import template
 from django.template import Context
-from django.urls import NoReverseMatch, reverse
 
 from progrock.client import nonce_of, told
 from progrock.models import Job
+from progrock.pages import name_of
+from progrock.wire import address_of
 
 register = template.Library()
 
@@ -50,10 +50,8 @@ def job_progress(
     """
     row = job if isinstance(job, Job) else None
     job_id = str(job if row is None else row.pk)
-    if not href:
-        with suppress(NoReverseMatch):  # a project need not route our pages
-            href = reverse("progrock:job", args=[job_id])
-    name = label or (row and row.label) or f"{row.backend if row else 'job'} {job_id[:4]}"
+    href = href or address_of(job_id) or ""
+    name = label or (name_of(row) if row else f"job {job_id[:4]}")
     percent = None if row is None or row.progress is None else int(row.progress)
     return {
         "job": row,
