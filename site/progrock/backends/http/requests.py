@@ -184,7 +184,7 @@ def start_keys() -> dict[str, Key]:
 
 def many_keys(items: Key, id: Key) -> dict[str, Key]:
     """The keys that only `poll_many` has; `items` and `id` are expressions."""
-    return {"items": items, "id": id, "max": whole(1, 1000, 50)}
+    return {"items": items, "id": id, "max": whole(1, 1000, Request.max)}
 
 
 def fetch_keys() -> dict[str, Key]:
@@ -196,8 +196,8 @@ def fetch_keys() -> dict[str, Key]:
         return isinstance(value, list) and bool(value) and all(each in ends for each in value)
 
     return {
-        "read": Key('"json", "text" or "lines"', lambda value: value in reads, "json"),
-        "on": Key('a list such as ["succeeded", "failed"]', right, ("succeeded",), tuple),
+        "read": Key('"json", "text" or "lines"', lambda value: value in reads, Request.read),
+        "on": Key('a list such as ["succeeded", "failed"]', right, Request.on, tuple),
     }
 
 
