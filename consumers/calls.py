@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from progrock import clock, lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options
+from progrock.backends.outcomes import by_job, failure, outcome_of
 from progrock.consumers.trouble import Trouble
 from progrock.ledger import Row
 from progrock.lifecycle import Decision, Moment
@@ -38,12 +39,8 @@ class Calls:
 
     async def poll(self, rows: Sequence[Row]) -> Decided:
         """Ask where running jobs stand."""
-        answers = await self._ask(self.backend.poll, [_view(row) for row in rows])
-        silence = BackendError("the backend said nothing of this job")
-        if not isinstance(answers, Mapping):
-            nonsense = BackendError("the backend's class gave no mapping")
-            silence = answers if isinstance(answers, BackendError) else nonsense
-            answers = {}
+        found = await self._ask(self.backend.poll, [_view(row) for row in rows])
+        answers, silence = by_job(found)
         outcomes = [(row, answers.get(row.id, silence)) for row in rows]
         failed = (each for _, each in outcomes if isinstance(each, BackendError))
         self._trouble.note(next(failed, None))
@@ -74,17 +71,7 @@ class Calls:
 
     async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:
         """What the backend says, or the BackendError that says why it said nothing."""
-        try:
-            # The HTTP backend keeps its timeout by itself; this is for the others.
-            async with asyncio.timeout(2 * self.options.longest_call + 1.0):
-                return await call(about)
-        except BackendError as error:
-            return error
-        except TimeoutError:
-            sentence = f"the backend did not answer within {self.options.timeout:g} s"
-            return BackendError(sentence)
-        except Exception as error:  # a custom class may raise whatever it likes
-            return self._failure(error)
+        return await outcome_of(call, about, self.options, self._log)
 
     def _decide(
         self, decide: Callable[..., Decision], row: Row, outcome: Any, **more: Any
@@ -93,15 +80,15 @@ class Calls:
         try:
             return decide(row, outcome, at, **more)
         except Exception as error:  # a custom class may answer with whatever it likes
-            return decide(row, self._failure(error), at, **more)
+            self._log(error)
+            return decide(row, failure(error), at, **more)
 
-    def _failure(self, error: Exception) -> BackendError:
+    def _log(self, error: Exception) -> None:
         if clock.elapsed() > self._said + SAY_AGAIN:
             self._said = clock.elapsed()
             logger.error(
                 "the backend's class failed, backend=%s", self.options.name, exc_info=error
             )
-        return BackendError(f"the backend's class failed: {type(error).__name__}")
 
 
 def _view(row: Row) -> JobView:

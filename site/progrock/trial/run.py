@@ -20,6 +20,7 @@ from progrock import lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options, Status, build, schemas
 from progrock.backends.errors import shortened
 from progrock.backends.http import HttpBackend
+from progrock.backends.outcomes import by_job, failure, outcome_of
 from progrock.lifecycle import Decision, Moment, Step
 from progrock.models import State
 from progrock.trial.job import TriedJob, Way
@@ -218,7 +219,8 @@ class Trial:
         try:
             decision = decide(job, outcome, at, **more)
         except Exception as error:  # a custom class may answer with whatever it likes
-            outcome = self._failure(error)
+            self._print_traceback(error)
+            outcome = failure(error)
             way.complaint = outcome.sentence
             decision = decide(job, outcome, at, **more)
         self._say(f"  = {decided(decision, outcome, self._mask.value)}")
@@ -243,16 +245,7 @@ class Trial:
         self._say(name)
         if self._watch:
             self._watch.call(way.job.handle)
-        try:
-            async with asyncio.timeout(2 * self._options.longest_call + 1.0):
-                outcome = await self._ask(step, way)
-        except BackendError as error:
-            outcome = error
-        except TimeoutError:
-            sentence = f"the backend did not answer within {self._options.timeout:g} s"
-            outcome = BackendError(sentence)
-        except Exception as error:  # a custom class may raise whatever it likes
-            outcome = self._failure(error)
+        outcome = await self._ask(step, way)
         way.complaint = outcome.sentence if isinstance(outcome, BackendError) else ""
         if self._watch:
             way.complaint = self._watch.complaint(outcome)
@@ -260,20 +253,19 @@ class Trial:
 
     async def _ask(self, step: Step, way: Way) -> Any:
         view = JobView(self._id, way.job.handle, self._params, again=way.job.attempts > 0)
+        options, failed = self._options, self._print_traceback
         if step is Step.START:
-            return await self._backend.start(view)
+            return await outcome_of(self._backend.start, view, options, failed)
         if step is Step.CANCEL:
-            return await self._backend.cancel(view)
+            return await outcome_of(self._backend.cancel, view, options, failed)
         with _only(self._backend, way.name):
-            found = await self._backend.poll([view])
-        if not isinstance(found, Mapping):
-            raise BackendError("the backend's class gave no mapping")
-        return found.get(view.id, BackendError("the backend said nothing of this job"))
+            found = await outcome_of(self._backend.poll, [view], options, failed)
+        answers, silence = by_job(found)
+        return answers.get(view.id, silence)
 
-    def _failure(self, error: Exception) -> BackendError:
+    def _print_traceback(self, error: Exception) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._say(f"    {line}")
-        return BackendError(f"the backend's class failed: {type(error).__name__}")
 
     async def _wait(self, seconds: float) -> None:
         """Wait so long, or until the job is to be cancelled."""

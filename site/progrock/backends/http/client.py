@@ -13,13 +13,13 @@ import aiohttp
 from progrock.backends.base import JobView, Options, Status
 from progrock.backends.errors import BackendError
 from progrock.backends.http.answers import Answer
-from progrock.backends.http.failures import late
 from progrock.backends.http.looks import Looks
 from progrock.backends.http.outgoing import Outgoing
 from progrock.backends.http.reader import Reader
 from progrock.backends.http.requests import Request
 from progrock.backends.http.sender import Observe, Sender
 from progrock.backends.http.spec import HttpSpec
+from progrock.backends.outcomes import late
 from progrock.backends.templates import Scope, Unfillable, as_text
 
 logger = logging.getLogger(__name__)

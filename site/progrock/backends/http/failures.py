@@ -31,8 +31,3 @@ def translate(error: aiohttp.ClientError) -> BackendError:
         (sentence, sent) for kind, sentence, sent in SENTENCES if isinstance(error, kind)
     )
     return BackendError(sentence, sent=sent)
-
-
-def late(seconds: float, *, sent: bool = True) -> BackendError:
-    """The BackendError for a request that took longer than `seconds`."""
-    return BackendError(f"the backend did not answer within {seconds:g} s", sent=sent)

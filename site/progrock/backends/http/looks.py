@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from progrock.backends.base import JobView, Options, Status
 from progrock.backends.errors import BackendError
 from progrock.backends.http.answers import Answer
-from progrock.backends.http.failures import late
 from progrock.backends.http.reader import OF_ANY_JOB, Reader
 from progrock.backends.http.requests import Request
 from progrock.backends.http.sender import Sender, over_at
 from progrock.backends.http.spec import HttpSpec
+from progrock.backends.outcomes import late
 from progrock.backends.templates import Scope
 
 #: What is known of each job, by its id. It fills up in the course of a look.

@@ -13,7 +13,7 @@ from yarl import URL
 
 from progrock.backends.base import Options
 from progrock.backends.http.answers import Answer
-from progrock.backends.http.failures import late, translate
+from progrock.backends.http.failures import translate
 from progrock.backends.http.manners import Gate
 from progrock.backends.http.outgoing import Maker, Outgoing
 from progrock.backends.http.receiving import received
@@ -21,6 +21,7 @@ from progrock.backends.http.requests import Request
 from progrock.backends.http.sessions import Sessions, tls_context
 from progrock.backends.http.spec import HttpSpec
 from progrock.backends.http.tokens import Tokens
+from progrock.backends.outcomes import late
 from progrock.backends.templates import Scope
 
 #: The part of a time limit that a request may wait for its turn, where the table has a `rate`.
