@@ -22,23 +22,6 @@ from progrock.broker.topology import route
 TIMEOUT = 4.0  # seconds to connect, and again to do all the rest
 
 
-def publish_tasks(
-    url: str,
-    backend: str,
-    shard: int,
-    tasks: Sequence[Task],
-    *,
-    delay: float = 0.0,
-    names: Names = NAMES,
-) -> None:
-    """Send tasks of one shard, all with the same delay (seconds); return when they are confirmed.
-
-    Raises BrokerUnavailable, or PublishFailed if RabbitMQ returned or refused a message.
-    """
-    with _channel(url, names) as channel:
-        _publish(channel, names, backend, shard, tasks, delay, time.time)
-
-
 def group_send(url: str, group: str, message: Mapping[str, Any], names: Names = NAMES) -> None:
     """Send a message to a Channels group as the channel layer would; the group may be empty.
 
@@ -56,11 +39,11 @@ def send(
     *,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Publish tasks and push changes over one connection, the tasks first.
+    """Publish tasks and push changes over one connection, the tasks first; wait for confirms.
 
     A batch is (backend, shard, tasks, delay in seconds), an event is (group, message). `clock`
     gives the time (epoch seconds) by which tasks are due.
-    Raises what `publish_tasks` and `group_send` raise.
+    Raises BrokerUnavailable, or PublishFailed if RabbitMQ returned or refused a message.
     """
     with _channel(url, names) as channel:
         for batch in batches:

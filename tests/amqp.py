@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import aio_pika
 
+from progrock.broker import blocking
 from progrock.broker.channel_layer import ChannelLayer
 from progrock.broker.connection import connect, shut
 from progrock.broker.consumer import Delivery
@@ -31,6 +32,13 @@ NewLayer = Callable[..., ChannelLayer]
 def tasks(count: int = 1, *, due: float | None = None) -> list[Task]:
     """Tasks of new jobs, due now or at `due`."""
     return [Task(str(uuid4()), 1, time.time() if due is None else due) for _ in range(count)]
+
+
+def publish_tasks(
+    url: str, backend: str, shard: int, tasks: list[Task], *, delay: float = 0.0
+) -> None:
+    """Publish tasks of one shard as Django's synchronous code does."""
+    blocking.send(url, [(backend, shard, tasks, delay)], [])
 
 
 class Receiver(Subscriber):

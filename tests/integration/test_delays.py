@@ -26,6 +26,7 @@ from tests.amqp import (
     TOPOLOGY,
     Line,
     dead_messages,
+    publish_tasks,
     raw_publish,
     running,
     take,
@@ -143,9 +144,7 @@ async def test_a_missing_lane_is_a_failed_publish_and_says_so(
             await publisher.publish("render", 0, tasks(), delay=1.0)
         await publisher.publish("render", 0, tasks(), delay=0.5)  # the other lanes live on
         with pytest.raises(PublishFailed, match=r"no queue for 1s\.render\.0"):
-            await asyncio.to_thread(
-                blocking.publish_tasks, vhost_url, "render", 0, tasks(), delay=1.0
-            )
+            await asyncio.to_thread(publish_tasks, vhost_url, "render", 0, tasks(), delay=1.0)
 
 
 async def test_a_failed_publish_reaches_everybody_whose_tasks_were_gathered(
@@ -259,7 +258,7 @@ async def test_publishing_without_a_connection_fails_soon(caplog: pytest.LogCapt
 async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str) -> None:
     async with running(vhost_url, [QUEUE]) as (_, subscriber):
         many = tasks(130)
-        await asyncio.to_thread(blocking.publish_tasks, vhost_url, "render", 0, many)
+        await asyncio.to_thread(publish_tasks, vhost_url, "render", 0, many)
         got: list[Task] = []
         while len(got) < 130:
             for delivery in await take(subscriber):
@@ -267,9 +266,7 @@ async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str)
                 await delivery.ack()
         assert {task.job_id for task in got} == {task.job_id for task in many}
         due = time.time() + 0.5
-        await asyncio.to_thread(
-            blocking.publish_tasks, vhost_url, "render", 0, tasks(due=due), delay=0.5
-        )
+        await asyncio.to_thread(publish_tasks, vhost_url, "render", 0, tasks(due=due), delay=0.5)
         [delivery] = await take(subscriber)
         assert time.time() > due - 0.0015
         await delivery.ack()
@@ -281,7 +278,7 @@ async def test_the_synchronous_edge_publishes_now_and_into_lanes(vhost_url: str)
 async def test_a_wrong_address_says_what_was_wanted(url: str) -> None:
     for call in (
         lambda: connect(url, "test"),
-        lambda: asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks()),
+        lambda: asyncio.to_thread(publish_tasks, url, "render", 0, tasks()),
     ):
         with pytest.raises(BrokerUnavailable, match="wanted amqp://"):
             await call()
@@ -290,7 +287,7 @@ async def test_a_wrong_address_says_what_was_wanted(url: str) -> None:
 def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
     start = time.monotonic()
     with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at 127\.0\.0\.1:1"):
-        blocking.publish_tasks(CLOSED, "render", 0, tasks())
+        publish_tasks(CLOSED, "render", 0, tasks())
     with pytest.raises(BrokerUnavailable):
         blocking.group_send(CLOSED, "feed", {"type": "x"})
     assert time.monotonic() - start < PATIENCE

@@ -5,7 +5,6 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from progrock.broker import blocking
 from progrock.broker.address import vhost_of
 from progrock.broker.connection import connect, shut
 from progrock.broker.errors import BrokerUnavailable, PublishFailed
@@ -22,6 +21,7 @@ from tests.amqp import (
     TOPOLOGY,
     NewLayer,
     dead_messages,
+    publish_tasks,
     raw_publish,
     running,
     take,
@@ -120,7 +120,7 @@ async def test_a_password_may_have_any_letters(rabbitmq: Broker, vhost_url: str)
         place = urlsplit(vhost_url).netloc.rpartition("@")[2]
         url = f"amqp://{login}@{place}/{vhost}"
         await declare(url, TOPOLOGY)
-        await asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks())
+        await asyncio.to_thread(publish_tasks, url, "render", 0, tasks())
         api = rabbitmq.management_url.replace("guest:guest", login)
         assert await verify(api, vhost, TOPOLOGY) == []
     finally:
@@ -132,7 +132,7 @@ async def test_a_wrong_virtual_host_is_told_in_a_sentence(rabbitmq: Broker) -> N
     with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at .*nowhere"):
         await declare(url, TOPOLOGY)
     with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at .*nowhere"):
-        await asyncio.to_thread(blocking.publish_tasks, url, "render", 0, tasks())
+        await asyncio.to_thread(publish_tasks, url, "render", 0, tasks())
 
 
 async def test_web_and_worker_work_with_the_rights_of_the_definitions(
@@ -162,7 +162,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
         await web.group_add("feed", channel)
         assert await worker.group_send("feed", {"type": "x"})
         assert await asyncio.wait_for(web.receive(channel), PATIENCE) == {"type": "x"}
-        await asyncio.to_thread(blocking.publish_tasks, web_url, "render", 0, tasks())
+        await asyncio.to_thread(publish_tasks, web_url, "render", 0, tasks())
         async with running(worker_url, declared=False) as (publisher, subscriber):
             await (await take(subscriber))[0].ack()
             await publisher.publish("render", 1, tasks(), delay=0.1)
@@ -184,9 +184,7 @@ async def test_web_and_worker_work_with_the_rights_of_the_definitions(
             with pytest.raises(BrokerUnavailable, match="declare"):
                 await declare(url, Topology({"more": 1}))
         with pytest.raises(PublishFailed):
-            await asyncio.to_thread(
-                blocking.publish_tasks, web_url, "render", 0, tasks(), delay=1.0
-            )
+            await asyncio.to_thread(publish_tasks, web_url, "render", 0, tasks(), delay=1.0)
     finally:
         for name in names.values():
             rabbitmq.api("DELETE", f"users/{quote(name)}")

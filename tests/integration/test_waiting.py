@@ -29,7 +29,7 @@ Job.objects.bulk_create(
 )
 for shard in range(2):
     mine = [Task(str(i), 1, now.timestamp()) for i in ids if shard_of(str(i), 2) == shard]
-    blocking.publish_tasks(conf.amqp_url(), "patient", shard, mine)
+    blocking.send(conf.amqp_url(), [("patient", shard, mine, 0.0)], [])
 """
 
 

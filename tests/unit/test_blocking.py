@@ -15,7 +15,9 @@ from progrock.broker.errors import BrokerUnavailable
 from progrock.broker.tasks import Task
 from tests.logs import own
 
-TASKS = [Task("0191a6c0-5c1e-7000-8000-00000000ff02", 1, 1767225600.0)]
+BATCHES = [
+    ("render", 0, [Task("0191a6c0-5c1e-7000-8000-00000000ff02", 1, 1767225600.0)], 0.0),
+]
 
 
 @pytest.fixture
@@ -31,13 +33,13 @@ def test_a_server_that_accepts_and_says_nothing_is_unavailable(
     monkeypatch.setattr(blocking, "TIMEOUT", 0.3)
     start = time.monotonic()
     with pytest.raises(BrokerUnavailable, match=r"cannot connect to RabbitMQ at 127.+Timeout"):
-        blocking.publish_tasks(silent, "render", 0, TASKS)
+        blocking.send(silent, BATCHES, [])
     assert time.monotonic() - start >= 0.3
 
 
 def test_a_refused_connection_says_so() -> None:
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1: .*refused"):
-        blocking.publish_tasks("amqp://guest:guest@127.0.0.1:1/", "render", 0, TASKS)
+        blocking.send("amqp://guest:guest@127.0.0.1:1/", BATCHES, [])
 
 
 def test_the_private_names_that_are_mended_are_where_they_were() -> None:
