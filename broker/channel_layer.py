@@ -15,7 +15,7 @@ import carehare
 from channels_rabbitmq.util import GroupRecipient, serialize_message
 
 from progrock.broker.mended_carehare import Connection, Layer
-from progrock.broker.names import Names
+from progrock.broker.names import NAMES, Names
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ChannelLayer(Layer):
     def __init__(
         self,
         host: str = "amqp://guest:guest@127.0.0.1/",
-        prefix: str = "progrock",
+        prefix: str = NAMES.prefix,
         **options: Any,
     ) -> None:
         names = Names(prefix)

@@ -87,7 +87,7 @@ class Names:
         """The queue of a lane; its number sorts the lanes by length in the management UI."""
         return f"{self.delay}.{lane.number:02}-{lane.name}"
 
-    def poll_queue(self, backend: str, shard: int) -> str:
+    def poll_queue(self, backend: str, shard: int | str) -> str:
         """The name of a poll queue, such as `progrock.poll.render.0`."""
         return f"{self.poll}.{backend}.{shard}"
 

@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractConnection
 
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.lanes import LANES, lane_for, ttl
-from progrock.broker.mark import claim
+from progrock.broker.mark import ALTERNATE, claim
 from progrock.broker.names import NAMES, Names
 
 # Delivery limits, because RabbitMQ 4's default of 20 is too low. Poll queues: during a memory alarm
@@ -62,7 +62,7 @@ class Topology:
         names = self.names
         return [
             Exchange(names.dead, "fanout", {}),
-            Exchange(names.poll, "topic", {"alternate-exchange": names.dead}),
+            Exchange(names.poll, "topic", {ALTERNATE: names.dead}),
             Exchange(names.delay, "topic", {}),
             Exchange(names.groups, "direct", {}),
         ]
@@ -118,6 +118,12 @@ def route(
     if lane := lane_for(delay):
         return names.delay, f"{lane.name}.{backend}.{shard}", ttl(lane, left)
     return names.poll, f"now.{backend}.{shard}", None
+
+
+def addressee(key: str) -> tuple[str, str]:
+    """Backend and shard in the routing key of a message of tasks; empty where it has none."""
+    _, backend, shard = f"{key}..".split(".")[:3]
+    return backend, shard
 
 
 def describe(topology: Topology) -> str:

@@ -16,7 +16,7 @@ from progrock.broker.errors import BrokenMessage
 from progrock.broker.names import Names
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task, decode, last_death, shard_of
-from progrock.broker.topology import Topology
+from progrock.broker.topology import Topology, addressee
 
 # How many letters are worked on at once, so that their tasks travel together. It must be below 32,
 # because RabbitMQ batches more acks than that for a quorum queue and loses them if the channel
@@ -105,7 +105,7 @@ async def forward(publisher: Publisher, topology: Topology, key: str, body: byte
     body. The tasks get `again=True`, because after a crash they may be sent on a second time.
     Returns how many tasks there were. Raises BrokenMessage or PublishFailed.
     """
-    _, backend, _ = f"{key}..".split(".")[:3]
+    backend, _ = addressee(key)
     if not (shards := topology.backends.get(backend)):
         raise BrokenMessage(f"no backend is named {backend!r} (any more)")
     belongs: dict[int, list[Task]] = defaultdict(list)
@@ -188,12 +188,11 @@ def _letter(message: AbstractIncomingMessage, names: Names) -> Letter:
         job_ids = list(dict.fromkeys(task.job_id for task in decode(message.body)))
     except BrokenMessage as error:
         job_ids, reason = [], reason or str(error)
-    _, backend, shard = f"{key}..".split(".")[:3]
     content = f"{message.message_id} {key} {reason}".encode() + message.body
     return Letter(
         id=hashlib.sha256(content).hexdigest()[:10],
         reason=str(reason or f"no queue for {key}"),
-        queue=str(queue or f"{names.poll}.{backend}.{shard}"),
+        queue=str(queue or names.poll_queue(*addressee(key))),
         key=key,
         time=time if isinstance(time, datetime) else None,
         job_ids=job_ids,
