@@ -94,6 +94,11 @@ def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
     return plain
 
 
+def id_of(job: Job | uuid.UUID | str) -> str:
+    """The id of a job, which is given itself or by its id. Raises ValueError for what is no id."""
+    return str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
+
+
 def known(audience: str, request: str | None) -> Job | None:
     """The job that this request of the audience started before, if there is one."""
     if request is None:
@@ -160,7 +165,7 @@ def _start(backend: str, params: Any, audience: Any, request: str | None, send: 
 
 
 def _cancel(job: Job | uuid.UUID | str, send: _Send) -> bool:
-    job_id = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
+    job_id = id_of(job)
     found = attempt(lambda: ledger.request_cancel(job_id, clock.measured())) is not None
     if found:
         transaction.on_commit(lambda: follow([job_id], send))

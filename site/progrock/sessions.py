@@ -18,7 +18,6 @@ from django.http import HttpResponse
 
 from progrock import conf, installation
 from progrock.broker import blocking
-from progrock.broker.address import MEMORY
 from progrock.broker.errors import BrokerError
 from progrock.broker.names import INSTALLATION
 from progrock.sending import hand_over
@@ -130,8 +129,8 @@ def _close_sockets(names: list[str]) -> None:
             "sessions": names,
             INSTALLATION: installation.known(),
         }
-        url = conf.amqp_url()
-        if url != MEMORY:
+        if not conf.in_memory():
+            url = conf.amqp_url()
             hand_over(lambda: _send(url, event))
 
 

@@ -10,7 +10,7 @@ from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-from progrock import clock, conf, ledger, lifecycle, wire
+from progrock import api, clock, conf, ledger, lifecycle, wire
 from progrock.backends import Backend, Options
 from progrock.broker.nowhere import Nowhere
 from progrock.broker.tasks import Task
@@ -36,7 +36,7 @@ async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int)
     Raises what a signal receiver raises, ValueError for a job that has ended already, and
     AssertionError for a job that has not ended after so many steps.
     """
-    key = str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
+    key = api.id_of(job)
     row = await _load(key)
     if not row.active and not row.owed:
         raise ValueError(f"the job {key} has ended already: it is {row.state}")
