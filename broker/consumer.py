@@ -13,9 +13,8 @@ from aiormq.abc import DeliveredMessage
 
 from progrock.broker.connection import best_effort, translated
 from progrock.broker.errors import BrokenMessage, BrokerUnavailable, PublishFailed
-from progrock.broker.names import INSTALLATION
 from progrock.broker.publisher import Publisher
-from progrock.broker.tasks import Task, decode, deliveries_before, entered_queue
+from progrock.broker.tasks import Task, dead_headers, decode, deliveries_before, entered_queue
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +192,7 @@ class Consumer:
                 raise BrokenMessage(reason)
             tasks = decode(message.body)
         except BrokenMessage as error:
-            about = {"queue": self.queue, "key": message.routing_key}
-            if INSTALLATION in headers:
-                about[INSTALLATION] = str(headers[INSTALLATION])
+            about = dead_headers(self.queue, message.routing_key or "", headers)
             try:
                 await self.publisher.dead_letter(message.body, str(error), about)
             except PublishFailed as failure:

@@ -131,6 +131,12 @@ def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 
 
+def dead_headers(queue: str, key: str, headers: Mapping[str, Any]) -> dict[str, str]:
+    """What the dead queue is told of a message: its queue, its routing key, and whose it is."""
+    whose = {INSTALLATION: str(headers[INSTALLATION])} if INSTALLATION in headers else {}
+    return {"queue": queue, "key": key, **whose}
+
+
 def entered_queue(headers: Mapping[str, Any], published: Any, now: float) -> float:
     """When a message entered its poll queue (epoch seconds, to the second).
 

@@ -8,10 +8,10 @@ from progrock.broker.address import vhost_of
 from progrock.broker.connection import connect, shut, translated
 from progrock.broker.errors import BrokenMessage, NotOurs
 from progrock.broker.mark import take_over
-from progrock.broker.names import INSTALLATION
 from progrock.broker.operate.letters import forward
 from progrock.broker.operate.management import Differences, arrow, differences
 from progrock.broker.publisher import Publisher
+from progrock.broker.tasks import dead_headers
 from progrock.broker.topology import Topology
 
 # RabbitMQ says "no consumers" as well if the queue's leader does not answer within 250 ms. So we
@@ -94,13 +94,12 @@ async def _drain(
     moved = dead = 0
     while message := await queue.get(fail=False):
         key = message.routing_key or ""
-        about = {"queue": name, "key": key}
         try:
             if reason := topology.names.why_not_ours(message.headers):
-                about[INSTALLATION] = str(message.headers[INSTALLATION])
                 raise BrokenMessage(reason)
             moved += await forward(publisher, topology, key, message.body)
         except BrokenMessage as error:
+            about = dead_headers(name, key, message.headers)
             await publisher.dead_letter(message.body, str(error), about)
             dead += 1
         await message.ack()
