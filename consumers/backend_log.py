@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 CALM = 10.0
 
 
-class Trouble:
+class BackendLog:
     """Whether calls of one backend fail."""
 
     def __init__(self, backend: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from progrock import clock, lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options
 from progrock.backends.outcomes import by_job, failure, outcome_of
-from progrock.consumers.trouble import Trouble
+from progrock.consumers.backend_log import BackendLog
 from progrock.ledger import Row
 from progrock.lifecycle import Decision, Moment
 
@@ -33,7 +33,7 @@ class Calls:
     def __init__(self, backend: Backend, options: Options, draw: Callable[[], float]) -> None:
         self.backend, self.options = backend, options
         self._draw = draw
-        self._trouble = Trouble(options.name)
+        self._backend_log = BackendLog(options.name)
         self._room_for_cancels = asyncio.Semaphore(options.concurrency)
         self._said = -SAY_AGAIN  # when an error of the backend's class was logged
 
@@ -43,7 +43,7 @@ class Calls:
         answers, silence = by_job(found)
         outcomes = [(row, answers.get(row.id, silence)) for row in rows]
         failed = (each for _, each in outcomes if isinstance(each, BackendError))
-        self._trouble.note(next(failed, None))
+        self._backend_log.note(next(failed, None))
         at = Moment(clock.now(), 0.0, self.options)
         return [
             (row, lifecycle.same(row, self.options))
@@ -56,7 +56,7 @@ class Calls:
         """Cancel a running job."""
         async with self._room_for_cancels:
             outcome = await self._ask(self.backend.cancel, _view(row))
-        self._trouble.note(outcome)
+        self._backend_log.note(outcome)
         return [(row, self._decide(lifecycle.after_cancel, row, outcome))]
 
     async def cancel_expired(self, row: Row) -> None:
@@ -66,7 +66,7 @@ class Calls:
     async def start(self, row: Row, *, repeated: bool) -> Decided:
         """Start a job whose intent is committed; `repeated`: an earlier call may have arrived."""
         outcome = await self._ask(self.backend.start, _view(row))
-        self._trouble.note(outcome)
+        self._backend_log.note(outcome)
         return [(row, self._decide(lifecycle.after_start, row, outcome, repeated=repeated))]
 
     async def _ask(self, call: Callable[[V], Awaitable[Any]], about: V) -> Any:

@@ -7,9 +7,9 @@ import pytest
 
 from progrock import journal
 from progrock.backends import BackendError, Options, Status
-from progrock.consumers import trouble
+from progrock.consumers import backend_log
+from progrock.consumers.backend_log import BackendLog
 from progrock.consumers.calls import Calls
-from progrock.consumers.trouble import Trouble
 from progrock.ledger import Committed, Row
 from progrock.milestones import Milestone
 from tests.jobs import row
@@ -95,8 +95,8 @@ def test_a_backends_outage_is_told_when_it_begins_and_when_it_is_over(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(trouble.time, "monotonic", lambda: now)
-    state, failure = Trouble("render"), BackendError("the backend answered 503")
+    monkeypatch.setattr(backend_log.time, "monotonic", lambda: now)
+    state, failure = BackendLog("render"), BackendError("the backend answered 503")
     state.note(None)
     for _ in range(50):
         state.note(failure)
@@ -105,7 +105,7 @@ def test_a_backends_outage_is_told_when_it_begins_and_when_it_is_over(
     assert said(caplog) == [
         "WARNING calls fail and are retried: the backend answered 503, backend=render"
     ]
-    now += trouble.CALM
+    now += backend_log.CALM
     state.note(None)
     state.note(None)
     assert said(caplog) == ["INFO the backend answers again, backend=render"]
@@ -115,7 +115,7 @@ def test_a_backends_outage_is_told_when_it_begins_and_when_it_is_over(
     "no", [BackendError("the backend answered 400", final=True), BackendError("?", forgotten=True)]
 )
 def test_a_no_to_one_job_is_no_outage(no: BackendError, caplog: pytest.LogCaptureFixture) -> None:
-    Trouble("render").note(no)
+    BackendLog("render").note(no)
     assert said(caplog) == []
 
 
