@@ -7,18 +7,25 @@ The API in one import: `progrock.start`, `progrock.cancel`, `progrock.astart`, `
 from typing import TYPE_CHECKING, Any
 
 from progrock.errors import Refused
-from progrock.signals import job_changed, job_finished
 
 if TYPE_CHECKING:
     from progrock.api import acancel, astart, cancel, start
+    from progrock.signals import job_changed, job_finished
 
 __all__ = ["Refused", "acancel", "astart", "cancel", "job_changed", "job_finished", "start"]
 
 
 def __getattr__(name: str) -> Any:
-    """The API's functions touch the model, which Django loads later than this package."""
-    if name in __all__:
-        from progrock import api
+    """The API's functions touch the model, which Django loads later than this package.
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    The signals are Django's, which pytest need not load for its plugin (`progrock.testing.pytest`).
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("job_"):
+        from progrock import signals
+
+        return getattr(signals, name)
+    from progrock import api
+
+    return getattr(api, name)

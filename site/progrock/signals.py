@@ -1,4 +1,4 @@
-"""The two signals of a job's life, sent in the worker after the commit and the push."""
+"""The two signals of a job's life, which a worker sends after the commit."""
 
 from django.dispatch import Signal
 

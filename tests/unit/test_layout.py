@@ -32,3 +32,10 @@ def test_an_import_before_the_apps_are_loaded_says_what_to_do_in_asgi_py() -> No
         check=False,
     )
     assert "In asgi.py, call get_asgi_application() first" in done.stderr
+
+
+def test_pytest_loads_the_plugin_in_any_project_without_django() -> None:
+    code = "import sys, progrock.testing.pytest; sys.exit('django' in sys.modules)"
+    env = {"PYTHONPATH": str(ROOT / "site")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0
