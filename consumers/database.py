@@ -28,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: A web process waits so many seconds for an answer.
-ANSWER = 8.0
+ANSWER = pulse.ANSWER
 #: What a call of a web process raises when the database is away, whatever the driver raised.
 AWAY = (OperationalError, InterfaceError)
 #: While the database is away, a web process tries a write once in so many seconds.

@@ -20,6 +20,7 @@ from progrock import lifecycle
 from progrock.backends import Backend, BackendError, JobView, Options, Status, build, schemas
 from progrock.backends.errors import shortened
 from progrock.backends.http import HttpBackend
+from progrock.backends.http.manners import PAUSES
 from progrock.backends.outcomes import by_job, failure, outcome_of
 from progrock.lifecycle import Decision, Moment, Step
 from progrock.models import State
@@ -288,7 +289,7 @@ def _has_failed(outcome: object) -> bool:
     """Whether a call failed. It has not if the backend asked for a pause."""
     if not isinstance(outcome, BackendError) or not outcome.asked:
         return False
-    return outcome.status not in (429, 503) or outcome.retry_after is None
+    return outcome.status not in PAUSES or outcome.retry_after is None
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from email.utils import parsedate_to_datetime
 
 from progrock.backends.errors import BackendError
 
+#: Statuses that ask for a pause, where a Retry-After comes with them.
+PAUSES = (429, 503)
+
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 

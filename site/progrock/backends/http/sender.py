@@ -14,7 +14,7 @@ from yarl import URL
 from progrock.backends.base import Options
 from progrock.backends.http.answers import Answer
 from progrock.backends.http.failures import translate
-from progrock.backends.http.manners import Gate
+from progrock.backends.http.manners import PAUSES, Gate
 from progrock.backends.http.outgoing import Maker, Outgoing
 from progrock.backends.http.receiving import received
 from progrock.backends.http.requests import Request
@@ -104,7 +104,7 @@ class Sender:
         if answer.status == 401 and self._tokens and outgoing.token and not again:
             self._tokens.forget(outgoing.token)
             return await self._asked(name, request, scope, connecting, leaving, again=True)
-        if answer.status in (429, 503) and answer.wait:
+        if answer.status in PAUSES and answer.wait:
             self._gate.close(min(answer.wait, self._options.deadline))  # no job waits longer
         return answer
 
