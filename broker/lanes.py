@@ -78,15 +78,6 @@ def ttl(lane: Lane, left: float) -> float:
     return max(0.0, min(lane.seconds, left))
 
 
-def hops(delay: float) -> list[Lane]:
-    """The lanes that a delay goes through, in order; the rest is shorter than the shortest lane."""
-    way = []
-    while lane := lane_for(delay):
-        way.append(lane)
-        delay -= lane.seconds
-    return way
-
-
 def round_delay(delay: float) -> float:
     """The smallest delay that is not below `delay` and needs at most two lanes.
 

@@ -11,7 +11,6 @@ from progrock.broker.lanes import (
     SHORTEST,
     SPREAD,
     Lane,
-    hops,
     lane_for,
     round_delay,
     spread_of,
@@ -26,6 +25,15 @@ delays = st.one_of(
     st.sampled_from(LANES).map(lambda lane: lane.seconds),
     st.integers(0, 864000),
 )
+
+
+def hops(delay: float) -> list[Lane]:
+    """The lanes that a delay goes through, in order; the rest is shorter than the shortest lane."""
+    way = []
+    while lane := lane_for(delay):
+        way.append(lane)
+        delay -= lane.seconds
+    return way
 
 
 def names(delay: float) -> list[str]:
