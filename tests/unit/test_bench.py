@@ -69,6 +69,8 @@ def test_the_rows_of_all_connections_of_all_workers_count(tmp_path: Path) -> Non
     mine.write(1)
     one.note()
     assert written("sqlite:///any", tmp_path) == {"rows": 12}, "a closed one keeps its count"
+    for each in (mine, others, postgresql):
+        each.connection.close()
 
 
 def test_the_longest_wait_is_that_of_the_job_that_was_polled_first(tmp_path: Path) -> None:
