@@ -75,8 +75,8 @@ async def _enter(
         member = Member(audiences, sessions, outbox, close)
         hub.enter(member, rows, hub.missed.since(reader))
     try:
-        if not hub.joined(member):  # until now changes of its audiences did not arrive here
-            await hub.join(member)
+        if not hub.feeds.joined(audiences):  # its changes did not arrive here until now
+            await hub.feeds.join(audiences)
             if not quietly:
                 rows = await database(ledger.snapshot, audiences)
                 hub.snapshot_shown(member, rows)

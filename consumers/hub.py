@@ -1,7 +1,4 @@
-"""The hub of a web process: hands each change of a job to the open sockets of the job's audience.
-
-All sockets of the process share one channel of the channel layer, and this hub reads it.
-"""
+"""The hub of a web process: hands each change of a job to the open sockets of its audience."""
 
 import asyncio
 import gc
@@ -13,32 +10,31 @@ from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 
-from progrock import clock, conf, dispatch, installation, journal, ledger, wire
-from progrock.audiences import feed_of
+from progrock import clock, conf, dispatch, journal, ledger, wire
 from progrock.broker.nowhere import Nowhere
 from progrock.broker.publisher import Publisher
 from progrock.consumers.admission import Admission, Missed
 from progrock.consumers.attention import Attention
-from progrock.consumers.database import AWAY, database
-from progrock.consumers.groups import Groups
+from progrock.consumers.database import database
+from progrock.consumers.feeds import Feeds
+from progrock.consumers.notices import Notices
 from progrock.consumers.outgoing import Outgoing
 from progrock.consumers.repair import Repair
 from progrock.consumers.rewind import Rewind
 from progrock.consumers.shutdown import Response, end_with_server
-from progrock.consumers.sockets import BEAT_KEY, STATUS_KEY, Audience, Member
+from progrock.consumers.sockets import Audience, Member
 from progrock.consumers.watchdog import watch
 from progrock.ledger import Row
-from progrock.sessions import SESSIONS
 from progrock.wire import Change
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two beats.
-BEAT = 20.0
+#: Seconds between two looks at whether updates are delayed.
+LOOK = 1.0
 
 
 class Hub:
-    """Knows the open sockets, delivers changes to them, and tells them when updates are delayed."""
+    """Knows the open sockets, and delivers changes to them. Its duties have files of their own."""
 
     def __init__(self) -> None:
         self.layer: Any = get_channel_layer(conf.channel_layer())
@@ -50,15 +46,15 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._members: set[Member] = set()
         self._sessions: Counter[str] = Counter()  # open sockets by the session's lasting name
-        self._epoch = 0  # of the layer's connection; pushes may be lost between two of them
-        self._ignores = False  # whether it was logged that another installation's pushes arrive
-        self._trouble: str | None = None  # a key of wire.DELAYED
         self._duties: list[asyncio.Task[None]] = []
         #: Streams of events, and other answers that take long. They end when the server stops.
         self.responses: set[Response] = set()
         self.admission = Admission()
         self.missed = Missed()
-        self.groups = Groups(self.layer)
+        self.feeds = Feeds(
+            self.layer, {"job.changed": self.job_changed, "session.ended": self.session_ended}
+        )
+        self.notices = Notices(self._members)
         self.outgoing = Outgoing(self.publisher, self.layer)
         self.attention = Attention(self._audiences, self.outgoing.send)
         self.rewind = Rewind(self._audiences, self.show_anew)
@@ -68,17 +64,37 @@ class Hub:
         """Begin all that this web process does in the background."""
         self.publisher.start()
         duties = [
-            self._receive(),  # delivers what workers and other web processes push
+            self.feeds.run(),  # hands on what workers and other web processes push
             self._watch(),  # tells sockets of outages, and joins missing feeds
             self.outgoing.run(),  # publishes again what could not be published
             self.attention.run(),  # tells workers which audiences have open sockets here
             end_with_server(self.responses, self.outgoing.later),  # ends streams, waiting requests
-            self._beat(),  # shows scripts that their socket lives
+            self.notices.beat(),  # shows scripts that their socket lives
             watch(),  # names in the log what holds the event loop
         ]
         if not conf.in_memory():  # a test: it has one process, and no push is lost
             duties.append(self.repair.run())  # finds changes whose push was lost
         self._duties = [asyncio.create_task(duty) for duty in duties]
+        self.outgoing.later(self.feeds.read_installation())
+
+    async def _watch(self) -> None:
+        """Each second, tell of an outage that began or ended, and join missing feeds."""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                self.notices.show(self._trouble())
+                if await self.feeds.rejoin(self._audiences):
+                    self.repair.soon()  # it finds what was pushed between the two connections
+            except Exception:  # the loop must go on, else no socket is told of an outage
+                logger.exception("the watch for outages failed, and goes on")
+
+    def _trouble(self) -> str | None:
+        """Why updates are delayed, as a key of `wire.DELAYED`; None where they are not."""
+        if database.away:
+            return "ledger"
+        if not self.feeds.live:
+            return "rabbitmq"
+        return "work" if self.repair.late else None
 
     # The open sockets
 
@@ -93,11 +109,7 @@ class Hub:
         for name in member.audiences:
             self._audiences.setdefault(name, Audience()).members.add(member)
         self.attention.watch(member.audiences)
-        self._offer_status(member)
-
-    def _offer_status(self, member: Member) -> None:
-        if self._trouble:
-            member.outbox.offer(STATUS_KEY, wire.encode(wire.status_frame(self._trouble)))
+        self.notices.welcome(member)
 
     def unregister(self, member: Member) -> None:
         """Forget a socket."""
@@ -172,48 +184,9 @@ class Hub:
                 self.snapshot_shown(member, rows)
                 frame = wire.snapshot_frame(rows, conf.backends())
                 member.outbox.restart(wire.encode(frame))
-                self._offer_status(member)
+                self.notices.welcome(member)
 
     # What arrives on the channel. A handler has its event's name, as in Channels.
-
-    async def _receive(self) -> None:
-        channel = await self.groups.open_channel()
-        self.outgoing.later(self._read_installation())
-        await self.groups.join([SESSIONS])
-        handlers = {"job.changed": self.job_changed, "session.ended": self.session_ended}
-        while True:
-            try:
-                message = await self.layer.receive(channel)
-            except Exception:  # the loop must go on, else no socket gets a change
-                logger.exception("the channel layer could not be read, and is tried again")
-                await asyncio.sleep(1)
-                continue
-            try:
-                if reason := conf.names().why_not_ours(message):
-                    self._ignore(reason)
-                else:
-                    await handlers[message["type"]](message)
-            except Exception:  # the loop must go on, whatever another release sends
-                logger.exception("a message on the feed could not be handled: %.200r", message)
-
-    async def _read_installation(self) -> None:
-        """Read the id of this installation, by which pushes of other installations are known."""
-        while True:
-            try:
-                await database(installation.read)
-            except AWAY:
-                await asyncio.sleep(1)
-            else:
-                return
-
-    def _ignore(self, reason: str) -> None:
-        if not self._ignores:
-            logger.error(
-                "pushes on the channel layer are ignored: %s; give each installation a virtual"
-                " host or a PROGROCK_PREFIX of its own",
-                reason,
-            )
-        self._ignores = True
 
     async def job_changed(self, message: dict[str, Any]) -> None:
         """Deliver the changes that were pushed."""
@@ -230,62 +203,6 @@ class Hub:
         for member in self._members:
             if member.sessions and member.sessions[0] in lasting:
                 self.outgoing.later(member.close())
-
-    # The feeds, which are groups of the channel layer
-
-    def joined(self, member: Member) -> bool:
-        """Whether changes for the socket's audiences arrive here."""
-        return self.groups.joined({feed_of(name) for name in member.audiences})
-
-    async def join(self, member: Member) -> None:
-        """Join the feeds of the socket's audiences. What fails is tried again by `_watch`."""
-        if self._trouble != "rabbitmq":
-            await self.groups.join({feed_of(name) for name in member.audiences})
-
-    # Outages
-
-    async def _watch(self) -> None:
-        """Each second, tell of an outage that began or ended, and join missing feeds."""
-        while True:
-            await asyncio.sleep(1)
-            try:
-                self._show_trouble()
-                await self._rejoin()
-            except Exception:  # the loop must go on, else no socket is told of an outage
-                logger.exception("the watch for outages failed, and goes on")
-
-    def _show_trouble(self) -> None:
-        """Tell the sockets why updates are delayed, if that has changed."""
-        trouble = "work" if self.repair.late else None
-        # other layers, such as the one in memory for tests, have neither attribute
-        if not getattr(self.layer, "connected", True) or getattr(self.layer, "stalled", False):
-            trouble = "rabbitmq"
-        if database.away:
-            trouble = "ledger"
-        if trouble != self._trouble:
-            self._trouble = trouble
-            frame = wire.encode(wire.status_frame(trouble))
-            for member in self._members:
-                member.outbox.offer(STATUS_KEY, frame)
-
-    async def _rejoin(self) -> None:
-        """Join missing feeds. After a new connection, search for the changes lost meanwhile."""
-        if getattr(self.layer, "connected", True):
-            epoch = getattr(self.layer, "epoch", self._epoch)
-            await self.groups.join({*map(feed_of, self._audiences), SESSIONS})
-            if epoch != self._epoch:
-                self._epoch = epoch
-                self.repair.soon()
-
-    async def _beat(self) -> None:
-        """Send beats, because scripts never see the pings of the protocol."""
-        while True:
-            await asyncio.sleep(BEAT)
-            frame = wire.encode(wire.beat_frame())
-            for n, member in enumerate(list(self._members)):
-                member.outbox.offer(BEAT_KEY, frame)
-                if n % 200 == 199:
-                    await asyncio.sleep(0)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

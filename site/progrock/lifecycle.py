@@ -465,7 +465,7 @@ def knows_of_cancel(job: Job, decision: Decision) -> bool:
 
 
 def owes_cancel(job: Job, options: Options) -> bool:
-    """Whether the backend is told once to cancel: the job has expired, and may still run there."""
+    """Whether the backend is asked once to cancel: the job has expired, and may still run there."""
     return job.state == State.EXPIRED and bool(job.handle) and options.cancels
 
 
@@ -532,7 +532,7 @@ def _handle(job: Job, status: Status) -> str:
 
 
 def _as_it_was(job: Job, error: BackendError | None, at: Moment) -> Decision:
-    """The job as it was; with an error that was no call, its next step is when that says."""
+    """The job as it was. `error` is why the backend was not asked; it says when to try again."""
     delay = _until(job, (error.retry_after or 0.0) if error else 0.0, at.now)
     return unchanged(job)._replace(delay=delay, crashes=0, asked=error is None)
 

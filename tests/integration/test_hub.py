@@ -143,7 +143,7 @@ async def test_a_push_lost_between_two_connections_of_the_layer_shows_at_once(
     hub: Hub,
 ) -> None:
     socket = await Seen(hub, "user:1").opened()
-    await hub.join(socket.member)
+    await hub.feeds.join(socket.member.audiences)
     job = await database_sync_to_async(make)("user:1")
     hub.layer.reconnect()
     assert (await socket.next())["job"] == job

@@ -11,8 +11,8 @@ from progrock import conf
 from progrock.backends import Options
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
+from progrock.consumers import feeds, outgoing, repair, rewind
 from progrock.consumers import hub as module
-from progrock.consumers import outgoing, repair, rewind
 from progrock.consumers.hub import Hub
 from tests.services import PATIENCE
 
@@ -104,7 +104,7 @@ async def hub(
 ) -> AsyncIterator[Hub]:
     monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
-    for user in (module, repair, rewind):
+    for user in (module, feeds, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
     monkeypatch.setattr(repair, "WebDatabase", lambda *_, **__: Database())
     monkeypatch.setattr(

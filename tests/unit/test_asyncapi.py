@@ -42,7 +42,7 @@ def test_each_reference_leads_somewhere_and_each_message_has_its_operation() -> 
 
 
 def test_each_frame_and_each_action_of_the_code_has_a_message_and_no_other() -> None:
-    senders = [ROOT / "site/progrock/wire.py", ROOT / "consumers/hub.py"]
+    senders = [ROOT / "site/progrock/wire.py", ROOT / "consumers/notices.py"]
     text = "".join(file.read_text() for file in senders)
     frames = set(re.findall(r'"type": ?"([a-z]+)"', text))
     actions = set(re.findall(r'case "([a-z]+)":', text_of_consumer()))

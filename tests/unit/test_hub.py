@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from channels.layers import InMemoryChannelLayer
 from progrock import wire
 from progrock.audiences import feed_of
 from progrock.broker.tasks import Task
+from progrock.consumers import feeds, progress, repair, rewind
 from progrock.consumers import hub as module
-from progrock.consumers import progress, repair, rewind
+from progrock.consumers.feeds import Feeds
 from progrock.consumers.hub import Hub
 from progrock.consumers.sockets import Audience, Member, Outbox
 from tests.jobs import row
@@ -49,7 +51,9 @@ class Seen:
 async def test_a_second_socket_of_a_feed_waits_for_the_groups_bind_as_well(
     hub: Hub, layer: Layer
 ) -> None:
-    first, second = (asyncio.create_task(hub.join(Seen(hub).member)) for _ in range(2))
+    first, second = (
+        asyncio.create_task(hub.feeds.join(Seen(hub).member.audiences)) for _ in range(2)
+    )
     for _ in range(20):  # turns of the loop: all that is ready has run
         await asyncio.sleep(0)
     assert not first.done()
@@ -77,20 +81,21 @@ async def test_a_projects_tests_may_use_the_layer_in_memory(
 ) -> None:
     layer = InMemoryChannelLayer()
     looked = asyncio.Event()
-    rejoin = Hub._rejoin
+    rejoin = Feeds.rejoin
 
-    async def noted(hub: Hub) -> None:
-        await rejoin(hub)
+    async def noted(feeds: Feeds, audiences: Iterable[str]) -> bool:
+        anew = await rejoin(feeds, audiences)
         looked.set()
+        return anew
 
     monkeypatch.setattr(module, "get_channel_layer", lambda alias: layer)
     monkeypatch.setattr(module, "Publisher", lambda *_, **__: publisher)
-    for user in (module, repair, rewind):
+    for user in (module, feeds, repair, rewind):
         monkeypatch.setattr(user, "database", Database())
-    monkeypatch.setattr(Hub, "_rejoin", noted)
+    monkeypatch.setattr(Feeds, "rejoin", noted)
     async with started(Hub()) as hub:
         socket = await Seen(hub).opened()
-        await hub.join(socket.member)
+        await hub.feeds.join(socket.member.audiences)
         changed = row()
         change = wire.change_of(changed)
         await layer.group_send(feed_of("user:1"), {"type": "job.changed", "changes": [change]})
@@ -113,11 +118,11 @@ async def test_a_failure_does_not_end_the_watch(
             failed.set()
             raise ValueError("a mistake")
 
-    monkeypatch.setattr(hub, "layer", Broken())
+    monkeypatch.setattr(hub.feeds, "layer", Broken())
     async with asyncio.timeout(PATIENCE):
         await failed.wait()
     layer.stalled = True
-    monkeypatch.setattr(hub, "layer", layer)
+    monkeypatch.setattr(hub.feeds, "layer", layer)
     assert (await socket.next("status"))["live"] is False
 
 

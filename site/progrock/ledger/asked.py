@@ -49,11 +49,13 @@ def note_again(job_id: str, new_id: str) -> None:
 
 
 def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
-    """Make due the running jobs of those of these audiences that nobody has watched till now.
+    """Make running jobs due because somebody has come to watch these audiences.
 
-    They are due now, or at `free_at` where that is later, so that a wait which the backend asked
-    for is kept. A job that is just being looked at keeps its `due_at`, and the NULL in its
-    `free_at` tells that step that somebody came.
+    Only the jobs of audiences that nobody has watched until now change. They are due now, or at
+    `free_at` where that is later, so that a wait which the backend asked for is kept. A job that is
+    just being looked at keeps its `due_at`. The NULL in its `free_at` tells the step that follows
+    that look that somebody came.
+
     Returns the jobs for which a second task of the same turn is to be published.
     """
     at, now_slot = sql.time_literal(now), slot(now)
@@ -76,10 +78,11 @@ def hasten(audiences: Sequence[str], now: float) -> list[Committed]:
 
 
 def make_due(job_ids: Iterable[str], now: float) -> list[Committed]:
-    """Make due those of these jobs that wait for a later step: a look, or a start tried again.
+    """Make those of these jobs due that wait for their next look, or to be started once more.
 
     They are due now, or at `free_at` where that is later, as in `hasten`. A job whose start is
     under way is left alone, because only a sweep may bring a task to an open intent.
+
     Returns the jobs for which a second task of the same turn is to be published.
     """
     at, now_slot = sql.time_literal(now), slot(now)
@@ -97,7 +100,7 @@ def make_due(job_ids: Iterable[str], now: float) -> list[Committed]:
 
 
 def _second_tasks(found: Sequence[tuple[str]], now: float) -> list[Committed]:
-    """The jobs with these keys that were made due, and how long each of them waits now."""
+    """The jobs with these keys that were made due, with how long each of them waits now."""
     rows = load(sql.job_id(key) for (key,) in found).values() if found else ()
     return [
         Committed(row, round(max(0.0, row.due_at - now), 3), visible=False)
