@@ -70,8 +70,8 @@ class JobView:
     """What a backend sees of a job: `id`, `handle`, `params` and `again`.
 
     `handle` is empty until the backend has given one. `params` may come as JSON text, which is
-    read when somebody asks for it, because most polls do not. `again` is true after a call for this
-    job that failed.
+    read when somebody asks for it, because most polls do not. `again` is true if the last call
+    for this job failed.
     """
 
     __slots__ = ("_params", "again", "handle", "id")

@@ -69,7 +69,7 @@ def complaint(schema: Mapping[str, Any] | None, params: Any) -> str | None:
 
 
 def _missing(error: Any) -> list[str]:
-    """The name of the missing property, where one is missing. The path of the error lacks it."""
+    """The name of a property that is missing, because the error's path ends before it."""
     match error.validator:
         case "required":
             names = error.validator_value

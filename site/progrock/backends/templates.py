@@ -218,7 +218,7 @@ class Text:
         return "".join(filled)
 
     def _escaped(self, index: int, value: str) -> str:
-        """A value as it stands inside a JSON string, where its part stands in one."""
+        """The value, escaped if its part stands inside a JSON string."""
         if self.quoted is None or index not in self.quoted:
             return value
         return orjson.dumps(value).decode()[1:-1]
@@ -266,9 +266,9 @@ def text(
     path: bool = False,
     variables: bool = True,
 ) -> Text:
-    """The text with its holes found; `allowed` are the roots that have a value here.
+    """A text of the file, taken apart. `allowed` are the roots of the holes that may stand in it.
 
-    Raises ConfigError for a hole that has none, and for a variable where `variables` is false.
+    Raises ConfigError for any other hole, and for a variable where `variables` is false.
     """
     parts: list[str | Hole | Variable | File] = []
     end = 0

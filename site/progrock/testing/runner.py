@@ -30,7 +30,7 @@ DRAW = 0.5
 
 
 async def run(job: Job | uuid.UUID | str, backend: Backend | Script, steps: int) -> Job:
-    """Take the job's steps against a backend until it has ended, or the script is used up.
+    """Take the job's steps on a backend until it has ended, or until the script is used up.
 
     Returns the job as it is then; a Job that was given is brought up to date.
     Raises what a signal receiver raises, ValueError for a job that has ended already, and

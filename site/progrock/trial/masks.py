@@ -77,7 +77,7 @@ class Mask:
         return value
 
     def request(self, written: str) -> str:
-        """The same for a part of a request, where short values are hidden as well."""
+        """A part of a request that may be printed. Short values are hidden here as well."""
         return self.text(self._all(written))
 
     def header(self, name: str, value: str) -> str:

@@ -82,7 +82,7 @@ class Servers:
             return self._resolved(first, as_text(first, scope.find(first)), rest)
         filled = path.filled(scope, put_in_path)
         _refuse_climbing(filled.partition("?")[0], path.holes)
-        if "#" in filled or not _PRINTABLE.fullmatch(filled):  # it came from a ${file:…}
+        if "#" in filled or not _PRINTABLE.fullmatch(filled):  # only a ${file:…} can bring one
             raise Unfillable("the path has a character that no path may hold")
         return Address(self._base + filled, own=True)
 

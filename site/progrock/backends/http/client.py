@@ -151,10 +151,10 @@ class HttpBackend:
     async def _after_refusal(
         self, answer: Answer, job: JobView, moved: str | None
     ) -> Status | None:
-        """What a cancel comes to that the backend has refused, by another look at the job.
+        """What to answer to a cancel that the backend has refused, after another look at the job.
 
-        Perhaps the job has ended or is gone; else it runs on, and `error` says why. `moved` is the
-        handle that the look before the cancel found, where it was a new one. Raises BackendError.
+        The job may have ended or be gone. If it runs on, `error` says why. `moved` is the new
+        handle that a look before the cancel found, if it did. Raises BackendError.
         """
         refused = self.reader.refusal(answer, Scope(job))
         status = await self._look_again(job)

@@ -21,7 +21,7 @@ Found = dict[str, Status | BackendError]
 
 
 class _End(NamedTuple):
-    """A job that has ended by the answer about many, and the item that says so."""
+    """A job that has ended, and the item that says so in an answer about many jobs."""
 
     job: JobView
     status: Status
@@ -89,7 +89,7 @@ class Looks:
     async def _look_at_all(self, groups: Collection[list[JobView]], found: Found) -> None:
         """Look at each group and put the outcome into `found`.
 
-        A few tasks share the groups. A task for each group was later at the same load.
+        A few tasks share the groups. With a task for each group, looks came later at the same load.
         """
         queue, pullers = deque(groups), min(self._at_once, len(groups))
         if pullers <= 1:
@@ -147,7 +147,7 @@ class Looks:
     async def _fetch_all(self, ends: deque[_End], found: Found) -> None:
         """Send the second request of each of these jobs, several at once.
 
-        What has come when the time is over counts: only the others are asked for again.
+        What has arrived when the time is over counts, so only the others are asked for again.
         """
 
         async def pull() -> None:

@@ -73,7 +73,7 @@ class Gate:
         """How many seconds the next request has to wait. That request then counts as sent.
 
         Raises BackendError with `asked` false where the wait is longer than `patience`. Its
-        `retry_after` says when to come back, and spreads those who come back.
+        `retry_after` gives each request a time of its own, so that they do not come back together.
         """
         self.check()
         if not self._pace:

@@ -104,7 +104,7 @@ def _filled(headers: Mapping[str, Text], scope: Scope) -> dict[str, str]:
 
 
 def _merged(headers: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
-    """Both. Where both have a name, in capital or small letters, the value of `stronger` counts."""
+    """The headers of both. For a name that both have, in any letters, `stronger` has the value."""
     names = {name.lower() for name in stronger}
     kept = {name: each for name, each in headers.items() if name.lower() not in names}
     return {**kept, **stronger}

@@ -45,7 +45,7 @@ class Reader:
     def start(self, answer: Answer, scope: Scope) -> Handle | Status:
         """What a start says: the handle, or the job's end where it is over already.
 
-        Raises BackendError. It is `final` where the backend has refused, or has told neither.
+        Raises BackendError, which is `final` after a refusal and after an answer with neither.
         """
         taken = answer.status < 400 or answer.status in self.spec.start.taken
         if not taken:

@@ -7,7 +7,7 @@ import aiohttp
 from progrock.backends.http.answers import Answer
 from progrock.backends.http.manners import retry_after
 
-#: aiohttp keeps a body of so many bytes, in however small pieces, without stopping the sender.
+#: aiohttp buffers a body of this many bytes without pausing its sender, however small the pieces.
 _SMALL = 4_096
 
 

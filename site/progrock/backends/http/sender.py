@@ -105,7 +105,7 @@ class Sender:
             self._tokens.forget(outgoing.token)
             return await self._asked(name, request, scope, connecting, leaving, again=True)
         if answer.status in PAUSES and answer.wait:
-            self._gate.close(min(answer.wait, self._options.deadline))  # no job waits longer
+            self._gate.close(min(answer.wait, self._options.deadline))  # no job lives longer
         return answer
 
     async def _take_turn(self, request: Request) -> None:
@@ -127,7 +127,7 @@ class Sender:
         once = outgoing.name == "start" and not request.repeat
         session = self._sessions.once() if once else self._sessions.keeping()
         more: dict[str, Any] = {"timeout": connecting} if connecting else {}
-        if outgoing.method != "GET":  # then aiohttp would add one
+        if outgoing.method != "GET":  # otherwise aiohttp adds one
             more["skip_auto_headers"] = ("content-type",)
         if self._spec.proxy:
             more["proxy"] = self._spec.proxy.filled(Scope())

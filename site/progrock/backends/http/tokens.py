@@ -27,7 +27,7 @@ class Tokens:
         self._one = asyncio.Lock()
 
     async def current(self, session: aiohttp.ClientSession, proxy: str | None = None) -> str:
-        """The token. Raises BackendError with `sent` false where there is none to be had."""
+        """The token. Raises BackendError with `sent` false where none is given."""
         async with self._one:
             if not self._token or self._clock() >= self._until:
                 await self._get(session, proxy)

@@ -128,7 +128,7 @@ def compile_expression(written: str) -> Callable[[Any], Any]:
 
 
 def advice(where: str, written: str) -> ConfigError | None:
-    """What to write instead of an expression that cannot mean what it seems to mean."""
+    """What to write in place of an expression that JMESPath does not read as it was meant."""
     if found := re.fullmatch(r"headers?\.([A-Za-z][\w-]*)", written):
         return ConfigError(
             where, found=repr(written), wanted=f'{{ header = "{found[1]}" }} for a header'
