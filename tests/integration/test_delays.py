@@ -293,7 +293,7 @@ def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
     assert time.monotonic() - start < PATIENCE
 
 
-@pytest.mark.parametrize("frozen", ["_publish", "_send"])
+@pytest.mark.parametrize("frozen", ["_publish", "_push"])
 async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
     line: Line, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
