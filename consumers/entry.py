@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progrock import conf, ledger, wire
-from progrock.audiences import identify, known_audiences, nobody
+from progrock.audiences import identify, known_audiences, not_admitted
 from progrock.consumers.admission import Crowded
 from progrock.consumers.database import AWAY, database
 from progrock.consumers.hub import Hub
@@ -95,7 +95,7 @@ def _identify(scope: dict[str, Any]) -> tuple[list[str], str | None, list[Row]]:
     with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences, cookie = identify(scope)
     if not audiences:
-        raise nobody(scope.get("user"))
+        raise not_admitted(scope.get("user"))
     return audiences, cookie, ledger.snapshot(audiences)
 
 
@@ -104,7 +104,7 @@ def _recognize(scope: dict[str, Any]) -> tuple[list[str], None, list[Row]]:
     with own_code("PROGROCK_AUDIENCES", CANNOT_TELL_WHO):
         audiences = known_audiences(scope)
     if not audiences:
-        raise nobody(scope.get("user"))
+        raise not_admitted(scope.get("user"))
     return audiences, None, []
 
 

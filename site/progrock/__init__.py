@@ -1,7 +1,7 @@
-"""ProgRock: the ledger of jobs, their backends, the Python API and the pages, as one Django app.
+"""ProgRock, a Django app that watches long-running jobs on other servers.
 
-The API in one import: `progrock.start`, `progrock.cancel`, `progrock.astart`, `progrock.acancel`,
-`progrock.job_changed`, `progrock.job_finished`, `progrock.Refused`.
+`import progrock` gives the Python API: `progrock.start`, `progrock.cancel`, `progrock.astart`,
+`progrock.acancel`, `progrock.job_changed`, `progrock.job_finished`, `progrock.Refused`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ __all__ = ["Refused", "acancel", "astart", "cancel", "job_changed", "job_finishe
 
 
 def __getattr__(name: str) -> Any:
-    """The API's functions touch the model, which Django loads later than this package.
+    """Import the API at its first use, because Django loads the model later than this package.
+
 
     The signals are Django's, which pytest need not load for its plugin (`progrock.testing.pytest`).
     """

@@ -1,4 +1,7 @@
-"""The Python API: a project's own code starts and cancels jobs here; visitors come by `doors`."""
+"""The Python API, by which a project's own code starts and cancels jobs.
+
+Visitors come through `progrock.doors`, which calls parts of this as well.
+"""
 
 import asyncio
 import logging
@@ -26,8 +29,8 @@ from progrock.sending import hand_over
 
 logger = logging.getLogger(__name__)
 
-#: Asynchronous code waits so many seconds for RabbitMQ. One sending ends within 8 seconds, but
-#: others may stand before it.
+#: Asynchronous code waits up to so many seconds for RabbitMQ. To send one job's task takes 8 at
+#: most, but other sendings may come before it.
 LONGEST_WAIT = 10.0
 
 
@@ -36,13 +39,13 @@ def start(
 ) -> Job:
     """Start a job and return it, queued. Its poll task is published when the transaction commits.
 
-    `audience` says who may see the job: a string such as "user:7" or "team:blue", a user, or an
-    HttpRequest, whose first audience is taken. `request` is a string of the caller's choosing:
-    however often an audience starts the same one, there is one job.
+    `audience` says who may see the job. It is a string such as "user:7" or "team:blue", a user, or
+    an HttpRequest, which stands for its first audience. `request` is a string of the caller's
+    choosing: a second start with the same `request` and audience returns the first one's job.
     Raises `progrock.Refused` where the backend is unknown, where params are not a dict, are too
     large or do not fit the backend's schema, where too many jobs of the audience are active, and
     where it has started too many in the last hour.
-    While RabbitMQ is away the job is kept, and it starts when RabbitMQ is back.
+    While RabbitMQ is away the job waits in the database, and it starts when RabbitMQ is back.
     """
     return _start(backend, params, audience, request, send_now)
 
@@ -50,7 +53,8 @@ def start(
 def cancel(job: Job | uuid.UUID | str) -> bool:
     """Ask for a job's cancellation; a worker tells the backend.
 
-    Returns False where there is nothing to cancel. Raises ValueError for what is no job's id.
+    Returns False where the job has ended, is being cancelled already, or does not exist. Raises
+    ValueError for an id that is no UUID.
     """
     return _cancel(job, send_now)
 
@@ -63,7 +67,7 @@ async def astart(
     job: Job = await database_sync_to_async(_start)(
         backend, params, audience, request, sending.begin
     )
-    await sending.over()
+    await sending.wait()
     return job
 
 
@@ -71,17 +75,18 @@ async def acancel(job: Job | uuid.UUID | str) -> bool:
     """`cancel`, from asynchronous code. Django's database thread does not wait for RabbitMQ."""
     sending = _Sending()
     asked: bool = await database_sync_to_async(_cancel)(job, sending.begin)
-    await sending.over()
+    await sending.wait()
     return asked
 
 
 def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
-    """The params of a start, as plain JSON. Raises Refused where a part of the start is wrong."""
+    """The params of a start, as plain JSON. Raises Refused where any of the arguments is wrong."""
     options = conf.backends().get(backend) if isinstance(backend, str) else None
     if options is None:
-        names = ", ".join(conf.backends())
         raise Refused(
-            "unknown_backend", f"There is no backend {reprlib.repr(backend)}; there is: {names}."
+            "unknown_backend",
+            f"There is no backend {reprlib.repr(backend)}; wanted one of:"
+            f" {', '.join(conf.backends())}.",
         )
     plain = checked_params(params)
     if wrong := schemas.complaint(options.params_schema, plain):
@@ -89,8 +94,11 @@ def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
     if request is not None and not (
         isinstance(request, str) and 0 < len(request) <= MAX_REQUEST and request.isprintable()
     ):
-        wanted = f"a string of 1 to {MAX_REQUEST} printable characters"
-        raise Refused("bad_request", f"request must be {wanted}.")
+        raise Refused(
+            "bad_request",
+            f"request is {reprlib.repr(request)};"
+            f" wanted a string of 1 to {MAX_REQUEST} printable characters.",
+        )
     return plain
 
 
@@ -99,19 +107,20 @@ def id_of(job: Job | uuid.UUID | str) -> str:
     return str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
 
 
-def known(audience: str, request: str | None) -> Job | None:
-    """The job that this request of the audience started before, if there is one."""
+def started_before(audience: str, request: str | None) -> Job | None:
+    """The job that this audience has started with the same `request`, if there is one."""
     if request is None:
         return None
     return Job.objects.filter(audience=audience, request=request).first()
 
 
 def create(
-    audience: str, backend: str, params: Any, request: Any, *, like: str | None = None
+    audience: str, backend: str, params: Any, request: Any, *, original_id: str | None = None
 ) -> tuple[Job, bool]:
-    """A new job, or the one that this request started before; and whether it is new.
+    """A new job, or the one that was started with the same `request`; and whether it is new.
 
-    `like` is the id of the job that is started again, which is a milestone of it. Raises Refused.
+    `original_id` is the id of the job that is run again. That job gets a milestone which names the
+    new one. Raises Refused.
     """
     params = checked(backend, params, request)
     options = conf.backends()[backend]
@@ -130,24 +139,27 @@ def create(
     )
     try:
         with all_or_nothing():
-            if before := known(audience, request):
+            if before := started_before(audience, request):
                 return before, False
             active = Job.objects.filter(audience=audience, state__in=ACTIVE).count()
-            if active >= conf.max_active_jobs():
+            if active >= (allowed := conf.max_active_jobs()):
                 raise Refused(
                     "too_many_jobs",
-                    f"{active} of your jobs are active; wait for one to end, or cancel one.",
+                    f"{active} of your jobs are active, and {allowed} may be;"
+                    " wait for one to end, or cancel one.",
                 )
             most = conf.max_starts_an_hour()
-            if most and ledger.started_since(audience, 3600.0) >= most:
+            if most and (started := ledger.started_since(audience, 3600.0)) >= most:
                 raise Refused(
-                    "too_many_starts", f"{most} jobs in an hour are the limit; try again later."
+                    "too_many_starts",
+                    f"You have started {started} jobs in the last hour, and {most} are allowed;"
+                    " try again later.",
                 )
             job.save(force_insert=True)
-            if like is not None:
-                ledger.note_again(like, str(job_id))
-    except IntegrityError:  # the same request, at the same time; or else a mistake
-        if before := known(audience, request):
+            if original_id is not None:
+                ledger.note_again(original_id, str(job_id))
+    except IntegrityError:  # the same request was started at the same time; else it is a mistake
+        if before := started_before(audience, request):
             return before, False
         raise
     return job, True
@@ -160,7 +172,7 @@ def _start(backend: str, params: Any, audience: Any, request: str | None, send: 
     name = audience_of(audience)
     job, created = attempt(lambda: create(name, backend, params, request))
     if created:
-        transaction.on_commit(lambda: follow([str(job.pk)], send))
+        transaction.on_commit(lambda: send_after_commit([str(job.pk)], send))
     return job
 
 
@@ -168,12 +180,12 @@ def _cancel(job: Job | uuid.UUID | str, send: _Send) -> bool:
     job_id = id_of(job)
     found = attempt(lambda: ledger.request_cancel(job_id, clock.measured())) is not None
     if found:
-        transaction.on_commit(lambda: follow([job_id], send))
+        transaction.on_commit(lambda: send_after_commit([job_id], send))
     return found
 
 
 class _Sending:
-    """What asynchronous code sends, in other threads than that of the database."""
+    """Sends to RabbitMQ for asynchronous code, in other threads than that of the database."""
 
     def __init__(self) -> None:
         self._under_way: list[Future[None]] = []
@@ -183,14 +195,14 @@ class _Sending:
         if begun := hand_over(lambda: send_now(job_ids, outbound)):
             self._under_way.append(begun)
 
-    async def over(self) -> None:
-        """Wait for what was begun, but not for long: it goes on by itself."""
+    async def wait(self) -> None:
+        """Wait for the sending, up to LONGEST_WAIT. It goes on after that."""
         if waiting := [asyncio.wrap_future(each) for each in self._under_way]:
             await asyncio.wait(waiting, timeout=LONGEST_WAIT)
 
 
 def send_now(job_ids: Sequence[str], outbound: Outbound) -> None:
-    """Send. While RabbitMQ is away it is late, and not lost."""
+    """Send the tasks and pushes of these jobs. A failure is logged, because workers send later."""
     try:
         dispatch.send_now(conf.amqp_url(), outbound)
     except Exception as error:
@@ -198,9 +210,9 @@ def send_now(job_ids: Sequence[str], outbound: Outbound) -> None:
 
 
 def send_soon(row: Row) -> None:
-    """Send what follows a visitor's start or cancel that stands in the ledger, in another thread.
+    """Send, in another thread, the task and the push after a visitor's committed start or cancel.
 
-    Nothing comes out of here.
+    Never raises.
     """
     try:
         _announce([row], lambda job_ids, outbound: hand_over(lambda: send_now(job_ids, outbound)))
@@ -208,10 +220,10 @@ def send_soon(row: Row) -> None:
         _not_sent([row.id], error)
 
 
-def follow(job_ids: Sequence[str], send: _Send = send_now) -> None:
-    """After the commit of starts or cancels: send what follows.
+def send_after_commit(job_ids: Sequence[str], send: _Send = send_now) -> None:
+    """Send the tasks and pushes of jobs whose start or cancel has just been committed.
 
-    Nothing comes out of here: the caller's transaction has committed, and its view must go on.
+    Never raises, because the caller's transaction has committed and its view must go on.
     """
     try:
         _announce(list(ledger.load(job_ids).values()), send)
@@ -220,7 +232,7 @@ def follow(job_ids: Sequence[str], send: _Send = send_now) -> None:
 
 
 def _announce(rows: Sequence[Row], send: _Send) -> None:
-    installation.read()  # what is sent bears it
+    installation.read()  # messages and pushes bear its id
     for row in rows:
         journal.asked(row)
     asked = [dispatch.asked(row) for row in rows]
@@ -228,11 +240,11 @@ def _announce(rows: Sequence[Row], send: _Send) -> None:
 
 
 def _not_sent(job_ids: Sequence[str], error: Exception) -> None:
-    """Log it. Whatever the error is, a sweep and a repair see to the jobs."""
+    """Log the error. A worker's sweep sends the task later, and a web process's repair the push."""
     known, more = isinstance(error, BrokerError), len(job_ids) - 1
     logger.warning(
-        "job %s%s is in the ledger, but its task or its push was not sent: %s;"
-        " a worker's sweep or a repair does it later",
+        "job %s%s is in the database, but could not be sent to RabbitMQ: %s;"
+        " a worker finds it there later, by itself",
         job_ids[0],
         f" (like {more} others)" if more else "",
         error if known else type(error).__name__,

@@ -1,4 +1,4 @@
-"""The Django app. Its `ready` registers the system checks and a signal receiver."""
+"""The Django app, which registers the system checks and the receivers of login and logout."""
 
 from django.apps import AppConfig
 
@@ -11,4 +11,4 @@ class ProgRockConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from progrock import checks, sessions  # noqa: F401  (registers the checks and a receiver)
+        from progrock import checks, sessions  # noqa: F401  (they register themselves)

@@ -1,6 +1,6 @@
-"""Tries a call of the database again where it only met others, and tells what its failure means.
+"""Repeats a call to the database that failed on a conflict with another, within bounds.
 
-For threads that may wait. A worker's event loop has the same rule in `consumers/database.py`.
+For threads that may wait. The event loops have the same rule in `consumers/database.py`.
 """
 
 import random
@@ -15,23 +15,24 @@ from progrock.database_errors import Trouble, drop, trouble
 
 T = TypeVar("T")
 
-#: A conflict is tried again so many times, and here for no longer than so many seconds.
+#: A call is repeated at most so many times, and for no longer than so many seconds.
 CONFLICTS = 20
 CONFLICTS_FOR = 5.0
-#: The longest random wait before such a try, in seconds.
+#: The longest random wait before it is repeated, in seconds.
 CONFLICT_WAIT = 0.2
 
 
 class NoAnswer(OperationalError):
-    """Raised when the answer of a call did not come; the call may still have its effect."""
+    """Raised when the database's answer was lost, so nobody knows whether the call was done."""
 
 
 def attempt(call: Callable[[], T]) -> T:
-    """The answer of `call`. A conflict is tried again, within bounds.
+    """What `call` returns. It is repeated, within bounds, where it failed on a conflict.
 
-    Inside a transaction of the caller's it is called once, because only the whole can be repeated.
-    Raises OperationalError where the database is away or too busy, NoAnswer as it is, and mistakes
-    as they are.
+    Inside a transaction of the caller's it is called once, because only the whole transaction can
+    be repeated.
+    Raises OperationalError where the database is away or the conflicts did not end. NoAnswer, and
+    errors that would come again at any time (Trouble.MISTAKE), come out as they are.
     """
     begun = time.monotonic()
     for n in range(CONFLICTS + 1):
@@ -54,9 +55,9 @@ def attempt(call: Callable[[], T]) -> T:
 
 @contextmanager
 def all_or_nothing() -> Iterator[None]:
-    """A transaction, or a part of the caller's. An error means that nothing was done.
+    """A transaction, or a savepoint in the caller's. An error means that nothing was done.
 
-    But for NoAnswer, which is raised where the answer to the commit was lost.
+    The exception is NoAnswer, which is raised where the answer to the commit was lost.
     """
     commits, complete = not connection.in_atomic_block, False
     try:

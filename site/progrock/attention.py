@@ -1,4 +1,4 @@
-"""Which audiences somebody watches: who shows jobs says so here, and workers look more often."""
+"""The table of audiences that somebody watches now, because their jobs may be polled more often."""
 
 from collections.abc import Sequence
 
@@ -7,31 +7,30 @@ from django.db import transaction
 from progrock import clock, conf, ledger, sql
 from progrock.ledger import Committed
 
-#: Seconds for which it is known that somebody watches, since it was last said.
+#: For so many seconds an audience counts as watched after a web process has said so.
 GOOD_FOR = 60.0
 
 _TABLE = "progrock_attention"
 
 
 def matters() -> bool:
-    """Whether a backend has jobs looked at more rarely while nobody watches them."""
+    """Whether any backend has its jobs polled less often while nobody watches (`unwatched`)."""
     return any(options.unwatched is not None for options in conf.backends().values())
 
 
 def watch(audiences: Sequence[str]) -> list[Committed]:
-    """Say that somebody watches these audiences from now on, for GOOD_FOR seconds. Synchronous.
+    """Note that somebody watches these audiences, which holds for GOOD_FOR seconds.
 
-    Jobs that had waited longer because nobody watched are made due now, where the audience was not
-    watched before. They are returned, for `dispatch.after`. Where no backend has `unwatched`,
-    nothing is done.
+    If an audience was not watched before, its jobs that waited longer for that reason are made due
+    now. They are returned, for `dispatch.after`. Does nothing where no backend has `unwatched`.
     """
     if not audiences or not matters():
         return []
     now = clock.measured()
     until = sql.time_text(now + GOOD_FOR)
     names = sorted(set(audiences))  # in one order, so that two processes do not block each other
-    # First the jobs, because a mark would hide that nobody has watched till now. `ledger.hasten`
-    # leaves a sign for a step that is under way and does not see the mark.
+    # `hasten` comes first, because it asks this table which audiences nobody has watched till now.
+    # A step that is under way does not see the new rows. `hasten` tells it by `free_at`.
     with transaction.atomic():
         hastened = ledger.hasten(names, now)
         sql.execute(
@@ -44,6 +43,6 @@ def watch(audiences: Sequence[str]) -> list[Committed]:
 
 
 def forget() -> None:
-    """Delete what has not been true for a while."""
+    """Delete the rows of audiences that nobody has watched for a while."""
     before = sql.time_literal(clock.measured() - GOOD_FOR)
     sql.execute(f"DELETE FROM {_TABLE} WHERE until < {before} RETURNING audience", [], ("n_id",))

@@ -26,7 +26,7 @@ from progrock.sessions import VISITOR, digests, make_visitor, save, set_cookie
 def audiences(scope: Mapping[str, Any]) -> list[str]:
     """The audiences of an ASGI scope with `user` and `session`: the user, then the visitor.
 
-    New jobs belong to the first.
+    A new job belongs to the first of them.
     """
     found = []
     user = scope.get("user")
@@ -40,7 +40,7 @@ def audiences(scope: Mapping[str, Any]) -> list[str]:
 def audiences_of(scope: Mapping[str, Any]) -> list[str]:
     """What the project's own function (`PROGROCK_AUDIENCES`) returns. It may query the database.
 
-    Raises ImproperlyConfigured where that is no list of usable names.
+    Raises ImproperlyConfigured where it does not return a list of usable names.
     """
     path = conf.audiences_path()
     function: Callable[[Mapping[str, Any]], Any] = import_string(path)
@@ -48,7 +48,7 @@ def audiences_of(scope: Mapping[str, Any]) -> list[str]:
 
 
 def audiences_of_request(request: Any) -> list[str]:
-    """The audiences of an HttpRequest; where it has no session, those of its user alone."""
+    """The audiences of an HttpRequest. Without a session they are those of its user alone."""
     return audiences_of(scope_of(request))
 
 
@@ -72,8 +72,8 @@ def scope_of(request: Any) -> dict[str, Any]:
 def audience_of(value: Any) -> str:
     """The audience that a string, a user or an HttpRequest stands for.
 
-    A request gives its first audience; a visitor who comes for the first time gets an id, as on our
-    page. Raises Refused for a value that stands for nobody, TypeError for anything else.
+    A request stands for its first audience. A visitor without a login gets an id in the session, as
+    on our page. Raises Refused for a value that has no audience, TypeError for any other type.
     """
     if isinstance(value, str):
         return audience_of_name(value)
@@ -87,14 +87,15 @@ def audience_of(value: Any) -> str:
     if not found and hasattr(value, "session") and conf.anonymous() and make_visitor(value.session):
         found = audiences_of_request(value)
     if not found:
-        raise nobody(getattr(value, "user", None))
+        raise not_admitted(getattr(value, "user", None))
     return found[0]
 
 
-def nobody(user: Any) -> Refused:
-    """Why this user, or None, may not enter: their requests and sockets have no audience.
+def not_admitted(user: Any) -> Refused:
+    """The refusal for a user, or None, whose requests and sockets have no audience.
 
-    Somebody who is signed in is not told to sign in: PROGROCK_AUDIENCES gave them none.
+    Somebody who is signed in is not told to sign in, because it is PROGROCK_AUDIENCES that has
+    returned no audience.
     """
     if user is not None and user.is_authenticated:
         return Refused("no_audience", "You are signed in, but your account may see no jobs here.")
@@ -109,7 +110,8 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
     session = scope["session"]
     _find_user(scope)
     cookie = None
-    # A try that met others may have made the visitor, and perhaps has not saved it.
+    # An earlier try, which failed on a conflict in the database, may have made the visitor's id
+    # without saving it.
     if conf.anonymous() and (make_visitor(session) or session.modified):
         save(session)
         cookie = set_cookie(session)
@@ -118,7 +120,7 @@ def identify(scope: dict[str, Any]) -> tuple[list[str], str | None]:
 
 
 def known_audiences(scope: dict[str, Any]) -> list[str]:
-    """The audiences of a request with a session, but a new visitor gets no id and has none.
+    """The audiences of a request with a session. A new visitor gets no id, and so has no audience.
 
     Also puts the names of the session into the scope, as `identify` does. Queries the database.
     """
@@ -134,5 +136,5 @@ def _find_user(scope: dict[str, Any]) -> None:
 
 
 def feed_of(audience: str) -> str:
-    """The channel layer group on which changes for an audience travel."""
+    """The group of the channel layer in which an audience's changes travel."""
     return f"progrock.feed.{zlib.crc32(audience.encode()) % conf.feeds()}"

@@ -1,4 +1,4 @@
-"""System checks: a wrong setting stops the start. They say what was found and what to write."""
+"""Django's system checks for ProgRock: they say what is wrong in the settings and what to write."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from progrock.broker import address
 from progrock.broker.errors import BrokerUnavailable
 from progrock.gate import AUDIENCES, AUTHORIZE, Role, wrong_function
 
-#: On SQLite a writer waits so many seconds at least for the one before it.
+#: The least `timeout` in seconds for SQLite, for which a writer waits for the one before it.
 LEAST_TIMEOUT = 10
 LAYER = "progrock.broker.channel_layer.ChannelLayer"
 
@@ -31,7 +31,7 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"{where}{error}",
-                hint="The documentation has a page on backends: docs/backends.md.",
+                hint="docs/backends.md says what this file may hold.",
                 id="progrock.E001",
             )
         ]
@@ -60,8 +60,8 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         found.append(
             Warning(
                 "`channels` stands before `progrock` in INSTALLED_APPS, "
-                "so `manage.py runworker` is that of Channels",
-                hint="Put `progrock` first.",
+                "so `manage.py runworker` is the command of Channels, which runs no jobs",
+                hint="Put `progrock` before `channels`.",
                 id="progrock.W001",
             )
         )
@@ -69,7 +69,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_function(role: Role, identifier: str) -> list[CheckMessage]:
-    """The function of the project's can be imported, and called as we call it."""
+    """The project's function for this role can be imported, and called with its arguments."""
     try:
         path = str(conf.checked(role.setting))
     except ImproperlyConfigured as error:
@@ -79,10 +79,10 @@ def _check_function(role: Role, identifier: str) -> list[CheckMessage]:
             return []
         try:
             wrong = wrong_function(import_string(path), role)
-        # whatever a module of the project's raises, or a script that ends the process
+            wrong = wrong and f"{role.setting}: {path!r} is {wrong}"
+        # a module of the project's may raise anything, and a script may end the process
         except (Exception, SystemExit) as error:
-            wrong = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
-        wrong = wrong and f"{role.setting}: {wrong}"
+            wrong = f"{role.setting}: {path!r} cannot be imported ({type(error).__name__}: {error})"
     return [Error(wrong, hint=role.hint, id=identifier)] if wrong else []
 
 
@@ -94,23 +94,24 @@ def _check_prefix() -> list[CheckMessage]:
         return [
             Error(
                 str(error),
-                hint="Installations share a virtual host of RabbitMQ by a prefix each, such as"
-                " shop and shop-test. One that has a virtual host to itself needs none.",
+                hint="Installations that share a virtual host of RabbitMQ need a prefix each, such"
+                " as shop and shop-test. Where there is only one, leave the setting out.",
                 id="progrock.E005",
             )
         ]
     try:
         layer = _layer()
-    except ImproperlyConfigured:  # another check tells
+    except ImproperlyConfigured:  # `_check_layer` reports it
         return []
     used = layer.get("CONFIG", {}).get("prefix", conf.DEFAULTS["PROGROCK_PREFIX"])
     if layer.get("BACKEND") != LAYER or used == wanted:
         return []
     return [
         Error(
-            f"PROGROCK_PREFIX is {wanted!r}, and the channel layer's prefix is {used!r}",
-            hint='In CHANNEL_LAYERS write "CONFIG": {"host": AMQP_URL, "prefix": PROGROCK_PREFIX};'
-            " otherwise installations that share a virtual host get each other's pushes.",
+            f"PROGROCK_PREFIX is {wanted!r}, but the prefix in CHANNEL_LAYERS is {used!r};"
+            " wanted the same one",
+            hint='In CHANNEL_LAYERS write "CONFIG": {"host": AMQP_URL, "prefix": PROGROCK_PREFIX}.'
+            " Otherwise installations that share a virtual host get each other's updates.",
             id="progrock.E006",
         )
     ]
@@ -118,14 +119,14 @@ def _check_prefix() -> list[CheckMessage]:
 
 @register()
 def check_addresses(**kwargs: Any) -> list[CheckMessage]:
-    """The addresses of RabbitMQ can be read, and the files that they name for TLS."""
+    """RabbitMQ's two addresses can be understood, and the files that they name for TLS exist."""
     found: list[CheckMessage] = []
     try:
         if not conf.in_memory():
             address.tls_of(conf.amqp_url())
     except ImproperlyConfigured as error:
         found.append(Error(str(error), id="progrock.E007"))
-    except (BrokerUnavailable, OSError, ValueError) as error:  # ValueError: no name of a file
+    except (BrokerUnavailable, OSError, ValueError) as error:  # ValueError: it cannot name a file
         found.append(Error(f"AMQP_URL: {error}", id="progrock.E007"))
     else:
         try:
@@ -140,7 +141,7 @@ def check_addresses(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_sqlite(**kwargs: Any) -> list[CheckMessage]:
-    """On SQLite, web server and workers can write at the same time."""
+    """SQLite is set up so that the web server and the workers can write at the same time."""
     database = getattr(settings, "DATABASES", {}).get("default", {})
     if database.get("ENGINE") != "django.db.backends.sqlite3" or _in_memory():
         return []
@@ -148,8 +149,8 @@ def check_sqlite(**kwargs: Any) -> list[CheckMessage]:
     if not missing:
         return []
     sentence = (
-        f"DATABASES['default'] is SQLite without {' and '.join(missing)}: web server and workers"
-        ' write at the same time, and some of that would fail with "database is locked"'
+        f"DATABASES['default'] is SQLite without {' and '.join(missing)}. The web server and the"
+        ' workers write at the same time, and some writes would fail with "database is locked"'
     )
     hint = (
         '"OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE",'
@@ -160,7 +161,7 @@ def check_sqlite(**kwargs: Any) -> list[CheckMessage]:
 
 def _missing_options(options: Mapping[str, Any], name: Any) -> list[str]:
     """Which of SQLite's options are missing, in words."""
-    if "memory" in str(name):  # such a database has one process
+    if "memory" in str(name):  # only one process can use such a database
         return []
     missing = []
     if str(options.get("transaction_mode", "")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
@@ -184,10 +185,10 @@ def _is_wal(name: Any) -> bool:
 
 @register(deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Jobs run: what is meant for tests has no place in production."""
+    """AMQP_URL is not the one that is meant for tests, with which no job runs."""
     if not _in_memory():
         return []
-    sentence = "AMQP_URL is memory://, so nothing is sent to RabbitMQ and no job runs"
+    sentence = "AMQP_URL is memory://, so nothing is sent to RabbitMQ, and no job runs"
     hint = "memory:// is for tests. Name your RabbitMQ: amqp://user:password@host/vhost."
     return [Error(sentence, hint=hint, id="progrock.E009")]
 
@@ -195,7 +196,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
 def _in_memory() -> bool:
     try:
         return conf.in_memory()
-    except ImproperlyConfigured:  # another check tells
+    except ImproperlyConfigured:  # `check_settings` reports it
         return False
 
 
@@ -204,19 +205,19 @@ def _layer() -> Mapping[str, Any]:
     alias, layers = conf.channel_layer(), getattr(settings, "CHANNEL_LAYERS", {})
     if not isinstance(layers, Mapping) or alias not in layers:
         raise ImproperlyConfigured(
-            f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names"
+            f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names (or its default)"
         )
     layer: Any = layers[alias]
     if not isinstance(layer, Mapping) or not isinstance(layer.get("CONFIG", {}), Mapping):
         raise ImproperlyConfigured(
-            f"CHANNEL_LAYERS[{alias!r}] is {conf.shown(layer)}: wanted a dictionary with BACKEND"
-            " and, as another dictionary, CONFIG"
+            f"CHANNEL_LAYERS[{alias!r}] is {conf.shown(layer)}: wanted a dictionary with the keys"
+            " BACKEND and CONFIG, of which CONFIG is a dictionary too"
         )
     return layer
 
 
 def _check_layer() -> list[CheckMessage]:
-    """The layer is configured, and pushes arrive. Tests of a project may take another one."""
+    """The layer is configured, and is ProgRock's own, except in a project's tests."""
     try:
         alias = conf.channel_layer()
     except ImproperlyConfigured as error:
@@ -229,8 +230,8 @@ def _check_layer() -> list[CheckMessage]:
     if layer == LAYER or _in_memory():
         return []
     sentence = (
-        f"the channel layer {alias!r} is {layer}: changes that a worker or another process makes"
-        " show after some seconds only, as the repair finds them"
+        f"the channel layer {alias!r} is {layer}: it does not carry the workers' changes, so they"
+        " show in browsers only after some seconds"
     )
     more = f"CHANNEL_LAYERS = {{{hint}}}, or name another alias in PROGROCK_CHANNEL_LAYER."
     return [Warning(sentence, hint=more, id="progrock.W002")]

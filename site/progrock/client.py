@@ -1,4 +1,4 @@
-"""What a page tells the browser's client: where the server is, and the texts of its language."""
+"""What a page hands to progrock.js: the server's addresses, the CSRF token, and translations."""
 
 from typing import Any
 from urllib.parse import urljoin
@@ -12,8 +12,11 @@ from progrock import conf
 from progrock.texts import client_texts, different, form_texts, page_texts
 
 
-def told(request: HttpRequest | None = None, *, page: bool = False) -> dict[str, Any]:
-    """What progrock.js reads from the page as JSON; with `page` all other texts, too."""
+def page_data(request: HttpRequest | None = None, *, page: bool = False) -> dict[str, Any]:
+    """What progrock.js reads from the page as JSON.
+
+    With `page` the texts of words.js and form.js are in it as well.
+    """
     texts = different(client_texts)
     if page:
         texts |= different(page_texts) | different(form_texts)
@@ -26,7 +29,7 @@ def told(request: HttpRequest | None = None, *, page: bool = False) -> dict[str,
 
 
 def _http() -> str | None:
-    """Under which address `progrock.urls` is; None in a project that does not include it."""
+    """The path of `progrock.urls`; None in a project that does not include it."""
     try:
         return reverse("progrock:index")
     except NoReverseMatch:
@@ -36,7 +39,7 @@ def _http() -> str | None:
 def _csrf(request: HttpRequest | None) -> dict[str, str]:
     """How a script finds and sends Django's CSRF token.
 
-    The token itself is told only where scripts cannot read its cookie.
+    The token itself is there only where scripts cannot read its cookie.
     """
     header = settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-")
     csrf = {"cookie": settings.CSRF_COOKIE_NAME, "header": header}
@@ -46,7 +49,10 @@ def _csrf(request: HttpRequest | None) -> dict[str, str]:
 
 
 def nonce_of(request: HttpRequest | None) -> str:
-    """The nonce for scripts of this answer where django-csp or Django 6 makes one, else ''."""
+    """The nonce for scripts in the answer to this request; "" where there is none.
+
+    It is made by django-csp, or by Django 6.
+    """
     nonce = getattr(request, "csp_nonce", None)  # django-csp
     if nonce is None and request is not None:
         try:

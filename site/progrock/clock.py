@@ -1,7 +1,7 @@
-"""The time by which all processes go: the database's clock, whatever this machine's clock says.
+"""Tells the time by the database's clock, which all processes share, and not by the machine's.
 
-A process counts on from the moment at which it asked the database, by a clock that nobody can set
-and that goes on while the machine is suspended. Before it has asked, it believes its own clock.
+A process asks the database now and then. In between it counts on with a clock that nobody can set
+and that goes on while the machine is suspended. Before it has asked, it uses the machine's clock.
 """
 
 import logging
@@ -17,56 +17,56 @@ from progrock import sql
 
 logger = logging.getLogger(__name__)
 
-#: `now` measures again where the last measurement is older than so many seconds.
+#: `measured` asks the database again when its last answer is older than so many seconds.
 MEASURE = 60.0
-#: A clock that is off by more than so many seconds is logged, and shown to operators.
+#: A machine's clock that is off by more than so many seconds is logged and shown to operators.
 OFF = 1.0
-#: SQLite's clock has milliseconds; so much (seconds) may be wrong in what a database answers.
+#: How exact a database's answer is, in seconds. SQLite's clock has milliseconds.
 RESOLUTION = 0.002
 
-#: How many seconds the clock is ahead in what a test is running now (`progrock.testing`).
+#: How many seconds a test has put the clock ahead (`progrock.testing`).
 ahead: ContextVar[float] = ContextVar("ahead", default=0.0)
 
 _COUNTER = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def elapsed() -> float:
-    """Seconds that only ever grow, also while the machine is suspended (where the system can)."""
+    """Seconds on a clock that never goes back. On Linux it counts also during a suspension."""
     return time.clock_gettime(_COUNTER)
 
 
 _start = time.time() - elapsed()  # the time at which `elapsed` was 0
-_measured: float | None = None  # when the database was asked, by `elapsed`
-_told = 0.0  # by how many seconds the clock was said to be off
+_measured: float | None = None  # when the database answered, by `elapsed`
+_logged = 0.0  # by how many seconds the clock was off in the latest log line
 
 
 def now() -> float:
-    """The database's time in seconds since the epoch, as far as it is known here. Asks nobody."""
+    """The database's time in seconds since the epoch, by its latest answer. Asks nobody."""
     return _start + elapsed() + ahead.get()
 
 
 def measured() -> float:
-    """`now`, after a look at the database's clock if the last one is too long ago. Synchronous."""
+    """The same, but asks the database first if its latest answer is older than MEASURE."""
     if _measured is None or elapsed() - _measured > MEASURE:
         measure()
     return now()
 
 
 def measure() -> None:
-    """Ask the database for its time, and correct ours where it is surely wrong. Synchronous.
+    """Ask the database for its time, and correct ours where it is surely wrong.
 
-    The database read its clock between our question and its answer. What fits in between is left
-    alone, so that a slow answer spoils nothing.
+    The database read its clock at some moment between our question and its answer. Our time is left
+    alone if it fits any such moment, so that a slow answer spoils nothing.
     """
     global _start, _measured
-    connection.ensure_connection()  # because opening one is no part of the round trip
+    connection.ensure_connection()  # so that the time it takes to open one does not count
     asked = elapsed()
     [[theirs]] = sql.execute(f"SELECT {sql.now_as_epoch()}", [], ("n_id",))
     answered = elapsed()
     low, high = theirs - answered - RESOLUTION, theirs - asked + RESOLUTION
     _start = min(max(_start, low), high)
     _measured = answered
-    _tell()
+    _log()
 
 
 def off_by() -> float:
@@ -89,18 +89,18 @@ def as_datetime(seconds: float) -> datetime:
     return aware if settings.USE_TZ else make_naive(aware)
 
 
-def _tell() -> None:
-    """Log one line when the clock goes wrong, when it is wrong differently, and when it is right.
+def _log() -> None:
+    """Log a line when the machine's clock goes wrong, when its error changes, and when it is right.
 
-    Half a second is left for a clock that is just at the border.
+    A change counts from half a second on, so that a clock near the limit does not fill the log.
     """
-    global _told
+    global _logged
     off = off_by()
-    if abs(off - _told) <= (OFF if _told == 0.0 else OFF / 2):
+    if abs(off - _logged) <= (OFF if _logged == 0.0 else OFF / 2):
         return
     if sentence := trouble():
-        logger.error("%s: jobs go by the database's clock, and NTP should set both", sentence)
-        _told = off
+        logger.error("%s: jobs go by the database's clock; set both clocks by NTP", sentence)
+        _logged = off
     else:
         logger.warning("the clock of this machine agrees with the database's again")
-        _told = 0.0
+        _logged = 0.0

@@ -1,4 +1,4 @@
-"""The console command `progrock`: `progrock demo` runs everything on this machine, to try it."""
+"""The console command `progrock demo`, which runs all of ProgRock on this machine to try it out."""
 
 import argparse
 import importlib.util
@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-#: What the demo needs beside ProgRock itself: modules, which the extra `standalone` brings.
+#: The modules that the demo needs beside ProgRock itself. The extra `standalone` installs them.
 NEEDED = ("csp", "dj_database_url", "servestatic", "uvicorn", "websockets")
 #: The demo's programs: inside the installed package, or at the top of the repository.
 INSTALLED = Path(__file__).with_name("_standalone")
@@ -14,14 +14,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code, and does not return from a demo that begins."""
-    parser = argparse.ArgumentParser(prog="progrock", description="ProgRock beside your projects.")
+    """Run the command and return its exit code. It does not return once the demo begins."""
+    parser = argparse.ArgumentParser(prog="progrock", description="Runs ProgRock by itself.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
         "demo",
         help="run everything on this machine until Ctrl-C: RabbitMQ, a backend, workers, the page",
-        description="Runs RabbitMQ (the one that is installed, or Docker's, or that of AMQP_URL),"
-        " a backend, two workers and the page on loopback until Ctrl-C.",
+        description="Runs RabbitMQ, a backend, two workers and the page on this machine until"
+        " Ctrl-C. RabbitMQ is the one of AMQP_URL, or the installed one, or Docker's.",
     )
     demo.add_argument(
         "--directory",
@@ -33,9 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_demo(directory: Path) -> int:
-    """Become the demo, which keeps its files in `directory`.
+    """Replace this process with the demo, which keeps its files in `directory`.
 
-    Returns 1 where packages are missing, and else does not return.
+    Returns 1 where packages are missing, and otherwise does not return.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         print(  # noqa: T201  (this is a command)

@@ -1,4 +1,4 @@
-"""What ProgRock reads from Django's settings, and the default of each setting."""
+"""Reads ProgRock's settings from Django's: each has its default, and numbers their bounds, here."""
 
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,11 @@ def setting(name: str) -> Any:
 
 
 def checked(name: str) -> Any:
-    """The setting of this name, where it can be one: a number, a flag or a text, by its default.
+    """The setting of this name, or its default, if it has the right type and is within its bounds.
 
-    Raises ImproperlyConfigured with what was found and what was wanted. Processes that serve ASGI
-    run no system checks, so this is asked at each use.
+    A name in BOUNDS is a number, one whose default is None a flag, and any other a text.
+    Raises ImproperlyConfigured with what was found and what was wanted. Each use checks this,
+    because processes that serve ASGI run no system checks.
     """
     value = setting(name)
     try:
@@ -68,7 +69,10 @@ def number(name: str, value: Any) -> int | float:
 
 
 def within(name: str, value: Any, bounds: tuple[int, int, bool]) -> int | float:
-    """The value as a number within bounds such as those in BOUNDS. Raises ValueError."""
+    """The value as a number within `bounds`: the least, the most, and whether it must be whole.
+
+    Raises ValueError with a sentence that begins with `name`.
+    """
     least, most, whole = bounds
     wanted = f"wanted a {'whole ' if whole else ''}number from {least} to {most}"
     try:
@@ -83,7 +87,7 @@ def within(name: str, value: Any, bounds: tuple[int, int, bool]) -> int | float:
 def flag(name: str, value: Any) -> bool:
     """The value of a setting that is on or off. Raises ValueError with a sentence.
 
-    A text is refused, because "False" would be true.
+    A text is refused, because Python takes even "False" for true.
     """
     if not isinstance(value, int) or value not in (0, 1):
         raise ValueError(f"{name} is {shown(value)}: wanted True or False")
@@ -104,10 +108,10 @@ def text(name: str, value: Any) -> str:
 
 
 def shown(value: object) -> str:
-    """A value in the words of Python, shortened for a sentence."""
+    """The `repr` of a value, shortened for a sentence."""
     try:
         words = repr(value)
-    except Exception:  # a class of the project's, or an integer with too many digits
+    except Exception:  # a class of the project's may raise anything, an int have too many digits
         words = f"of type {type(value).__name__}"
     return words if len(words) <= 80 else f"{words[:79]}…"
 
@@ -134,9 +138,10 @@ def management_url() -> str:
 
 
 def backends() -> dict[str, Options]:
-    """The backends of `PROGROCK_BACKENDS` in the order of the file, which is read once a process.
+    """The backends of the file that `PROGROCK_BACKENDS` names, by name and in the file's order.
 
-    Raises ImproperlyConfigured if no file is named, and ConfigError if it is wrong.
+    Each process reads the file once. Raises ImproperlyConfigured if no file is named, and
+    ConfigError if it is wrong.
     """
     path = str(checked("PROGROCK_BACKENDS"))
     if not path:
@@ -149,9 +154,9 @@ def backends() -> dict[str, Options]:
 
 
 def names() -> Names:
-    """What all is called in RabbitMQ: every name begins with `PROGROCK_PREFIX`.
+    """The names of all that we have in RabbitMQ. They begin with `PROGROCK_PREFIX`.
 
-    Raises ImproperlyConfigured for what cannot be a prefix.
+    Raises ImproperlyConfigured where that cannot be a prefix.
     """
     prefix = str(checked("PROGROCK_PREFIX"))
     try:
@@ -171,22 +176,22 @@ def anonymous() -> bool:
 
 
 def max_active_jobs() -> int:
-    """How many jobs of one audience may be active at once: `PROGROCK_MAX_ACTIVE_JOBS`."""
+    """How many jobs of one audience may be active at once: `PROGROCK_MAX_ACTIVE_JOBS`; 0: none."""
     return int(checked("PROGROCK_MAX_ACTIVE_JOBS"))
 
 
 def max_sockets() -> int:
-    """How many sockets of one session a web process keeps open: `PROGROCK_MAX_SOCKETS`."""
+    """How many sockets a session may have open in one web process: `PROGROCK_MAX_SOCKETS`."""
     return int(checked("PROGROCK_MAX_SOCKETS"))
 
 
 def max_starts_an_hour() -> int:
-    """Starts of one audience in an hour: `PROGROCK_MAX_STARTS_AN_HOUR`; 0: no limit."""
+    """How many jobs an audience may start in an hour, 0: no limit (PROGROCK_MAX_STARTS_AN_HOUR)."""
     return int(checked("PROGROCK_MAX_STARTS_AN_HOUR"))
 
 
 def keep_days() -> float:
-    """Days after which a finished job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps it for ever."""
+    """Days after which an ended job is deleted: `PROGROCK_KEEP_DAYS`; 0 keeps it for ever."""
     return float(checked("PROGROCK_KEEP_DAYS"))
 
 
@@ -198,7 +203,8 @@ def socket_url() -> str:
     url = str(checked("PROGROCK_SOCKET_URL"))
     if not url or not url.isprintable():
         raise ImproperlyConfigured(
-            f"PROGROCK_SOCKET_URL is {shown(url)}: wanted a path or an address, such as prog/"
+            f"PROGROCK_SOCKET_URL is {shown(url)}: wanted a path such as prog/, or an address such"
+            " as wss://live.example.com/prog/"
         )
     return url
 

@@ -1,4 +1,4 @@
-"""Decides what an error of the database means: it is away, calls met, or the call is a mistake."""
+"""Decides what an error of the database means: it is away, calls conflicted, or a call is wrong."""
 
 from contextlib import suppress
 from enum import Enum
@@ -10,12 +10,13 @@ class Trouble(Enum):
     """What an error of the database means for the call that met it."""
 
     AWAY = "away"  # it can serve nobody now: wait for it, on another connection
-    CONFLICT = "conflict"  # calls met each other, and nothing of this one was done: try again
-    MISTAKE = "mistake"  # the call would fail again at any time
+    CONFLICT = "conflict"  # another call was in the way, and nothing was done: repeat this one
+    MISTAKE = "mistake"  # the call itself is wrong, so it would fail at any time
 
 
-#: By SQLSTATE, or its first letters. The longest that fits decides; all others are mistakes.
-#: A full disk and too many clients are away, as is a table or a right that an operator must give.
+#: By SQLSTATE: all five characters, or else the first two. All others are mistakes.
+#: A full disk and too many clients count as AWAY. So does what an operator must first provide, such
+#: as a table or a right. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _STATES = {
     "08": Trouble.AWAY,  # the connection
     "25006": Trouble.AWAY,  # read-only: a standby, or maintenance
@@ -54,7 +55,7 @@ _GONE = ("OperationalError", "InterfaceError")
 
 
 def trouble(error: BaseException) -> Trouble:
-    """What an exception of Django's database layer means; `__cause__` is the driver's own."""
+    """What an exception of Django's database layer means. Its `__cause__` is the driver's own."""
     cause = error.__cause__ or error
     state = getattr(cause, "sqlstate", None)
     if isinstance(state, str):
@@ -70,9 +71,9 @@ def trouble(error: BaseException) -> Trouble:
 
 
 def drop() -> None:
-    """Close the connection of this thread, for the server may be the wrong one (read-only).
+    """Close the connection of this thread for good, because its server may have become read-only.
 
-    `close_old_connections` would keep it, and so would a pool that gets it back.
+    `close_old_connections` would keep the connection, and so would a pool that gets it back.
     """
     with suppress(Error):
         if getattr(connection, "pool", None) is not None and connection.connection is not None:

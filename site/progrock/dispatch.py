@@ -1,8 +1,8 @@
-"""What follows a commit: which poll tasks go into which messages, which changes on which feeds.
+"""Decides what is sent to RabbitMQ after a commit: poll tasks in messages, and changes on feeds.
 
-`after` and its neighbours compute that purely. Thin functions send it: `send_now` for synchronous
-code, `publish` and `push` for asynchronous code. A web process keeps what cannot be sent, and tries
-again (`progrock.consumers.outgoing`).
+`after` and the functions up to `swept` compute it, and talk to nobody. `send_now` sends it for
+synchronous code, `publish` and `push` for asynchronous code. A web process keeps what it cannot
+send, and tries again (`progrock.consumers.outgoing`).
 """
 
 import asyncio
@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 
 class Message(NamedTuple):
-    """Poll tasks that travel together; `delay` and `spread` (seconds) are the publisher's."""
+    """Poll tasks of one shard that travel together.
+
+    `delay` and `spread` are the arguments of `Publisher.publish`, in seconds.
+    """
 
     backend: str
     shard: int
@@ -36,36 +39,36 @@ class Message(NamedTuple):
 
 
 class Outbound(NamedTuple):
-    """All that follows: messages of tasks, and the changes (`wire.change_of`) by their feed."""
+    """All that is sent after a commit: messages of tasks, and by feed the changes to push."""
 
     messages: list[Message]
     feeds: dict[str, list[wire.Change]]
 
 
 def asked(row: Row) -> Committed:
-    """What a start or a cancel left in the ledger: the job's task is due now.
+    """The change that a start or a cancel left in the ledger, with a task that is due now.
 
-    A job whose start is under way is only flagged. It gets no task, because only a sweep may bring
-    one to an open intent; the step that follows the start sees the flag.
+    A job whose start is under way gets no task, because only a sweep may bring one to an open
+    intent. The step after the start sees that a cancel was asked for.
     """
     due_now = row.active and row.state != State.STARTING
     return Committed(row, 0.0 if due_now else None, True)
 
 
 def unwritten(row: Row, delay: float, now: float) -> Committed:
-    """A look that found nothing new and left the row as it is: a task of the same turn follows."""
+    """A poll that found nothing new and wrote nothing. A task of the same turn follows it."""
     return Committed(row, delay, False, None, now + delay)
 
 
 def after(committed: Sequence[Committed], backends: Mapping[str, Options]) -> Outbound:
-    """What follows these changes. A job of a backend that is not configured gets no task."""
+    """What to send after these changes. A job of a backend that is not configured gets no task."""
     return Outbound(
         _messages(committed, backends), feeds(each.row for each in committed if each.visible)
     )
 
 
 def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -> list[Message]:
-    """One message for each shard and lane; regular polls travel by themselves."""
+    """One message for each shard and lane, and another one there for regular polls."""
     delays: dict[tuple[str, float], list[Committed]] = defaultdict(list)
     for each in committed:
         if each.delay is not None and each.row.backend in backends:
@@ -88,7 +91,7 @@ def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -
 
 
 def feeds(rows: Iterable[Row]) -> dict[str, list[wire.Change]]:
-    """The changes that show these jobs as they are, by the feed that their audience is on."""
+    """The changes that show these jobs as they are now, by the feed of their audience."""
     found: dict[str, list[wire.Change]] = defaultdict(list)
     for row in rows:
         found[feed_of(row.audience)].append(wire.change_of(row))
@@ -96,15 +99,15 @@ def feeds(rows: Iterable[Row]) -> dict[str, list[wire.Change]]:
 
 
 def swept(backend: str, shard: int, claimed: Iterable[tuple[str, int]], now: float) -> Message:
-    """The tasks of jobs that a sweep of one queue has claimed, as (id, turn): due now."""
+    """The message for jobs that a sweep of one queue has claimed, as (job_id, turn): due now."""
     tasks = [Task(job_id, turn, now) for job_id, turn in claimed]
     return Message(backend, shard, tasks, 0.0)
 
 
 def send_now(url: str, outbound: Outbound) -> None:
-    """Publish and push over a connection of its own; returns when RabbitMQ has confirmed the tasks.
+    """Publish and push over one connection, and return when RabbitMQ has confirmed the tasks.
 
-    Raises BrokerUnavailable or PublishFailed. Sends nothing where the URL is MEMORY.
+    Raises BrokerUnavailable or PublishFailed. Sends nothing where the URL is MEMORY, as in tests.
     """
     if url == MEMORY:
         return
@@ -114,7 +117,7 @@ def send_now(url: str, outbound: Outbound) -> None:
 
 
 async def publish(publisher: Publisher, messages: Sequence[Message]) -> None:
-    """Publish; returns when RabbitMQ has confirmed all of it. Raises PublishFailed."""
+    """Publish, and return when RabbitMQ has confirmed all messages. Raises PublishFailed."""
     await to_the_end(
         [
             publisher.publish(
@@ -126,7 +129,7 @@ async def publish(publisher: Publisher, messages: Sequence[Message]) -> None:
 
 
 async def push(layer: Any, feeds: Mapping[str, Sequence[wire.Change]]) -> None:
-    """Push changes to all web processes, at most once: their repair finds what is lost."""
+    """Push changes to all web processes, at most once. Their repair finds those that get lost."""
     await to_the_end([layer.group_send(feed, _event(changes)) for feed, changes in feeds.items()])
 
 
@@ -135,10 +138,10 @@ def _event(changes: Sequence[wire.Change]) -> dict[str, Any]:
 
 
 async def to_the_end(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run it all concurrently, each part to its end, and then raise what failed.
+    """Run all coroutines concurrently, and each to its end although another one has failed.
 
-    So a publish that fails does not break off a start. Several failures are raised as a group.
-    Returns the results in order.
+    Otherwise a failed publish would cancel a start that is under way. Returns the results in order.
+    Raises the exception of the one that failed, or a group where several did.
     """
     if len(work) == 1:
         return [await work[0]]

@@ -1,4 +1,4 @@
-"""An address of the HTTP API: its methods, Django's CSRF token, and errors as problems."""
+"""Makes a view of the functions for one address of the HTTP API: methods, CSRF token, errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,21 +22,22 @@ SAFE = ("GET", "HEAD")
 
 
 def endpoint(*, page: View | None = None, **methods: View) -> View:
-    """A view of one address: a function for each method, and perhaps a page for browsers.
+    """A view for one address. `methods` are its functions, by the name of their HTTP method.
 
-    What the functions raise on purpose becomes a problem.
+    `page` is a view that browsers get in place of GET. Refused, and errors of a database that is
+    away or busy, become problem details (RFC 9457).
     """
     if "GET" in methods:
         methods["HEAD"] = methods["GET"]
 
     @never_cache
-    @transaction.non_atomic_requests  # what is sent to RabbitMQ follows the commit
-    @csrf_exempt  # `_guarded` asks for the token
+    @transaction.non_atomic_requests  # RabbitMQ must hear of a job only after its commit
+    @csrf_exempt  # because `_guarded` checks the token
     def view(request: HttpRequest, **parts: Any) -> HttpResponseBase:
         if page is not None and request.method in SAFE and _wants_page(request):
             answer = page(request, **parts)
         else:
-            answer = _told(request, methods, parts)
+            answer = _answer(request, methods, parts)
         if page is not None:
             patch_vary_headers(answer, ["Accept"])
         return answer
@@ -44,14 +45,14 @@ def endpoint(*, page: View | None = None, **methods: View) -> View:
     return view
 
 
-def _told(
+def _answer(
     request: HttpRequest, methods: dict[str, View], parts: dict[str, Any]
 ) -> HttpResponseBase:
     try:
         request.get_host()
         if (act := methods.get(request.method or "")) is None:
             known = ", ".join(methods)
-            refused = problem("bad_method", f"{request.method} means nothing here; wanted {known}.")
+            refused = problem("bad_method", f"The method is {request.method}; wanted {known}.")
             refused["Allow"] = known
             return refused
         return _guarded(request, act, parts)
@@ -64,15 +65,15 @@ def _told(
     except Error as error:
         if trouble(error) is Trouble.MISTAKE:
             raise
-        drop()  # a read-only server would keep the connection, and the next request too
+        drop()  # else the next request might use the same read-only server again
         return problem("unavailable", DATABASE_AWAY)
 
 
 def _guarded(request: HttpRequest, act: View, parts: dict[str, Any]) -> HttpResponseBase:
-    """Call the view of a method; Django's CSRF token is asked for first, where one is needed."""
+    """Call the function of a method, after a check of the body's type and of the CSRF token."""
     if request.method in SAFE:
         return act(request, **parts)
-    found = request.content_type  # now, because the check of the token reads forms
+    found = request.content_type  # checked first, because the check of the token reads forms
     if found not in ("", "application/json") and request.META.get("CONTENT_LENGTH") != "0":
         raise Refused("bad_type", f"The body is {found}; wanted application/json.")
     if bears_token(request):
@@ -88,13 +89,14 @@ def _guarded(request: HttpRequest, act: View, parts: dict[str, Any]) -> HttpResp
         raise Refused(
             "csrf",
             "Django's CSRF token is missing or wrong: send the value of its cookie in the header"
-            " X-CSRFToken. A program that sends `Authorization: Bearer` and no session needs none.",
+            " X-CSRFToken. A program needs no token if it sends `Authorization: Bearer` and no"
+            " session cookie.",
         )
     return answer
 
 
 def bears_token(request: HttpRequest) -> bool:
-    """Whether only a token can say who this is, so that no page of another site can have sent it.
+    """Whether the request has a Bearer token and no session, so that it needs no CSRF token.
 
     A browser adds cookies, and the credentials of Basic and the like, to requests that a page of
     another site makes. It never adds a Bearer token by itself.

@@ -1,7 +1,7 @@
-"""The jobs of everybody, for staff: filters, and pages by a cursor; what changed last stands first.
+"""Finds everybody's jobs for staff, in pages: the job that changed last comes first.
 
-The work for a page has a bound, however many jobs there are: a filter looks through the `WINDOW`
-jobs that stand next, and the page after it looks on.
+The work for a page has a bound, however many jobs there are. A filter reads the next `WINDOW` jobs
+of the list and no more. The page after it reads on from there.
 """
 
 import uuid
@@ -17,28 +17,28 @@ from progrock.owners import audiences_like
 
 #: How many jobs a page shows.
 A_PAGE = 50
-#: How many jobs a page with a filter looks through.
+#: How many jobs are read to find those of a page with a filter.
 WINDOW = 10_000
 
 
 class Place(NamedTuple):
-    """A place in the list: when the job changed last, and its id."""
+    """A place in the list: when the job there changed last, and its id."""
 
     changed: datetime
     job_id: uuid.UUID
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """Where this job stands."""
+        """The place of this job."""
         changed = job.changed_at
         return cls(make_aware(changed) if is_naive(changed) else changed, job.pk)
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """The place that a text names; None where it names none."""
-        time, _, key = text.rpartition("_")
+        """The place that was written as this text by `str`; None for any other text."""
+        time, _, id_text = text.rpartition("_")
         try:
-            changed, job_id = datetime.fromisoformat(time), uuid.UUID(key)
+            changed, job_id = datetime.fromisoformat(time), uuid.UUID(id_text)
         except ValueError:
             return None
         return None if is_naive(changed) else cls(changed, job_id)
@@ -49,18 +49,18 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The jobs of a page, perhaps none; `after` is where the next one begins, None at the end."""
+    """The jobs of a page, perhaps none. The next page is behind `after`; None: this is the last."""
 
     jobs: list[Job]
     after: Place | None
 
 
 def page(wanted: Mapping[str, str], before: Place | None) -> Page:
-    """The page behind `before`, the first one without it. Results are left out.
+    """The page that follows the place `before`, or the first page. Results are left out.
 
-    `wanted` has what the filter asks for, all of it optional: `state` (a state, "active" or
-    "ended"), `backend`, `owner` (in a login name, or how an audience begins), and `q`, a text in
-    the label, the message, the error or the id.
+    `wanted` is the filter. Its keys, all optional, are `state` (a state, "active" or "ended"),
+    `backend`, `owner` (a part of a login name, or the beginning of an audience) and `q` (a part of
+    the label, the message, the error or the id).
     """
     jobs = Job.objects.defer("result", "params").order_by("-changed_at", "-pk")
     if before is not None:
@@ -78,13 +78,13 @@ def page(wanted: Mapping[str, str], before: Place | None) -> Page:
 
 
 def _beyond(place: Place) -> Q:
-    """The condition that a job stands behind this place."""
+    """The condition that a job comes after this place in the list."""
     older = Q(changed_at__lt=place.changed)
     return Q(changed_at__lte=place.changed) & (older | Q(pk__lt=place.job_id))
 
 
 def _condition(wanted: Mapping[str, str]) -> Q:
-    """The condition of the filter; empty where all jobs are wanted."""
+    """The condition of the filter; empty where it lets all jobs through."""
     condition = Q()
     if states := STATES_OF.get(wanted.get("state", "")):
         condition &= Q(state__in=states)

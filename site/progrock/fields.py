@@ -1,4 +1,4 @@
-"""The field of the ledger's times: the same moment for Django and for `progrock.sql`."""
+"""The model field of the ledger's times, which Django and `progrock.sql` read alike."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,20 +9,20 @@ from django.utils.timezone import is_aware, make_aware, make_naive
 
 
 class TimeField(models.DateTimeField):  # type: ignore[type-arg]
-    """A DateTimeField that is text in UTC on SQLite, whatever `USE_TZ` and `TIME_ZONE` say.
+    """A DateTimeField whose text on SQLite is in UTC, whatever `USE_TZ` and `TIME_ZONE` are.
 
-    Django writes SQLite's times in the zone of the connection, or in the local one. Such text is
-    ambiguous when summer time ends, and it cannot be compared with that of SQLite's own clock.
-    Migrations see a plain DateTimeField.
+    Django writes times into SQLite in the zone of the connection, or in the local zone. Such a text
+    is ambiguous when summer time ends, and it cannot be compared with the time that SQLite's own
+    clock gives. Migrations see a plain DateTimeField.
     """
 
     def deconstruct(self) -> Any:
-        """As a plain DateTimeField."""
+        """Describe a plain DateTimeField, so that migrations do not name this class."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.DateTimeField", args, kwargs
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """A datetime as the database takes it. One without a zone is in the project's."""
+        """A datetime as the database wants it. One without a zone is in the project's zone."""
         value = value if prepared else self.get_prep_value(value)
         if isinstance(value, datetime):
             value = value if is_aware(value) else make_aware(value)
@@ -31,7 +31,7 @@ class TimeField(models.DateTimeField):  # type: ignore[type-arg]
         return super().get_db_prep_value(value, connection, prepared=True)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Take back the zone that Django has given to SQLite's text."""
+        """Read SQLite's text as UTC. Django has read it as a time of another zone."""
         if value is None or connection.vendor != "sqlite":
             return value
         value = value.replace(tzinfo=UTC)

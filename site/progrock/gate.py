@@ -1,4 +1,4 @@
-"""Checks what a project's own code hands in, before anything believes it: audiences and params."""
+"""Checks the audiences and params that a project's own code hands in, before they are used."""
 
 import dataclasses
 import inspect
@@ -16,18 +16,22 @@ from progrock.errors import Refused
 
 #: How the audience of a user begins, and that of a visitor without a login.
 A_USER, A_VISITOR = "user:", "visitor:"
-#: The longest audience, in characters: so many the ledger keeps.
+#: The longest audience, in characters, because the ledger's column holds so many.
 MAX_AUDIENCE = 200
-#: The longest id that a client may give to a start, in characters: so many the ledger keeps.
+#: The longest id that a client may give to a start, in characters, for the same reason.
 MAX_REQUEST = 100
-#: The longest params that a job may have, as JSON, in bytes.
+#: The most bytes that a job's params may have as JSON.
 MAX_PARAMS = 65_536
 
-_COROUTINE = "a coroutine: the function must not be `async def`"
+_COROUTINE = "a coroutine, because it is an `async def`"
 
 
 class Role(NamedTuple):
-    """What a function of the project's is for: its setting, and what it takes and returns."""
+    """The setting that names a function of the project's, and what that takes and returns.
+
+    `arguments` are an example of what it is called with, `takes` says the same in words, and
+    `returns` is the type. `wanted` says in words which value is wanted, `hint` what to write.
+    """
 
     setting: str
     arguments: tuple[Any, ...]
@@ -58,10 +62,10 @@ AUTHORIZE = Role(
 
 
 def checked_audiences(found: Any, path: str) -> list[str]:
-    """What the function of PROGROCK_AUDIENCES, at the dotted `path`, has returned.
+    """The audiences that the project's function of PROGROCK_AUDIENCES has returned.
 
-    Raises ImproperlyConfigured for anything but a list or tuple of usable names. A plain string is
-    refused too: its letters would be audiences.
+    `path` is its dotted path. Raises ImproperlyConfigured for anything but a list or tuple of
+    usable names. A plain string is refused too, because each of its letters would be an audience.
     """
     if inspect.iscoroutine(found):
         found.close()
@@ -70,16 +74,17 @@ def checked_audiences(found: Any, path: str) -> list[str]:
         raise _misconfigured(AUDIENCES, path, f"{type(found).__name__} {str(found)[:80]!r}")
     for each in found:
         if (wrong := wrong_audience(each)) is not None:
-            raise _misconfigured(AUDIENCES, path, wrong)
+            raise _misconfigured(AUDIENCES, path, f"a list that holds {wrong}")
     return list(found)
 
 
 def checked_authorization(
     found: Any, path: str, schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What the function of PROGROCK_AUTHORIZE, at the dotted `path`, has returned, as plain JSON.
+    """The params that the project's function of PROGROCK_AUTHORIZE has returned, as plain JSON.
 
-    `schema` is that of the backend's params. Raises ImproperlyConfigured for what no job can have.
+    `path` is its dotted path, and `schema` the JSON Schema of the backend's params. Raises
+    ImproperlyConfigured for anything but a dict of params that a job of this backend can have.
     """
     if inspect.iscoroutine(found):
         found.close()
@@ -89,16 +94,16 @@ def checked_authorization(
     try:
         params = checked_params(found)
     except Refused as refused:
-        raise _misconfigured(AUTHORIZE, path, f"params that are refused: {refused}") from None
+        raise _misconfigured(AUTHORIZE, path, f"params that cannot be used: {refused}") from None
     if wrong := schemas.complaint(schema, params):
         raise _misconfigured(AUTHORIZE, path, f"params that do not fit the schema: {wrong}")
     return params
 
 
 def wrong_audience(name: Any) -> str | None:
-    """What is wrong with the name of an audience, in some words; None where nothing is."""
+    """What this is, in words, where it cannot be the name of an audience; None where it can."""
     if not isinstance(name, str):
-        return f"{type(name).__name__} in place of a string"
+        return f"a value of type {type(name).__name__}"
     if not name:
         return "an empty string"
     if len(name) > MAX_AUDIENCE:
@@ -111,22 +116,27 @@ def wrong_audience(name: Any) -> str | None:
 def audience_of_name(name: str) -> str:
     """The audience that a string names. Raises Refused where it cannot be one."""
     if (wrong := wrong_audience(name)) is not None:
-        raise Refused("bad_audience", f"The audience is {wrong}; wanted 1 to {MAX_AUDIENCE}.")
+        raise Refused(
+            "bad_audience",
+            f"The audience is {wrong}; wanted 1 to {MAX_AUDIENCE} printable characters.",
+        )
     return name
 
 
 def audience_of_user(user: AbstractBaseUser) -> str:
-    """The audience of a user. Raises Refused for one that is not saved or not active in a login."""
+    """The audience of a user. Raises Refused for one that has not been saved."""
     if user.pk is None:
-        raise Refused("bad_audience", "The user is not saved yet, so no job can be theirs.")
+        raise Refused(
+            "bad_audience", "The user has not been saved and has no id; save the user first."
+        )
     return audience_of_name(f"{A_USER}{user.pk}")
 
 
 def not_an_audience(found: Any) -> TypeError:
-    """The error for what is neither a string nor a user nor a request."""
+    """The error for an audience that is neither a string nor a user nor a request."""
     return TypeError(
         f"audience is {type(found).__name__}; wanted a string such as 'team:blue', a user, or an"
-        " HttpRequest. For a team or the like write its name yourself: f'team:{team.pk}'."
+        " HttpRequest. For anything else, such as a team, make the string: f'team:{team.pk}'."
     )
 
 
@@ -138,17 +148,19 @@ def checked_params(params: Any) -> dict[str, Any]:
     if params is None:
         return {}
     if not isinstance(params, dict):
-        raise Refused("bad_params", f"params must be an object, found {type(params).__name__}.")
+        raise Refused("bad_params", f"params is a {type(params).__name__}; wanted an object.")
     try:
         text = orjson.dumps(params)
     except orjson.JSONEncodeError as error:
-        raise Refused("bad_params", f"params must be JSON: {error}.") from None
+        raise Refused("bad_params", f"params cannot be written as JSON: {error}.") from None
     if len(text) > MAX_PARAMS:
-        raise Refused("bad_params", f"params of {len(text)} bytes; at most {MAX_PARAMS} are taken.")
+        raise Refused(
+            "bad_params", f"params have {len(text)} bytes as JSON; wanted {MAX_PARAMS} at most."
+        )
     if b"\\u0000" in text:
-        raise Refused("bad_params", "params must not hold the character U+0000.")
+        raise Refused("bad_params", "params hold the character U+0000, which is not allowed.")
     if b"null" in text and _has_no_number(params):
-        raise Refused("bad_params", "params must not hold NaN or Infinity, which JSON has not.")
+        raise Refused("bad_params", "params hold NaN or Infinity, which JSON does not have.")
     return cast(dict[str, Any], orjson.loads(text))
 
 
@@ -171,22 +183,25 @@ def _has_no_number(value: Any) -> bool:
 
 
 def wrong_function(function: Callable[..., Any] | Any, role: Role) -> str | None:
-    """What `manage.py check` can tell of a function of the project's; None: nothing."""
+    """What this is, in words, where it cannot have this role; None where nothing is seen wrong.
+
+    It is not called.
+    """
     if isinstance(function, type):
-        return f"{function.__name__}, a class: a call makes an object in place of a {role.returns}"
+        return f"a class, so a call returns an object and not a {role.returns}"
     if not callable(function):
-        return f"{type(function).__name__}, which cannot be called"
-    # of an object that is no function, its `__call__`
+        return f"of type {type(function).__name__}, which cannot be called"
+    # the second one is for an object that is no function and has a `__call__`
     for each in (function, type(function).__call__):
         if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
-            return "an `async def`"
+            return f"an `async def`, so a call returns no {role.returns}"
         if inspect.isgeneratorfunction(each):
-            return f"a generator function: its `yield` returns no {role.returns}"
+            return f"a generator, because it has a `yield`, so a call returns no {role.returns}"
     try:
         inspect.signature(function).bind(*role.arguments)
     except TypeError as error:
         return f"a function that cannot be called with {role.takes} ({error})"
-    except ValueError:  # one of C, which does not tell what it takes
+    except ValueError:  # a function written in C need not tell its arguments
         return None
     return None
 

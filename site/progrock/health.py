@@ -1,4 +1,4 @@
-"""Answers probes before all other middleware, because they come by IP and over plain HTTP."""
+"""Middleware that answers health probes first, because they come by IP and over plain HTTP."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
@@ -8,7 +8,7 @@ from progrock import views
 
 
 class HealthFirst(MiddlewareMixin):
-    """Stands before all that asks for the host: `/healthz` needs none of ALLOWED_HOSTS."""
+    """Answers `/healthz`, so put it before all middleware that checks the host (ALLOWED_HOSTS)."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Answer a probe; leave all other requests alone."""

@@ -1,6 +1,6 @@
-"""The id of this installation: random, in the database, and borne by all that it sends.
+"""Reads the random id of this installation, which is in the database and in all messages.
 
-By it two installations on one virtual host of RabbitMQ leave each other's messages alone.
+It is how two installations in one virtual host of RabbitMQ leave each other's messages alone.
 """
 
 from uuid import uuid4
@@ -14,12 +14,12 @@ def known() -> str:
 
 
 def read() -> str:
-    """The id, which is read from the database once a process."""
+    """The id. The first call in each process reads it from the database."""
     global _known
     if not _known:
         from progrock.models import Installation  # Django loads models later than this module
 
-        # A migration made the row. A database that was emptied since gets a new one.
+        # A migration has made the row. If the database was emptied since, it gets a new one.
         found = Installation.objects.first()
         if found is None:
             Installation.objects.bulk_create(

@@ -1,4 +1,4 @@
-"""Writes a line in the log for each milestone of a job, and for each first retry in a row.
+"""Writes a line in the log for each milestone of a job, and when a job's calls begin to fail.
 
 A poll that finds nothing new, or only progress, writes nothing.
 """
@@ -11,14 +11,15 @@ from progrock.milestones import Milestone, one_line
 
 logger = logging.getLogger(__name__)
 
-#: Where more jobs of one step than this are retried for the first time, one line tells of all, and
-#: the jobs are named at DEBUG: their backend is away, and there may be thousands.
+#: Where the calls for more jobs than this begin to fail at once, their backend is away, and there
+#: may be thousands. Then one line tells of all, and the single jobs are named at DEBUG.
 MOST_RETRIES = 10
+#: The longest text of a backend in a line, in characters.
 LONGEST = 300
 
 
 def stepped(committed: Sequence[Committed]) -> None:
-    """Tell of steps that stand in the ledger."""
+    """Log the milestones of steps that have been committed."""
     retried: list[Row] = []
     for row, _, _, milestone, _ in committed:
         match milestone:
@@ -49,7 +50,7 @@ def stepped(committed: Sequence[Committed]) -> None:
 
 
 def asked(row: Row) -> None:
-    """Tell of a job that somebody has just started, or asked to cancel."""
+    """Log a cancel that was just asked for, and the end of a job that it has ended at once."""
     if row.cancel_requested:
         logger.info("job's cancel was asked for, job=%s backend=%s", row.id, row.backend)
     if not row.active:
@@ -57,12 +58,12 @@ def asked(row: Row) -> None:
 
 
 def again(job_id: str, new_id: str, backend: str) -> None:
-    """Tell that a job was started again, as the job `new_id`."""
+    """Log that a job was run again, as the job `new_id`."""
     logger.info("job was started again, as=%s job=%s backend=%s", new_id, job_id, backend)
 
 
 def ended(row: Row) -> None:
-    """Tell of a job's end, with the reason where there is one."""
+    """Log a job's end, with the error where there is one."""
     reason = f" ({_line(row.error)})" if row.error else ""
     logger.info("job ended: %s%s, job=%s backend=%s", row.state, reason, row.id, row.backend)
 

@@ -1,7 +1,7 @@
-"""Pages of jobs, newest first: filters, and a cursor that says where the next page begins.
+"""Finds the jobs of some audiences in pages, newest first, for lists over HTTP.
 
-The work for a page has a bound, however many jobs there are: a filter looks through the newest
-`WINDOW` jobs of each audience and no further. Where these held too few, the next page looks on.
+The work for a page has a bound, however many jobs there are. A filter reads the next `WINDOW` jobs
+of each audience and no more. If these hold too few, the next page reads on from there.
 """
 
 import re
@@ -16,9 +16,9 @@ from progrock import ledger, sql
 from progrock.ledger import Row
 from progrock.models import ACTIVE
 
-#: A page with filters looks through so many jobs of each audience.
+#: How many jobs of each audience are read to find those of a page with filters.
 WINDOW = 5_000
-#: Up to so many audiences are asked one by one, each along its index; more are asked together.
+#: Up to so many audiences get a query each, which follows the index. More share one query.
 ONE_BY_ONE = 100
 
 _CURSOR = re.compile(
@@ -28,18 +28,18 @@ _CURSOR = re.compile(
 
 
 class Cursor(NamedTuple):
-    """A place in the order of jobs: the time of creation as the ledger has it, and the id."""
+    """A place in the list: a job's time of creation, as text in UTC, and its id."""
 
     created: str
     job_id: str
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The cursor of a text. Raises ValueError."""
+        """The cursor that was written as this text by `str`. Raises ValueError for other texts."""
         found = _CURSOR.fullmatch(text)
         if found is None:
             raise ValueError("it is no cursor")
-        datetime.fromisoformat(f"{found[1]} {found[2]}")  # such as the 30th of February
+        datetime.fromisoformat(f"{found[1]} {found[2]}")  # it refuses the 30th of February
         return cls(f"{found[1]} {found[2]}", found[3])
 
     def __str__(self) -> str:
@@ -48,10 +48,10 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Which jobs: in one of these states, of this backend, with this text; empty: whatever it is.
+    """Which jobs are wanted. An empty field lets all of them through.
 
-    The text may stand in the label, in the message or in the id. `before` is where the page before
-    ended.
+    `text` is a part of the label, the message or the id. `before` is the `after` of the page
+    before. `limit` is how many jobs a page has.
     """
 
     states: frozenset[str] = frozenset()
@@ -62,7 +62,7 @@ class Query:
 
 
 class Page(NamedTuple):
-    """Up to `limit` jobs, perhaps none; `after` is where the next page begins, None at the end."""
+    """Up to `limit` jobs, perhaps none. The next page is behind `after`; None: this is the last."""
 
     rows: list[Row]
     after: Cursor | None
@@ -73,11 +73,11 @@ def page(audiences: Sequence[str], query: Query) -> Page:
     alone = [[each] for each in audiences]
     groups = alone if len(audiences) <= ONE_BY_ONE else [list(audiences)]
     found: list[Cursor] = []
-    floor: Cursor | None = None  # what is older was not looked at in each audience
+    floor: Cursor | None = None  # jobs older than this have not been read in every audience
     for group in groups:
-        places, end = _search(group, query)
+        places, last_read = _search(group, query)
         found += places
-        floor = max(filter(None, (floor, end)), default=None)
+        floor = max(filter(None, (floor, last_read)), default=None)
     found = sorted((each for each in found if floor is None or each >= floor), reverse=True)
     shown = found[: query.limit]
     after = shown[-1] if len(found) > query.limit else floor
@@ -86,16 +86,16 @@ def page(audiences: Sequence[str], query: Query) -> Page:
 
 
 def _search(audiences: Sequence[str], query: Query) -> tuple[list[Cursor], Cursor | None]:
-    """The places of the first jobs that fit, one more than the limit.
+    """The places of the first jobs that fit: one more than the limit, if there are so many.
 
-    And the last place that was looked at, where there are more beyond it.
+    The second value is the last place that was read, or None where the search came to the end.
     """
     wanted, values = _wanted(query)
     before, place = _before(query.before)
     names = ", ".join(["%s"] * len(audiences))
     mine, floor = f"audience IN ({names})", None
     if query.states and query.states <= frozenset(ACTIVE):
-        # All active jobs are in an index of their own, which is short.
+        # This condition leads the database to the index of active jobs, which is short.
         mine = f"{sql.unindexed('audience')} IN ({names}) AND due_slot >= 0"
     elif wanted:
         last = _places(f"{mine}{before}", [*audiences, *place], 1, skip=WINDOW - 1)
@@ -134,11 +134,14 @@ def _not_below(place: Cursor | None) -> tuple[str, list[str]]:
 
 
 def _beyond(operator: str, place: Cursor | None) -> tuple[str, list[str]]:
-    """The condition that a job stands before a place, or not below it, and its parameters."""
+    """The condition for the jobs on one side of a place, and its parameters.
+
+    "<" is for the jobs behind the place in the list, ">=" for those up to it.
+    """
     if place is None:
         return "", []
     time, key = ("%s::timestamptz", "%s::uuid") if sql.is_postgresql() else ("%s", "%s")
-    # The index has the times alone, and a comparison of pairs would not always lead to it.
+    # The index holds only the times. A comparison of pairs alone would not always use it.
     condition = (
         f" AND created_at {operator[0]}= {time} AND (created_at, id) {operator} ({time}, {key})"
     )

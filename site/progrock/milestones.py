@@ -1,7 +1,8 @@
 """The milestones of a job: what happened to it, and when.
 
-Its creation and its end stand in columns of their own. The others are lines of one text column, to
-which the ledger appends. Each kind is there once, but for `again`. Mere progress is none.
+A job's creation and end have columns of their own. All other milestones are lines in one text
+column, to which the ledger appends. Each kind is there at most once, except `again`. Progress is no
+milestone.
 """
 
 from datetime import UTC, datetime
@@ -11,9 +12,9 @@ from typing import NamedTuple
 from django.utils.timezone import is_naive, make_aware
 from django.utils.translation import gettext_lazy as _
 
-#: How much of a backend's text is kept, in characters.
+#: How much of a text is kept in a line, in characters.
 LONGEST = 200
-#: How often it is kept that a job was started again.
+#: How many lines a job has at most for the jobs that were started again from it.
 MOST_AGAIN = 6
 
 
@@ -25,7 +26,7 @@ class Milestone(StrEnum):
     REFUSED = "refused"
     CANCEL_ASKED = "cancel_asked"
     CANCEL_TAKEN = "cancel_taken"
-    ENDED = "ended"  # it is told with the job's state in its place
+    ENDED = "ended"  # an Event has the job's state in its place, such as "failed"
     AGAIN = "again"
 
 
@@ -45,9 +46,9 @@ WORDS = {
 
 
 class Event(NamedTuple):
-    """A milestone as it is told: when (in UTC), a key of WORDS, and more, which may be empty.
+    """A milestone: when it happened (in UTC), a key of WORDS, and a text, which may be empty.
 
-    The text is the reason of a failure, or the id of the job that was started again.
+    The text is the reason of a failure, or the id of the new job where this one was run again.
     """
 
     at: datetime
@@ -56,12 +57,12 @@ class Event(NamedTuple):
 
 
 def mark(milestone: Milestone) -> str:
-    """How the line of a milestone begins. No text has a line break, so it is found nowhere else."""
+    """How the line of a milestone begins. No text has a line break, so only its line begins so."""
     return f"\n{milestone} "
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """A backend's text on one line."""
+    """A text on one line, cut to `longest` characters."""
     return " ".join(text.split())[:longest]
 
 
@@ -70,8 +71,8 @@ def told(
 ) -> list[Event]:
     """All milestones of a job, in their order.
 
-    `kept` is the column of the ledger. `created` and `ended` are in UTC, or in the project's time
-    zone if they have none.
+    `kept` is the text column. `created` and `ended` are taken to be in the project's time zone if
+    they have none.
     """
     events = [Event(_utc(created), Milestone.QUEUED, "")]
     after: list[Event] = []

@@ -1,6 +1,6 @@
 """What operators do with many jobs at once: cancel them, look at them now, start them again.
 
-What follows in RabbitMQ is sent when the transaction commits, over one connection for many jobs.
+Tasks and pushes are sent when the transaction commits, over one connection for many jobs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,10 @@ class Again(NamedTuple):
 
 
 def cancel(job_ids: Iterable[str]) -> list[str]:
-    """Ask for the cancellation of these jobs. Returns the ids of those for which that is news."""
+    """Ask for the cancellation of these jobs.
+
+    Returns the ids of those that were active and not being cancelled already.
+    """
     asked: list[str] = []
     try:
         asked.extend(
@@ -35,29 +38,31 @@ def cancel(job_ids: Iterable[str]) -> list[str]:
             for job_id in job_ids
             if attempt(partial(ledger.request_cancel, job_id, clock.measured())) is not None
         )
-    finally:  # what was asked for stands, if a later one fails
-        _at_commit(api.follow, asked)
+    finally:  # also when one of them fails, because the cancels before it are in the ledger
+        _at_commit(api.send_after_commit, asked)
     return asked
 
 
 def look_now(job_ids: Iterable[str]) -> list[str]:
-    """Make due now those of these jobs that wait. Returns their ids.
+    """Make due now those of these jobs that wait for their next step. Returns their ids.
 
     A wait that the backend has asked for is kept where the ledger knows it (`ledger.make_due`).
     """
-    installation.read()  # what is sent bears it
+    installation.read()  # messages bear its id
     due = attempt(partial(ledger.make_due, list(job_ids), clock.measured()))
     _at_commit(_send_tasks, due)
     return [each.row.id for each in due]
 
 
 def again(jobs: Iterable[Job]) -> Again:
-    """Start jobs like these, each for the same audience, with the same backend and params."""
+    """Start a new job for each of these, with the same audience, backend and params."""
     found, new = Again([], []), []
     try:
         for job in jobs:
             job_id = str(job.pk)
-            create = partial(api.create, job.audience, job.backend, job.params, None, like=job_id)
+            create = partial(
+                api.create, job.audience, job.backend, job.params, None, original_id=job_id
+            )
             try:
                 copy, _ = attempt(create)
             except Refused as refused:
@@ -67,7 +72,7 @@ def again(jobs: Iterable[Job]) -> Again:
             found.started.append(job_id)
             new.append(str(copy.pk))
     finally:
-        _at_commit(api.follow, new)
+        _at_commit(api.send_after_commit, new)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Middleware for when the database is away: 503 and a sentence instead of 500 and a traceback."""
+"""Middleware for when the database is away: it answers 503 with a sentence, in place of 500."""
 
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import Error, connection
@@ -11,7 +11,7 @@ from progrock.problems import RETRY_AFTER
 
 
 class DatabaseAway(MiddlewareMixin):
-    """Answers for views that could not reach the database."""
+    """Answers in place of views that could not reach the database."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer a database that is away or busy with 503; leave other exceptions alone."""
@@ -19,9 +19,9 @@ class DatabaseAway(MiddlewareMixin):
 
 
 class Sessions(SessionMiddleware):
-    """Django's own, but a session that cannot be saved now is answered with 503.
+    """Django's SessionMiddleware, but it answers 503 where the session cannot be saved.
 
-    It saves after the view, where `DatabaseAway` hears nothing of what it raises.
+    Django saves a session after the view, where `DatabaseAway` does not see the exception.
     """
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -40,7 +40,7 @@ def _answer(error: Error) -> HttpResponse | None:
     if found is Trouble.MISTAKE:
         return None
     if found is Trouble.AWAY and not connection.in_atomic_block:
-        drop()  # a read-only server would keep it, and the next request too
+        drop()  # else the next request might use the same read-only server again
     headers = {"Retry-After": str(RETRY_AFTER)}
     return HttpResponse(
         f"{DATABASE_AWAY}\n", status=503, content_type="text/plain", headers=headers

@@ -1,4 +1,4 @@
-"""The project's own functions, PROGROCK_AUDIENCES and PROGROCK_AUTHORIZE: how mistakes are told."""
+"""Decides what a visitor and the log read when a function of the project's own fails."""
 
 import logging
 import time
@@ -13,9 +13,10 @@ from progrock.errors import Refused
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two log lines of mistakes in the function of one setting.
-SAY_AGAIN = 10.0
-_said: dict[str, float] = {}
+#: A function that goes on failing is logged once in so many seconds.
+LOG_EVERY = 10.0
+#: When the function of each setting was logged last.
+_logged: dict[str, float] = {}
 
 
 @contextmanager
@@ -25,7 +26,8 @@ def own_code(
     """Log what the project's function of `setting` raises, and raise Refused in its place.
 
     The visitor reads the code `misconfigured` and `sentence`, and nothing of the mistake itself.
-    What is `passing` comes out as it is, and so do errors of a database that is away or busy.
+    Exceptions of the types `passing` come out as they are, and so do errors of a database that is
+    away or busy.
     """
     try:
         yield
@@ -39,13 +41,13 @@ def own_code(
 
 
 def _log(setting: str, error: Exception) -> None:
-    """Log a mistake, but not for each of a thousand visitors."""
-    now, before = time.monotonic(), _said.get(setting)
-    if before is None or now - before >= SAY_AGAIN:
-        _said[setting] = now
+    """Log a mistake, but not once for each of a thousand visitors."""
+    now, before = time.monotonic(), _logged.get(setting)
+    if before is None or now - before >= LOG_EVERY:
+        _logged[setting] = now
         known = isinstance(error, ImproperlyConfigured)
         logger.error(
-            "visitors are refused: %s",
+            "visitors are refused, because of a mistake in the project: %s",
             error if known else f"the function of {setting} failed",
             exc_info=None if known else error,
         )

@@ -1,4 +1,4 @@
-"""Whose jobs these are, in words for people: an audience such as "user:7" is called "ada"."""
+"""Finds the name that people know for a job's owner: an audience such as "user:7" is "ada"."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,12 +8,12 @@ from django.utils.translation import gettext as _
 
 from progrock.gate import A_USER, A_VISITOR
 
-#: Up to so many users are looked for whose name holds a text.
+#: How many users a search by name finds at most.
 _MOST = 200
 
 
 def names_of(audiences: Iterable[str]) -> dict[str, str]:
-    """What each of these audiences is called: a user by the login name, another by its own name."""
+    """The name of each of these audiences. A user's is the login name; others keep their own."""
     found = {each: _plain(each) for each in audiences}
     users: Any = get_user_model()
     keys = {each.removeprefix(A_USER) for each in found if each.startswith(A_USER)}
@@ -26,7 +26,7 @@ def names_of(audiences: Iterable[str]) -> dict[str, str]:
 
 
 def audiences_like(text: str) -> list[str]:
-    """The audiences of the users whose login name holds this text, whatever the case."""
+    """The audiences of the users whose login name contains this text, in any case."""
     users: Any = get_user_model()
     holds = {f"{users.USERNAME_FIELD}__icontains": text}
     keys = users._base_manager.filter(**holds).values_list("pk", flat=True)[:_MOST]
@@ -40,9 +40,9 @@ def _plain(audience: str) -> str:
 
 
 def _is_key(users: Any, text: str) -> bool:
-    """Whether a text can be the key of a user; an audience may have any name."""
+    """Whether a text can be a user's primary key. An audience may have any name after "user:"."""
     try:
         users._meta.pk.clean(text, None)  # a number may be too large for the column
-    except Exception:  # ValidationError, or whatever a key of the project's own raises
+    except Exception:  # a field of the project's own may raise anything, not only ValidationError
         return False
     return True

@@ -1,4 +1,4 @@
-"""The pages of jobs, as HTML for people, readable without JavaScript."""
+"""Makes the HTML page of one job and the list of everybody's, readable without JavaScript."""
 
 import json
 from typing import Any
@@ -17,16 +17,16 @@ from progrock.milestones import WORDS, Event, Milestone
 from progrock.models import Job
 from progrock.owners import names_of
 
-#: What a definition list can show of params: nothing that has parts of its own.
+#: The types of params that a definition list can show. The others have parts of their own.
 _SCALAR = str | int | float | bool | None
-#: Above so many characters a value stands in the JSON and not in a list.
+#: If a value of the params is longer, in characters, they are shown as JSON and not as a list.
 _LONGEST_SCALAR = 200
 
 
 def job_page(request: HttpRequest, job: Job, *, own: bool) -> HttpResponse:
     """The page of a job.
 
-    `own`: the visitor is of its audience, so the page keeps up to date and can cancel the job.
+    `own` is whether the job is the visitor's own. Then the page stays up to date and can cancel it.
     """
     large = job.result_size is not None and job.result_size > LARGE_RESULT
     context = {
@@ -40,7 +40,7 @@ def job_page(request: HttpRequest, job: Job, *, own: bool) -> HttpResponse:
         "params": _listed(job.params),
         "params_text": pretty(job.params),
         "took": _took(job),
-        "story": [_told(event) for event in job.story],
+        "story": [_shown(event) for event in job.story],
         "large": large,
         "result": pretty(job.result) if job.result_size is not None and not large else None,
     }
@@ -77,7 +77,7 @@ def everybody_page(request: HttpRequest) -> HttpResponse:
 
 
 def states() -> list[tuple[str, str]]:
-    """The states by which lists are filtered, with their words."""
+    """The values of the filter by state, each with its word for people."""
     return [
         ("active", _("Active")),
         ("ended", _("Ended")),
@@ -89,14 +89,17 @@ def states() -> list[tuple[str, str]]:
 
 
 def missing_page(request: HttpRequest) -> HttpResponse:
-    """404 for whoever may not see a job. It does not tell whether there is one."""
+    """404 for whoever may not see a job. It does not say whether that job exists."""
     return render(request, "progrock/missing.html", status=404)
 
 
 @cache_control(public=True, max_age=7 * 86400)
 @require_safe
 def favicon(request: HttpRequest, running: int) -> HttpResponse:
-    """The icon of a page while so many jobs run. A strict CSP allows no icon made by a script."""
+    """The icon of a page with a count of running jobs.
+
+    The server draws it, because a strict Content-Security-Policy allows no icon made by a script.
+    """
     context = {"running": running if running < 10 else "9+"}
     return render(request, "progrock/favicon.svg", context, content_type="image/svg+xml")
 
@@ -113,7 +116,7 @@ def pretty(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the words of the client: "12 s", "3 min 5 s", "2 h 10 min"."""
+    """Seconds in words, the same as progrock.js uses: "12 s", "3 min 5 s", "2 h 10 min"."""
     whole = max(0, round(seconds))
     minutes, rest = divmod(whole, 60)
     hours, left = divmod(minutes, 60)
@@ -134,20 +137,20 @@ def _took(job: Job) -> str:
     return duration((job.ended_at - job.created_at).total_seconds()) if job.ended_at else ""
 
 
-def _told(event: Event) -> dict[str, Any]:
-    """A milestone with its words; that of a new job names this one as `job`."""
-    found: dict[str, Any] = {"at": event.at, "word": WORDS[event.what], "text": event.text}
-    return found | ({"job": event.text} if event.what == Milestone.AGAIN else {})
+def _shown(event: Event) -> dict[str, Any]:
+    """A milestone for the template. `job` is there only if it has the id of another job."""
+    shown: dict[str, Any] = {"at": event.at, "word": WORDS[event.what], "text": event.text}
+    return shown | ({"job": event.text} if event.what == Milestone.AGAIN else {})
 
 
 def _title(backend: str) -> str:
-    """What people call a backend; its name, where it is no longer configured."""
+    """The backend's title, or its name where it has none or is no longer configured."""
     options = conf.backends().get(backend)
     return (options.title if options else "") or backend
 
 
 def _listed(params: Any) -> list[tuple[str, str]] | None:
-    """The params as names and texts; None where a list cannot show them."""
+    """The params as pairs of a name and a text; None where a list cannot show them."""
     if not isinstance(params, dict):
         return None
     listed = []

@@ -1,4 +1,4 @@
-"""Errors over HTTP: problem details (RFC 9457) with the codes of the wire."""
+"""Makes HTTP's error answers: problem details (RFC 9457) with the codes of docs/wire.md."""
 
 from http import HTTPStatus
 
@@ -27,11 +27,11 @@ STATUS = {
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "outcome_unknown": HTTPStatus.GATEWAY_TIMEOUT,
 }
-#: Codes whose status is 400. Any other code is one of the project's own, and it refuses a start.
+#: Codes whose status is 400. A code that is in neither table is one of the project's own.
 BAD_REQUEST = frozenset(
     {"bad_body", "bad_host", "bad_json", "bad_query", "bad_request", "unknown_action"}
 )
-#: Seconds after which a client may try again what was refused only for now.
+#: After so many seconds a client may try again, if it was refused only for the moment.
 RETRY_AFTER = 5
 
 
@@ -43,7 +43,7 @@ def status_of(code: str) -> HTTPStatus:
 
 
 def problem(code: str, detail: str) -> HttpResponse:
-    """The answer that says why a request had no effect; `detail` is a sentence for people."""
+    """The answer to a request that had no effect; `detail` says why, in a sentence for people."""
     status = status_of(code)
     body = {
         "type": "about:blank",

@@ -1,4 +1,4 @@
-"""Whether the database answers: one look a second at most, shared by all who ask."""
+"""Checks whether the database answers, once a second at most, for everybody who wants to know."""
 
 import threading
 import time
@@ -11,14 +11,17 @@ from django.db.models import F
 from progrock.database_errors import drop
 from progrock.models import Installation, Job
 
-#: A look is used again for so many seconds.
+#: The result of a check is used for so many seconds.
 FRESH = 1.0
-#: Seconds after which a look without an answer means that there is none.
+#: After so many seconds without an answer the database counts as away.
 ANSWER = 8.0
 
 
-def look() -> None:
-    """Ask the database something that costs nothing. Raises DatabaseError."""
+def check() -> None:
+    """Ask the database something that costs it nothing. Raises DatabaseError.
+
+    A database that takes no writes raises it, too.
+    """
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
             cursor.execute("SELECT 1")
@@ -29,9 +32,10 @@ def look() -> None:
 
 
 def touch() -> None:
-    """Read a job and write what changes nothing. Raises DatabaseError where either does not work.
+    """Read a job, and write a value that is there already. Raises DatabaseError if either fails.
 
-    A read alone proves little: a server that takes no writes, or whose disk is full, answers those.
+    A read alone proves little, because a server that takes no writes, or whose disk is full, still
+    answers reads.
     """
     try:
         list(Job.objects.filter(pk=uuid.UUID(int=0)))
@@ -42,7 +46,7 @@ def touch() -> None:
 
 
 class Pulse:
-    """Looks from a thread of its own, however many ask, and keeps no connection."""
+    """Checks from a thread of its own, in which it keeps no connection."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "pulse")
@@ -51,7 +55,7 @@ class Pulse:
         self._begun = 0.0
 
     def state(self) -> str:
-        """`ok`, or what is wrong in a word or two."""
+        """ "ok", or what is wrong, in a word or two. Waits for the answer, up to ANSWER seconds."""
         with self._lock:
             now = time.monotonic()
             if self._latest is None or (self._latest.done() and now - self._begun > FRESH):
@@ -65,7 +69,7 @@ class Pulse:
 
 def _state() -> str:
     try:
-        look()
+        check()
     except DatabaseError as error:
         drop()
         return type(error).__name__

@@ -1,8 +1,8 @@
-"""Sends to RabbitMQ from threads of its own, so that nobody else's thread waits for the network.
+"""Sends to RabbitMQ from threads of its own, so that no other thread waits for the network.
 
 The sockets and the asynchronous views of a web process share one thread for the database. A
-RabbitMQ that accepts a connection and says nothing would hold that thread for seconds, and
-everybody would read that the database is away.
+RabbitMQ that accepts a connection and then says nothing would hold that thread for seconds.
+Everybody would then read that the database is away.
 """
 
 import logging
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 logger = logging.getLogger(__name__)
 
 THREADS = 4
-#: So many may wait for a thread. What is more is not sent: a sweep or a repair does it later.
+#: How many calls may wait for a thread. Further ones are dropped: a sweep or a repair sends later.
 MOST_WAITING = 1000
 
 _threads = ThreadPoolExecutor(THREADS, "progrock-sending")
@@ -23,16 +23,20 @@ _room = threading.BoundedSemaphore(MOST_WAITING)
 def hand_over(send: Callable[[], None]) -> Future[None] | None:
     """Call `send` soon, in another thread. Never raises, and logs what `send` raises.
 
-    None where too many wait already.
+    Returns None where `send` is not called, because too many wait already or the process ends.
     """
     if not _room.acquire(blocking=False):
-        logger.error("not sent: %d messages to RabbitMQ wait already", MOST_WAITING)
+        logger.error(
+            "a message was not sent to RabbitMQ, because %d others wait already:"
+            " RabbitMQ is away or too slow",
+            MOST_WAITING,
+        )
         return None
 
     def run() -> None:
         try:
             send()
-        except Exception:  # nobody else would see it
+        except Exception:  # the edge of the thread, where nobody else would see it
             logger.exception("a message to RabbitMQ could not be sent")
         finally:
             _room.release()

@@ -1,7 +1,7 @@
 """What ProgRock does with Django's sessions.
 
-It keeps a visitor's random id in them, makes the cookie of a new one for a WebSocket handshake, and
-closes the sockets of a session that logs out.
+It keeps a visitor's random id in the session, makes the cookie of a new session for a WebSocket
+handshake, and closes the sockets of a session that logs out.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: Where a session keeps its visitor's random id. That id is never the session's own key, because
 #: the key is a secret and a login changes it.
 VISITOR = "progrock_visitor"
-#: The channel layer group for news of sessions. Every web process is in it.
+#: The channel layer's group by which web processes hear that a session has ended. All are in it.
 SESSIONS = "progrock.sessions"
 
 
@@ -40,9 +40,9 @@ def make_visitor(session: MutableMapping[str, Any] | SessionBase) -> bool:
 
 
 def save(session: SessionBase) -> None:
-    """Save the session. A new one costs one INSERT and no query.
+    """Save the session, a new one with one INSERT.
 
-    Django first asks whether its random key is taken. The INSERT would tell as well.
+    Django would first query whether the new random key is in use, which the INSERT finds as well.
     """
     if session.session_key is not None:
         session.save()
@@ -76,17 +76,18 @@ def set_cookie(session: SessionBase) -> str:
 
 
 def digests(session: MutableMapping[str, Any] | SessionBase) -> list[str]:
-    """How messages name a session, the lasting name first. May query the database.
+    """The names of a session in messages, the more lasting one first. May query the database.
 
-    The visitor's id lasts as long as the session. The key changes with a login, or with a new
-    password; it counts for sessions without a visitor, and where only the cookie is left of a
-    session. Both are secrets, so they travel as digests.
+    The first is made of the visitor's id, which lasts as long as the session. The second is made of
+    the session's key, which changes with a login or a new password. The key is needed for a session
+    without a visitor's id, and for one of which only the cookie is left. Both are secrets, so their
+    digests are sent.
     """
     found = []
     if visitor := session.get(VISITOR):
         found.append(_digest(f"visitor:{visitor}"))
     if key := getattr(session, "session_key", None):
-        found.append(_digest(str(key)))  # a store of sessions may have other keys than strings
+        found.append(_digest(str(key)))  # a project's session store may have keys of another type
     return found
 
 
@@ -97,7 +98,7 @@ def _digest(secret: str) -> str:
 @receiver(user_logged_out)
 def session_ended(sender: Any, request: Any, **kwargs: Any) -> None:
     """Close the sockets of a session that ends, in all web processes."""
-    try:  # Django signs the user out after its receivers, so nothing may come out of this one
+    try:  # an exception would stop Django's logout, which comes after its receivers
         if (session := getattr(request, "session", None)) is not None:
             _close_sockets(digests(session))
     except Exception as error:
@@ -106,12 +107,12 @@ def session_ended(sender: Any, request: Any, **kwargs: Any) -> None:
 
 @receiver(user_logged_in)
 def session_begun(sender: Any, request: Any, **kwargs: Any) -> None:
-    """Give the session its lasting id, and close the sockets of the session whose place it took.
+    """Give the session a visitor's id, and close the sockets of the session that it replaces.
 
-    Django has thrown away the session of another user by now, so only the cookie still names it.
-    The session of a visitor who signs in goes on: it has its visitor's id already.
+    If another user was signed in, Django has thrown away that user's session by now, and only the
+    cookie still names it. The session of a visitor who signs in goes on, and has its id already.
     """
-    try:  # a login, too, must not fail because of us
+    try:  # an exception would stop Django's login
         session = getattr(request, "session", None)
         if session is None or not make_visitor(session):
             return
@@ -138,7 +139,7 @@ def _send(url: str, event: dict[str, Any]) -> None:
     """Tell all web processes of sessions that have ended."""
     try:
         blocking.group_send(url, SESSIONS, event, conf.names())
-    except Exception as error:  # whatever it is, nobody else would log it
+    except Exception as error:  # the edge of the thread, where nobody else would log it
         _stay_open(error)
 
 

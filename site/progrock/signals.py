@@ -2,8 +2,9 @@
 
 from django.dispatch import Signal
 
-#: A visible change was committed. The argument `job` is the wire's frame of the job, a dict.
+#: A change that browsers see was committed. The argument `job` is the frame of the job, a dict
+#: (docs/wire.md).
 job_changed = Signal()
-#: A job came to its end; `job` as above. After a crash it may be sent again, so a receiver must be
-#: able to take it twice.
+#: A job has ended. The argument `job` is the same. After a crash of the worker this signal may come
+#: once more, so a receiver must be able to take it twice.
 job_finished = Signal()

@@ -1,4 +1,4 @@
-"""Makes of a backend's answer what both databases can hold: text without NUL, results as JSON."""
+"""Turns a backend's answer into what both databases can hold: text without NUL, results as JSON."""
 
 import json
 import math
@@ -11,9 +11,9 @@ LONGEST_MESSAGE = 500
 LONGEST_ERROR = 2000
 
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-#: What may be a whole number above 64 bits.
+#: Digits that may be a whole number of more than 64 bits.
 _LONG_NUMBER = re.compile(rb"-[0-9]{19}|[0-9]{20}")
-#: A result is dumped so many lists deep: orjson limits the depth, and the ledger adds some.
+#: A result is checked inside so many lists, because orjson limits the depth and a frame adds some.
 _DEPTH = 4
 
 
@@ -34,7 +34,7 @@ def storable_text(text: object, longest: int) -> str:
 
 
 def storable_result(value: object) -> Result:
-    """The result without the NUL that PostgreSQL refuses.
+    """The result as plain JSON, without the NUL that PostgreSQL refuses, and its size.
 
     Raises TypeError where JSON cannot hold it, or where it is nested too deep.
     """
@@ -42,7 +42,7 @@ def storable_result(value: object) -> Result:
         return NO_RESULT
     try:
         dumped = orjson.dumps([[[[value]]]])
-    except TypeError:  # perhaps only for half a character, or a whole number above 64 bits
+    except TypeError:  # half a character or a whole number of more than 64 bits can be mended
         try:
             value = read_leniently(json.dumps(value, default=_as_orjson))
         except (ValueError, RecursionError):
@@ -60,9 +60,10 @@ def _as_orjson(value: object) -> Any:
 
 
 def read_strictly(text: bytes) -> Any:
-    """JSON in the strict sense. Raises ValueError for anything else.
+    """The value of a JSON text in the strict sense. Raises ValueError for anything else.
 
-    A whole number above 64 bits is refused as well. orjson would read it as a float without a word.
+    A whole number of more than 64 bits is refused as well, because orjson would silently read it as
+    a float.
     """
     value = orjson.loads(text)
     if _LONG_NUMBER.search(text):
@@ -74,11 +75,11 @@ def read_strictly(text: bytes) -> Any:
 
 
 def read_leniently(text: str | bytes) -> Any:
-    """JSON as Python's own reader takes it, as values that JSON in the strict sense can hold.
+    """The value of a JSON text that Python's `json` accepts, made fit for JSON in the strict sense.
 
     NaN and Infinity become None. Half of a surrogate pair (`"\\ud83d"`) becomes U+FFFD, because it
-    is no character. A whole number above 64 bits becomes text, digit for digit, because as a number
-    it would lose its last digits.
+    is no character. A whole number of more than 64 bits becomes text, digit for digit, because as a
+    number it would lose its last digits.
     Raises ValueError for what is no JSON, and RecursionError where it is nested too deep.
     """
     value = json.loads(text, parse_constant=_nothing, parse_int=_whole, parse_float=_finite)
@@ -87,7 +88,7 @@ def read_leniently(text: str | bytes) -> Any:
 
 
 def _nothing(name: str) -> None:
-    """What NaN and Infinity become."""
+    """Turn NaN and Infinity into None."""
 
 
 def _is_narrow(digits: str) -> bool:

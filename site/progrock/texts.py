@@ -1,7 +1,7 @@
 """The sentences of the browser's client, in the language of the page.
 
-progrock.js, words.js and form.js hold the same sentences in English (a test compares them). A page
-tells the client only those that its language says differently.
+progrock.js, words.js and form.js hold the same sentences in English, and a test compares them. A
+page hands its client only the sentences that differ from the English ones.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from django.utils.translation import ngettext, override
 
 Text = str | dict[str, str]
 
-#: A number of each plural category that a language may have, by which the form is asked for.
+#: For each plural category of Intl.PluralRules a number that is in it, in languages that have it.
 _NUMBERS = {"zero": 0, "one": 1, "two": 2, "few": 3, "many": 11, "other": 100}
 
 
 def different(texts: Callable[[], dict[str, Text]]) -> dict[str, Text]:
-    """Those of `texts()` that the active language says in other words than the source code."""
+    """Those of `texts()` whose translation into the active language is not the English text."""
     with override(None):
         source = texts()
     return {key: text for key, text in texts().items() if text != source[key]}
 
 
 def client_texts() -> dict[str, Text]:
-    """The texts of progrock.js by their keys. The client fills in what stands in {braces}."""
+    """The texts of progrock.js by their keys. The client fills in what is in {braces}."""
     return {
         "connected": _("Connected"),
         "connection_lost": _(
@@ -200,7 +200,10 @@ def form_texts() -> dict[str, Text]:
 
 
 def _plural(form: Callable[[int], str]) -> Text:
-    """A text in each form that the active language has, by the names of Intl.PluralRules."""
+    """A text in each plural form of the active language, by the categories of Intl.PluralRules.
+
+    It is a plain text where all forms are the same.
+    """
     other = form(_NUMBERS["other"])
     forms = {category: form(number) for category, number in _NUMBERS.items()}
     special = {category: text for category, text in forms.items() if text != other}

@@ -1,4 +1,4 @@
-"""URLs for a project to include. Their names are in the namespace `progrock`."""
+"""The URLs of the pages and the HTTP API, for a project to include as namespace `progrock`."""
 
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path

@@ -1,4 +1,4 @@
-"""The pages: the jobs page, the page of a job, and the health of the process."""
+"""The views of the pages, which decide who may see each one; and `/healthz`."""
 
 import uuid
 from typing import Any
@@ -42,7 +42,7 @@ def everybody(request: HttpRequest) -> HttpResponseBase:
 
 
 def job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """The page of a job, for `GET jobs/<id>` of a browser; 404 for whoever may not see it."""
+    """The page of a job, where a browser asks for `jobs/<id>`; 404 for whoever may not see it."""
     found = Job.objects.defer("result").filter(pk=job_id).first()
     own = found is not None and found.audience in audiences_of_request(request)
     if found is None or not (own or pages.may_see_all(request)):
@@ -52,7 +52,7 @@ def job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 
 @require_safe
 def events(request: HttpRequest) -> HttpResponse:
-    """Says why there are no events: `http_application` would have answered before Django."""
+    """Says why there is no stream of events here, where `http_application` has not answered it."""
     sentence = (
         "Events need an ASGI server, and `http_application` of `progrock.consumers.routing` around"
         " Django in the project's asgi.py."
@@ -65,8 +65,8 @@ def events(request: HttpRequest) -> HttpResponse:
 def healthz(request: HttpRequest) -> JsonResponse:
     """200 while this process can serve pages.
 
-    It also says how RabbitMQ is, but the pages work without it. What it says of the database is at
-    most a second old, so that probes cost nothing, however many come.
+    The answer also has the state of RabbitMQ, without which the pages still work. What it says of
+    the database is at most a second old, so that many probes cost no more than one.
     """
     state: dict[str, Any] = {
         "database": pulse.state(),

@@ -1,4 +1,4 @@
-"""The JSON that browsers see: a job's frame, the snapshot, errors and status (docs/wire.md)."""
+"""Makes the JSON that browsers see: a job's frame, the snapshot, errors, status (docs/wire.md)."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -11,10 +11,11 @@ from progrock.backends import Options
 from progrock.ledger import LARGE_RESULT, Row
 from progrock.models import State
 
-#: A committed change as it travels to the hubs: audience, job id, version, ended, the frame's text.
+#: A committed change as it is pushed to web processes: the audience, the job's id and version,
+#: whether it has ended, and the text of its frame.
 Change = list[Any]
 
-#: The states in the words of Azure's long-running operations, whose clients can watch our jobs.
+#: The states in the words of Azure's long-running operations, so that its clients can poll jobs.
 STATUS = {
     State.QUEUED.value: "NotStarted",
     State.STARTING.value: "Running",
@@ -35,12 +36,12 @@ DELAYED = {
 
 
 def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
-    """A job as one frame.
+    """The frame of a job.
 
-    The last frame of a job has `complete`, and then `result` or `error`. A result that is large, or
-    was not read, is left out, and `result_url` says where it is. `whole` keeps a large one, and
-    adds what no frame on a socket has: the params, the milestones, and the status in the words of
-    Azure's clients.
+    A job that has ended has `complete` true and a `result` or an `error`. A result that is large or
+    was not read is left out, and `result_url` is its address. With `whole` a large result is kept,
+    and the frame has what none on a socket has: the params, the milestones, and the status in the
+    words of Azure's clients.
     """
     frame: dict[str, Any] = {
         "type": "job",
@@ -74,10 +75,7 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
 
 
 def snapshot_frame(rows: Iterable[Row], configured: Mapping[str, Options]) -> dict[str, Any]:
-    """What a socket gets first: its jobs, newest first, and the backends.
-
-    How to fill in a start is said of backends that browsers may start, and of no others.
-    """
+    """The first frame of a socket: its jobs in the order of `rows`, and the backends."""
     return {
         "type": "snapshot",
         "jobs": [job_frame(row) for row in rows],
@@ -86,7 +84,10 @@ def snapshot_frame(rows: Iterable[Row], configured: Mapping[str, Options]) -> di
 
 
 def backends(configured: Mapping[str, Options]) -> list[dict[str, Any]]:
-    """The backends in the order of their file, as a snapshot has them."""
+    """The backends for a snapshot, in the order of their file.
+
+    Only those that browsers may start have their label and the schema of their params.
+    """
     return [_backend(name, options) for name, options in configured.items()]
 
 
@@ -104,12 +105,12 @@ def _backend(name: str, options: Options) -> dict[str, Any]:
 
 
 def error_frame(code: str, message: str, request: str | None = None) -> dict[str, Any]:
-    """Why a message had no effect; the socket stays open."""
+    """The frame that says why a message of the browser's had no effect."""
     return {"type": "error", "code": code, "message": message, "request": request}
 
 
 def status_frame(trouble: str | None) -> dict[str, Any]:
-    """Whether updates come at once; `trouble` is a key of DELAYED if they do not, else None."""
+    """The frame that says whether updates come at once. If not, `trouble` is a key of DELAYED."""
     return {
         "type": "status",
         "live": trouble is None,
@@ -124,7 +125,7 @@ def beat_frame() -> dict[str, Any]:
 
 
 def change_of(row: Row) -> Change:
-    """The change that shows a job as it is now."""
+    """The change to push, which shows a job as it is now."""
     return [row.audience, row.id, row.version, not row.active, encode(job_frame(row))]
 
 
@@ -143,7 +144,7 @@ def _iso(time: datetime) -> str:
 
 
 def address_of(job_id: str) -> str | None:
-    """Where `GET` gives the whole job; None in a project that does not route our pages."""
+    """The address of the whole job; None in a project that does not include `progrock.urls`."""
     try:
         return reverse("progrock:job", args=[job_id])
     except NoReverseMatch:

@@ -36,7 +36,7 @@ def empty(database: str, tmp_path: Path, settings: Any) -> None:
 def authorize(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Authorize], None]:
     """Make a function that of PROGROCK_AUTHORIZE."""
     settings.PROGROCK_AUTHORIZE = "shop.jobs.authorize"
-    own_code._said.clear()
+    own_code._logged.clear()
 
     def use(own: Authorize) -> None:
         monkeypatch.setattr(doors, "import_string", {"shop.jobs.authorize": own}.__getitem__)
@@ -133,10 +133,10 @@ def divided(*asked: Any) -> Any:
     [
         (lambda *asked: None, "shop.jobs.authorize returned NoneType 'None'; wanted a dict"),
         (lambda *asked: [1], "returned list '[1]'; wanted a dict"),
-        (lambda *asked: coroutine(), "a coroutine: the function must not be `async def`"),
-        (lambda *asked: {"x": object()}, "params that are refused: params must be JSON"),
-        (lambda *asked: {"x": "y" * 70_000}, "params that are refused: params of 70008 bytes"),
-        (lambda *asked: {"x": float("nan")}, "params that are refused: params must not hold NaN"),
+        (lambda *asked: coroutine(), "a coroutine, because it is an `async def`"),
+        (lambda *asked: {"x": object()}, "params that cannot be used: params cannot be written"),
+        (lambda *asked: {"x": "y" * 70_000}, "params that cannot be used: params have 70008 bytes"),
+        (lambda *asked: {"x": float("nan")}, "params that cannot be used: params hold NaN"),
         (lambda *asked: {"pages": 10}, "params that do not fit the schema: params.pages: 10 is"),
         (divided, "the function of PROGROCK_AUTHORIZE failed"),
         (lambda scope: {}, "the function of PROGROCK_AUTHORIZE failed"),
@@ -186,7 +186,7 @@ def test_again_is_a_start_like_any_other(authorize: Callable[[Authorize], None])
 def test_what_is_no_job_is_unknown_and_so_is_that_of_somebody_else(job: Any) -> None:
     theirs = make(audience="user:2").id
     for each in (job, theirs):
-        assert code_of(partial(doors.look, ["user:1"], each)) == "unknown_job"
+        assert code_of(partial(doors.see, ["user:1"], each)) == "unknown_job"
         assert code_of(partial(doors.cancel, ["user:1"], each)) == "unknown_job"
 
 

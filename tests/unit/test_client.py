@@ -61,8 +61,8 @@ def test_the_socket_is_under_the_path_of_the_project(setting: str, prefix: str, 
     set_script_prefix(prefix)
     try:
         with override_settings(PROGROCK_SOCKET_URL=setting):
-            assert client.told()["socket"] == told
-            assert client.told()["http"] == prefix
+            assert client.page_data()["socket"] == told
+            assert client.page_data()["http"] == prefix
     finally:
         set_script_prefix("/")
 
@@ -85,7 +85,7 @@ def test_texts_come_in_the_pages_language(tmp_path: Path) -> None:
         write_mo(file, catalog)
     with override_settings(LOCALE_PATHS=[tmp_path]), override("pl"):
         assert texts.different(texts.client_texts)["state_running"] == "W toku"
-        assert client.told()["texts"]["state_running"] == "W toku"
+        assert client.page_data()["texts"]["state_running"] == "W toku"
         assert texts.different(texts.page_texts)["page_unsent"] == {
             "one": "zadanie",
             "two": "zadania",

@@ -25,7 +25,7 @@ class Database:
         monkeypatch.setattr(clock, "elapsed", lambda: self.real - 1_700_000_000.0)
         monkeypatch.setattr(time, "time", lambda: self.real + self.wrong)
         monkeypatch.setattr(clock, "_measured", None)
-        monkeypatch.setattr(clock, "_told", 0.0)
+        monkeypatch.setattr(clock, "_logged", 0.0)
         self.set: Callable[[str, Any], None] = lambda name, to: monkeypatch.setattr(clock, name, to)
 
     def own(self, ahead: float) -> None:

@@ -71,8 +71,8 @@ def test_a_list_of_names_is_taken(found: Any, monkeypatch: pytest.MonkeyPatch) -
         (function(None), "NoneType"),
         (function(7), "int"),
         (generated, "generator"),
-        (asynchronous, "a coroutine: the function must not be `async def`"),
-        (function([7]), "int in place of a string"),
+        (asynchronous, "a coroutine, because it is an `async def`"),
+        (function([7]), "a list that holds a value of type int"),
         (function([""]), "an empty string"),
         (function(["x" * 201]), "a string of 201 characters"),
         (function(["a\0b"]), "characters that cannot be printed"),
@@ -115,14 +115,14 @@ def of_two(scope: Any, request: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("own", "told"),
     [
-        (asynchronous, "an `async def`"),
-        (partial(asynchronous), "an `async def`"),
-        (asynchronously_generated, "an `async def`"),
-        (Asynchronous(), "an `async def`"),
-        (generated, "a generator function: its `yield` returns no list"),
-        (Generated(), "a generator function: its `yield` returns no list"),
-        (Generated, "Generated, a class: a call makes an object in place of a list"),
-        ("not a function", "str, which cannot be called"),
+        (asynchronous, "an `async def`, so a call returns no list"),
+        (partial(asynchronous), "an `async def`, so a call returns no list"),
+        (asynchronously_generated, "an `async def`, so a call returns no list"),
+        (Asynchronous(), "an `async def`, so a call returns no list"),
+        (generated, "a generator, because it has a `yield`, so a call returns no list"),
+        (Generated(), "a generator, because it has a `yield`, so a call returns no list"),
+        (Generated, "a class, so a call returns an object and not a list"),
+        ("not a function", "of type str, which cannot be called"),
         (
             of_two,
             "a function that cannot be called with the scope alone"
@@ -133,16 +133,18 @@ def of_two(scope: Any, request: Any) -> list[str]:
 def test_the_check_finds_what_it_can(own: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "import_string", lambda path: own)
     found = [each for each in checks.check_settings() if each.id == "progrock.E002"]
-    assert [each.msg for each in found] == [f"PROGROCK_AUDIENCES: {told}"]
+    assert [each.msg for each in found] == [
+        f"PROGROCK_AUDIENCES: 'progrock.audiences.audiences' is {told}"
+    ]
 
 
 @pytest.mark.parametrize(
     ("own", "told"),
     [
-        (asynchronous, "an `async def`"),
-        (generated, "a generator function: its `yield` returns no dict"),
-        (Generated, "Generated, a class: a call makes an object in place of a dict"),
-        ("not a function", "str, which cannot be called"),
+        (asynchronous, "an `async def`, so a call returns no dict"),
+        (generated, "a generator, because it has a `yield`, so a call returns no dict"),
+        (Generated, "a class, so a call returns an object and not a dict"),
+        ("not a function", "of type str, which cannot be called"),
         (
             of_two,
             "a function that cannot be called with scope, backend and params"
@@ -161,7 +163,8 @@ def test_the_check_finds_what_it_can_of_the_function_of_authorize(
     monkeypatch.setattr(checks, "import_string", stand_in)
     settings.PROGROCK_AUTHORIZE = "shop.jobs.authorize"
     found = [(each.id, each.msg) for each in checks.check_settings()]
-    assert found == ([("progrock.E008", f"PROGROCK_AUTHORIZE: {told}")] if told else [])
+    sentence = f"PROGROCK_AUTHORIZE: 'shop.jobs.authorize' is {told}"
+    assert found == ([("progrock.E008", sentence)] if told else [])
 
 
 class Fine:

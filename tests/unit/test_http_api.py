@@ -357,7 +357,7 @@ def test_a_bearer_of_a_token_needs_neither_session_nor_csrf_token(
 def test_a_mistake_in_the_audiences_function_is_told_and_logged(
     client: Client, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own_code._said.clear()
+    own_code._logged.clear()
     settings.PROGROCK_AUDIENCES = "json.dumps"
     assert problem_of(client.get("/jobs")) == (500, "misconfigured")
     assert "the function of PROGROCK_AUDIENCES failed" in caplog.text

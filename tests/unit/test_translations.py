@@ -14,7 +14,7 @@ from django.utils.translation import override
 from django.utils.translation.template import templatize
 
 from progrock import texts, wire
-from progrock.audiences import nobody
+from progrock.audiences import not_admitted
 from progrock.consumers.entry import DATABASE_AWAY
 from progrock.models import Job
 from tests.services import ROOT
@@ -92,7 +92,7 @@ def test_the_client_knows_the_servers_usual_sentences_word_for_word() -> None:
     told: dict[str, Any] = texts.client_texts()
     for code, sentence in wire.DELAYED.items():
         assert told[f"told_{code}"] == sentence
-    refused = nobody(None)
+    refused = not_admitted(None)
     assert told[f"told_{refused.code}"] == refused.message
     assert told["told_unavailable"] == DATABASE_AWAY
     entry = (ROOT / "consumers/entry.py").read_text()

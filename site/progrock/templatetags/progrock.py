@@ -1,4 +1,4 @@
-"""`{% load progrock %}`: a job's live progress, and the client's script, in anybody's template."""
+"""The template tags for any project, `{% load progrock %}`: a job's progress, and its script."""
 
 import uuid
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from django import template
 from django.template import Context
 
-from progrock.client import nonce_of, told
+from progrock.client import nonce_of, page_data
 from progrock.models import Job
 from progrock.pages import name_of
 from progrock.wire import address_of
@@ -16,13 +16,13 @@ register = template.Library()
 
 @register.inclusion_tag("progrock/client.html", takes_context=True)
 def progrock_client(context: Context, nonce: str = "", page: bool = False) -> dict[str, Any]:
-    """Load progrock.js, and tell it the socket's address and the texts of the page's language.
+    """Load progrock.js, and hand it the server's addresses and the texts of the page's language.
 
     For pages whose own scripts use the client. `{% job_progress %}` does the same by itself. Of
     several such tags in a template only the first one writes something.
 
     `nonce` is that of the Content-Security-Policy; left out, it is the request's, if there is one.
-    `page`: the page is one of `progrock.urls`, or uses form.js, so it needs more texts.
+    `page=True` adds the texts that the pages of `progrock.urls` and form.js need.
     """
     return _client(context, nonce, page)
 
@@ -36,17 +36,17 @@ def job_progress(
     href: str = "",
     nonce: str = "",
 ) -> dict[str, Any]:
-    """Show a job, or the job with this id.
+    """Show a job's progress. `job` is a Job or its id.
 
-    It is called `label`, or what the job's own label says, or else "render 3f2a".
+    `label` is what the job is called on the page. Left out, it is the job's own label, or else a
+    name such as "render 3f2a".
+    `src` is the address of the WebSocket, where it is not that of the rest of the page. `href` is
+    the address of the job as JSON; left out, it is `jobs/<id>` of `progrock.urls`. `nonce` is that
+    of the Content-Security-Policy; left out, it is the request's, if there is one.
 
-    `src` is the socket's address where this job has another than the rest of the page. `href` is
-    where the job is as JSON; left out, it is `jobs/<id>` of `progrock.urls`. `nonce` is that of the
-    Content-Security-Policy; left out, it is the request's, if there is one.
-
-    Without JavaScript it shows how the job stood when the page was made. progrock.js keeps it live;
-    the first tag of a template loads that. For its looks, link `progrock/progrock.css` or write
-    your own (docs/javascript.md).
+    The HTML shows the job as it was when the page was made. progrock.js, which the first tag of a
+    template loads, keeps it up to date. For its style, link `progrock/progrock.css` or write your
+    own (docs/javascript.md).
     """
     row = job if isinstance(job, Job) else None
     job_id = str(job if row is None else row.pk)
@@ -66,11 +66,11 @@ def job_progress(
 
 
 def _client(context: Context, nonce: str, page: bool = False) -> dict[str, Any]:
-    """What client.html shows; `first` is false where this template has written it already."""
+    """The context of client.html. `first` is false where this template has the script already."""
     first = not context.render_context.get("progrock")
     context.render_context["progrock"] = True
     if not first:
         return {"first": False}
     request = context.get("request")
     nonce = nonce or str(context.get("csp_nonce") or "") or nonce_of(request)
-    return {"first": True, "nonce": nonce, "told": told(request, page=page)}
+    return {"first": True, "nonce": nonce, "data": page_data(request, page=page)}

@@ -1,4 +1,4 @@
-"""What the templates of our own pages need, and nobody else's."""
+"""The template tags of ProgRock's own pages."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ register = template.Library()
 
 @register.filter
 def moment(when: datetime) -> SafeString:
-    """A time as a `<time>`, in the project's zone. JavaScript shows it in that of the reader."""
+    """A time as a `<time>` element in the project's zone. JavaScript turns it into the reader's."""
     when = timezone.make_aware(when) if timezone.is_naive(when) else when
     local = timezone.localtime(when)
     text = f"{formats.date_format(local, 'DATETIME_FORMAT')} {local.tzname()}"
