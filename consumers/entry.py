@@ -54,7 +54,7 @@ async def enter(
         async with hub.admission.place(receive):
             return await _enter(hub, scope, outbox, close, quietly)
     except Crowded:
-        raise Refused("busy", "Many come at once; try again in a moment.") from None
+        raise Refused("busy", "Too many visitors come at once; try again in a moment.") from None
     except AWAY:
         raise Refused("unavailable", DATABASE_AWAY) from None
 

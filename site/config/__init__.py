@@ -1,1 +1,1 @@
-"""The Django project that runs ProgRock by itself; a host project brings its own."""
+"""The Django project that runs ProgRock by itself. In a project of your own this is not used."""

@@ -1,11 +1,11 @@
-"""The ASGI application: HTTP to Django, WebSockets to the consumers, behind an origin check."""
+"""The ASGI application, which gives HTTP to Django and WebSockets to ProgRock's consumers."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-django_application = get_asgi_application()  # before the imports below: it loads the apps
+django_application = get_asgi_application()  # it loads the apps, which the imports below need
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  (needs the apps)
 

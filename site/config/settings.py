@@ -16,7 +16,7 @@ from progrock.conf import DEFAULTS
 ROOT = Path(__file__).resolve().parents[2]
 #: Where this project keeps its own files: SQLite's database, and static files.
 DIRECTORY = Path(os.environ.get("PROGROCK_DIRECTORY") or ROOT / ".progrock")
-#: Of numbers that are read here alone: the default, and the bounds as in `conf.BOUNDS`.
+#: The numbers that only this file reads: the default, and the bounds as in `conf.BOUNDS`.
 OWN_NUMBERS = {"PROGROCK_POOL": (10, (0, 1_000, True))}
 
 
@@ -28,7 +28,7 @@ def flag(name: str, default: bool) -> bool:
     if text in ("0", "false", "no", "off"):
         return False
     if text:
-        raise ImproperlyConfigured(f"{name}={text!r}: wanted 1 or 0")
+        raise ImproperlyConfigured(f"{name} is {text!r}: wanted 1 or 0")
     return default
 
 
@@ -42,7 +42,7 @@ def number(name: str) -> int | float:
 
 
 def words(name: str) -> list[str]:
-    """An environment variable as a list; comma or space between."""
+    """An environment variable as a list, whose parts have commas or spaces between them."""
     return os.environ.get(name, "").replace(",", " ").split()
 
 
@@ -51,7 +51,7 @@ SECRET_KEY = os.environ.get("SECRET_KEY", "")
 if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured(
-            "SECRET_KEY is not set: put 50 random characters into the environment, "
+            "SECRET_KEY is not set: wanted 50 random characters in the environment, "
             "or DEBUG=1 while you develop"
         )
     SECRET_KEY = "progrock-development-only-not-a-secret-at-all-000000"
@@ -104,9 +104,9 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# A command of manage.py, such as the worker, does its database work in one thread, which keeps its
-# connection. Django's health check notices a dead one and replaces it. In a web process each
-# request has a thread of its own, which would keep a connection of its own. They give theirs back.
+# A command of manage.py, such as the worker, works with the database in one thread, which keeps its
+# connection. Django's health check notices a dead connection and replaces it. In a web process each
+# request has a thread of its own, so it must not keep its connection after the request.
 COMMAND = Path(sys.argv[0]).name in ("manage.py", "django-admin")
 WEB = not COMMAND or sys.argv[1:2] == ["runserver"]
 try:
@@ -120,20 +120,23 @@ try:
         )
     }
 except (dj_database_url.UnknownSchemeError, dj_database_url.ParseError) as error:
-    raise ImproperlyConfigured(f"DATABASE_URL: {error}") from None
+    raise ImproperlyConfigured(
+        f"DATABASE_URL: {error}; wanted an address such as postgres://user:password@host/name"
+    ) from None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"].setdefault("OPTIONS", {}).update(
         timeout=20,
         transaction_mode="IMMEDIATE",
-        # A round changes a page for each job. A rare checkpoint writes a page that many rounds
-        # changed only once; the log grows to 40 MB at most.
+        # Workers change the same pages again and again. With rare checkpoints SQLite writes such a
+        # page once for many changes. The log grows to 40 MB at most.
         init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
         "PRAGMA wal_autocheckpoint=10000",
     )
     Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    # Every wait has a limit: for a connection, for a server that vanished, for a lock.
-    # PgBouncer refuses a connection with `options`, and its sessions last a transaction only.
+    # Every wait has a limit: for a connection, for a server that has vanished, for a lock.
+    # PgBouncer refuses a connection with `options`. Behind it a server-side cursor could not live
+    # longer than a transaction.
     pgbouncer = flag("PROGROCK_PGBOUNCER", False)
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = pgbouncer
     DATABASES["default"]["OPTIONS"] = {
@@ -145,8 +148,8 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         **({} if pgbouncer else {"options": "-c statement_timeout=30s"}),
     } | DATABASES["default"].get("OPTIONS", {})
     if WEB and (connections := number("PROGROCK_POOL")):
-        # Who finds no connection waits for one, but not for ever. After an outage of the database
-        # the pool tries again every second or two.
+        # A request that finds no free connection waits up to `timeout`. After an outage of the
+        # database the pool tries again every second or two.
         DATABASES["default"]["OPTIONS"]["pool"] = {
             "min_size": 0,
             "max_size": connections,
@@ -211,7 +214,7 @@ if not DEBUG:
         "PROGROCK_HSTS_SUBDOMAINS", True
     )
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
-    # In ALLOWED_HOSTS `.example` means the domain and its subdomains; an origin means one of both.
+    # In ALLOWED_HOSTS `.example` means a domain and its subdomains. Here each needs its own entry.
     CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS") or [
         f"https://{each}"
         for host in ALLOWED_HOSTS
@@ -222,7 +225,7 @@ if not DEBUG:
 log_level = (os.environ.get("PROGROCK_LOG_LEVEL") or "INFO").upper()
 if log_level not in logging.getLevelNamesMapping():
     raise ImproperlyConfigured(
-        f"PROGROCK_LOG_LEVEL={log_level!r}: wanted DEBUG, INFO, WARNING or ERROR"
+        f"PROGROCK_LOG_LEVEL is {log_level!r}: wanted DEBUG, INFO, WARNING or ERROR"
     )
 LOGGING = {
     "version": 1,
@@ -232,6 +235,8 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "progrock": {"level": log_level},
-        "psycopg.pool": {"level": "ERROR"},  # it warns at each try; we log an outage once
+        "psycopg.pool": {
+            "level": "ERROR"
+        },  # because it warns at each try, and we log an outage once
     },
 }

@@ -1,4 +1,4 @@
-"""URLs of the stand-alone project: ProgRock's pages and the admin."""
+"""The URLs of the project that runs ProgRock by itself: its pages and the admin."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -37,15 +37,15 @@ LONGEST_ERROR, LONGEST_OWNER = 60, 24
 
 #: The actions as buttons on the page of one job.
 BUTTONS = (("cancel_jobs", _("Cancel")), ("look_now", _("Look now")), ("run_again", _("Run again")))
-#: What the list does not show, and what may be large.
+#: The columns that may be large and that the list does not show.
 _NOT_IN_THE_LIST = ("params", "result", "milestones", "handle")
 
 
 class JobList(ChangeList):
-    """The list of jobs: the owners' names cost one query, and what is large is not read."""
+    """The list of jobs. It reads all owners' names in one query, and no large columns."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
-        """The jobs, without what the list does not show."""
+        """The jobs without their large columns."""
         found = super().get_queryset(request, exclude_parameters)
         return found.defer(*_NOT_IN_THE_LIST)
 
@@ -58,7 +58,7 @@ class JobList(ChangeList):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """By state; all active ones, and all ended ones."""
+    """Filters by one state, or by all active or all ended ones."""
 
     title = _("state")
     parameter_name = "state"
@@ -75,7 +75,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class BackendFilter(admin.SimpleListFilter):
-    """By the backends of the configuration. It asks the database for nothing."""
+    """Filters by backend. The choices come from the backends' file and not from the database."""
 
     title = _("backend")
     parameter_name = "backend"
@@ -93,10 +93,11 @@ class BackendFilter(admin.SimpleListFilter):
 class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in the stubs
     """The jobs, read only except for the actions."""
 
-    list_display = ("name", "standing", "took", "short_owner", "begun")
+    list_display = ("name", "state_and_progress", "took", "short_owner", "begun")
     list_filter = (StateFilter, BackendFilter, "created_at")
     list_per_page = 50
-    # All three are looked for as parts of texts. A date hierarchy would read the whole table.
+    # A search looks for a part of any of the three. There is no date hierarchy, because that would
+    # read the whole table.
     search_fields = ("id", "audience", "message")
     search_help_text = _("By id, audience or message")
     ordering = ("-created_at",)
@@ -131,14 +132,14 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
     )
 
     class Media:
-        """What keeps the list narrow and long texts within the page."""
+        """Styles that keep the list narrow and long texts within the page."""
 
         css = {"all": ("progrock/admin.css",)}  # noqa: RUF012  (Django's own form)
 
     # What is read
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        """Jobs without their results, which may be large: `pretty_result` reads one."""
+        """Jobs without their results, which may be large. `pretty_result` reads that of one job."""
         return super().get_queryset(request).defer("result")
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
@@ -146,18 +147,18 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         return JobList
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        """A whole id leads to its job without a look at all others."""
+        """A whole id finds its job by the primary key, without a search through all texts."""
         try:
             return queryset.filter(pk=uuid.UUID(search_term.strip())), False
         except ValueError:
             return super().get_search_results(request, queryset, search_term)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Job | None = None) -> tuple[str, ...]:
-        """All of them."""
+        """All fields."""
         return tuple(str(name) for _, options in self.fieldsets for name in options["fields"])
 
     def view_on_site(self, obj: Job) -> str | None:
-        """The job's own page, where the project routes our pages."""
+        """The address of the job's own page; None in a project without `progrock.urls`."""
         return wire.address_of(str(obj.pk))
 
     # What is shown
@@ -169,8 +170,8 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         return format_html("{}{}", job.backend, _under(*lines))
 
     @admin.display(description=_("state"), ordering="state")
-    def standing(self, job: Job) -> SafeString:
-        """The state with the progress; below it the beginning of the error."""
+    def state_and_progress(self, job: Job) -> SafeString:
+        """The state with the progress, and below it the beginning of the error."""
         state = format_html("{} {}", job.get_state_display(), self.bar(job))
         if not job.error:
             return state
@@ -178,7 +179,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
     @admin.display(description=_("progress"), empty_value="–")
     def bar(self, job: Job) -> str:
-        """A progress bar. It has no value while the backend cannot tell the progress."""
+        """A progress bar. It has no value while the backend does not say how far the job is."""
         label = f"{job.backend} {str(job.pk)[:8]}"
         if job.progress is None:
             bar = '<progress max="100" aria-label="{}"></progress>'
@@ -200,7 +201,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
     @admin.display(description=_("duration"))
     def took(self, job: Job) -> str:
-        """From its creation to its end, or till now."""
+        """How long the job took, or has taken until now."""
         until = job.ended_at or clock.as_datetime(clock.now())
         return pages.duration((until - job.created_at).total_seconds())
 
@@ -247,20 +248,20 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
     @admin.action(description=_("Cancel the selected jobs"), permissions=["operate"])
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        """Ask for the cancellation of those that are active."""
+        """Ask for the cancellation of the active ones among the selected jobs."""
         chosen = _ids(queryset)
         done = orders.cancel(chosen)
-        self._note(request, done, gettext("Cancellation asked for"))
+        self._record(request, done, gettext("Cancellation asked for"))
         sentence = ngettext(
             "Cancellation asked for: %(done)d of %(all)d job.",
             "Cancellation asked for: %(done)d of %(all)d jobs.",
             len(chosen),
         )
-        self._tell(request, sentence, done, chosen)
+        self._report(request, sentence, done, chosen)
 
     @admin.action(description=_("Look at the selected jobs now"), permissions=["operate"])
     def look_now(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        """Make due now those that wait for their next look."""
+        """Make due now those of the selected jobs that wait for their next step."""
         chosen = _ids(queryset)
         done = orders.look_now(chosen)
         sentence = ngettext(
@@ -268,20 +269,20 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
             "Looked at now: %(done)d of %(all)d jobs.",
             len(chosen),
         )
-        self._tell(request, sentence, done, chosen)
+        self._report(request, sentence, done, chosen)
 
     @admin.action(description=_("Run the selected jobs again"), permissions=["operate"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        """Start them again, each for the same audience with the same backend and params."""
+        """Start a new job for each selected one, with the same audience, backend and params."""
         wanted = queryset.defer(None).only("id", "audience", "backend", "params")
         done, refused = orders.again(wanted)
-        self._note(request, done, gettext("Started again"))
+        self._record(request, done, gettext("Started again"))
         sentence = ngettext(
             "Started again: %(done)d of %(all)d job.",
             "Started again: %(done)d of %(all)d jobs.",
             len(done) + len(refused),
         )
-        self._tell(request, sentence, done, [*done, *refused])
+        self._report(request, sentence, done, [*done, *refused])
         for reason, times in Counter(refused).most_common(5):
             self.message_user(request, f"{times} × {reason}", messages.ERROR)
 
@@ -294,7 +295,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         form_url: str = "",
         obj: Job | None = None,
     ) -> HttpResponse:
-        """The page of one job has a button for each action that makes sense."""
+        """Add a button to the page of one job for each action that it can have."""
         if obj is not None and self.has_operate_permission(request):
             context["buttons"] = [
                 (name, text) for name, text in BUTTONS if obj.active or name == "run_again"
@@ -302,20 +303,20 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Job]) -> Any:
-        """After a button on the page of one job: that page again."""
+        """Go back to the page of one job if the action was a button there."""
         answer = super().response_action(request, queryset)
         job_id = request.POST.get("_selected_action")
         if "_back" in request.POST and job_id and isinstance(answer, HttpResponseRedirect):
             return redirect("admin:progrock_job_change", job_id)
         return answer
 
-    def _tell(self, request: HttpRequest, sentence: str, done: list[str], chosen: Any) -> None:
+    def _report(self, request: HttpRequest, sentence: str, done: list[str], chosen: Any) -> None:
         level = messages.SUCCESS if done else messages.WARNING
         counts = {"done": len(done), "all": len(chosen)}
         self.message_user(request, sentence % counts, level)
 
-    def _note(self, request: HttpRequest, job_ids: list[str], message: str) -> None:
-        """Keep in the admin's history of each job who did this."""
+    def _record(self, request: HttpRequest, job_ids: list[str], message: str) -> None:
+        """Write into the admin's history of each job what this user did."""
         kind, user = get_content_type_for_model(Job), request.user.pk
         assert user is not None
         LogEntry.objects.bulk_create(
@@ -330,22 +331,22 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
             for job_id in job_ids
         )
 
-    # Who may what
+    # Who may do what
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Who may change jobs may cancel them, have them looked at, and start them again."""
+        """Whether this user may use the actions: whoever has `progrock.change_job` may."""
         return bool(request.user.has_perm("progrock.change_job"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Jobs are started through the API."""
+        """Never, because jobs are started through the API."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        """Only a job that has ended can be deleted: the backend of an active one would run on."""
+        """Not for an active job, because it would run on at its backend."""
         return super().has_delete_permission(request, obj) and not (obj and obj.active)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What the bulk action asks about; active jobs stand there as protected."""
+        """What Django shows before it deletes jobs. Active ones are among the protected."""
         listed, counts, lacking, protected = super().get_deleted_objects(objs, request)
         active = [
             gettext("%(job)s is %(state)s; cancel it first")
@@ -353,12 +354,12 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
             for job in objs
             if job.active
         ]
-        if self.has_delete_permission(request):  # then it is lacking for active jobs alone
+        if self.has_delete_permission(request):  # then only active jobs lack it
             lacking = lacking - {Job._meta.verbose_name}
         return listed, counts, lacking, [*protected, *active]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """The workers write the rows."""
+        """Never, because the workers write the rows."""
         return False
 
 
@@ -373,7 +374,7 @@ def _under(*lines: str) -> SafeString:
 
 
 def _short(text: str, longest: int) -> str:
-    """The beginning of a text on one line; all of it in the title."""
+    """The beginning of a text on one line. The `title` attribute has the whole text."""
     line = milestones.one_line(text, longest + 1)
     if len(line) <= longest:
         return line

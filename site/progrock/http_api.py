@@ -37,8 +37,8 @@ MAX_BODY = 65_536
 MOST_JOBS = 200
 #: The longest text that is searched for, in characters.
 MAX_TEXT = 200
-#: The least and the most seconds of `Retry-After`, which is otherwise the backend's interval.
-RETRY_AFTER = (1, 30)
+#: The least and the most seconds of `Retry-After`; between them it is the backend's interval.
+ASK_AGAIN = (1, 30)
 
 
 def _visitor(request: HttpRequest, *, new: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -220,7 +220,7 @@ def _with_retry_after(answer: HttpResponse, row: Row) -> HttpResponse:
     """Tell the client of an active job to ask again after the backend's interval, within bounds."""
     if row.active:
         options = conf.backends().get(row.backend)
-        least, most = RETRY_AFTER
+        least, most = ASK_AGAIN
         seconds = math.ceil(options.interval) if options else most
         answer["Retry-After"] = str(min(max(seconds, least), most))
     return answer

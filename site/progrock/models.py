@@ -1,4 +1,4 @@
-"""The ledger's table: one row per job, in the states of `State`."""
+"""The table of jobs, one row for each, and two small tables beside it."""
 
 import uuid
 from typing import ClassVar
@@ -12,7 +12,7 @@ from progrock.milestones import Event, told
 
 
 class State(models.TextChoices):
-    """Where a job stands: queued, starting, running, and then one of four ends."""
+    """The states of a job: queued, starting, running, and then one of four ends."""
 
     QUEUED = "queued", _("queued")
     STARTING = "starting", _("starting")
@@ -30,7 +30,7 @@ STATES_OF = {"active": ACTIVE, "ended": ENDED, **{each: (each,) for each in Stat
 
 
 class Job(models.Model):
-    """One long run on a backend. Workers write it only through `progrock.ledger`."""
+    """One long run on a backend. Only `progrock.ledger` changes the row of a job that exists."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     audience = models.CharField(
@@ -40,7 +40,9 @@ class Job(models.Model):
     bucket = models.PositiveIntegerField(
         _("bucket"),
         editable=False,
-        help_text=_("0–65535, from the id; modulo the shards: the queue"),
+        help_text=_(
+            "0 to 65535, made from the id; its remainder by the backend's shards is the job's queue"
+        ),
     )
     params = models.JSONField(_("params"), default=dict, blank=True)
     request = models.CharField(
@@ -48,7 +50,7 @@ class Job(models.Model):
         max_length=100,
         null=True,
         blank=True,
-        help_text=_("The client's own id for its start"),
+        help_text=_("The client's own id for this start; sent twice, it starts only one job"),
     )
     label = models.CharField(
         _("label"),
@@ -56,7 +58,7 @@ class Job(models.Model):
         default="",
         db_default="",
         blank=True,
-        help_text=_("What people call the job, by its backend's template"),
+        help_text=_("What people call the job: the label of its backend, filled in at the start"),
     )
     handle = models.CharField(
         _("handle"),
@@ -67,7 +69,10 @@ class Job(models.Model):
     )
     state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
     progress = models.FloatField(
-        _("progress"), null=True, blank=True, help_text=_("0–100; empty: the backend cannot tell")
+        _("progress"),
+        null=True,
+        blank=True,
+        help_text=_("0 to 100; empty while the backend does not say"),
     )
     message = models.CharField(_("message"), max_length=500, default="", blank=True)
     result = models.JSONField(_("result"), null=True, blank=True)
@@ -75,19 +80,23 @@ class Job(models.Model):
         _("size of the result"),
         null=True,
         editable=False,
-        help_text=_("Bytes of the result as compact JSON"),
+        help_text=_("Length of the result as compact JSON, in bytes"),
     )
     error = models.TextField(_("error"), default="", blank=True)
     version = models.PositiveIntegerField(
-        _("version"), default=1, help_text=_("+1 at each visible change")
+        _("version"), default=1, help_text=_("Goes up by one at each change that browsers see")
     )
     turn = models.PositiveIntegerField(
-        _("turn"), default=1, help_text=_("+1 at each step; a poll task of another turn is stale")
+        _("turn"),
+        default=1,
+        help_text=_(
+            "Goes up by one at each step; a task in RabbitMQ that has another turn is ignored"
+        ),
     )
     due_at = TimeField(
         _("due at"),
         help_text=_(
-            "When the next step is due at the latest; a running job is looked at before that, too"
+            "When the next step is due at the latest; a running job is polled before that, too"
         ),
     )
     due_slot = models.IntegerField(
@@ -95,13 +104,18 @@ class Job(models.Model):
         null=True,
         db_default=0,
         editable=False,
-        help_text=_("due_at, coarse, for the sweep's index"),
+        help_text=_(
+            "due_at in steps of 5 s, for the index that finds overdue jobs; empty after the end"
+        ),
     )
     free_at = TimeField(
         _("free at"),
         null=True,
         editable=False,
-        help_text=_("From when on who comes has the job looked at; empty: somebody has come"),
+        help_text=_(
+            "From this time on a new visitor makes the job due at once;"
+            " empty: one has come since the last step"
+        ),
     )
     cancel_requested = models.BooleanField(_("cancel requested"), default=False)
     cancel_taken = models.BooleanField(
@@ -109,29 +123,35 @@ class Job(models.Model):
         default=False,
         db_default=False,
         editable=False,
-        help_text=_("The backend has taken the cancel, and the job has not ended there"),
+        help_text=_(
+            "The backend has accepted the cancellation, but the job has not ended there yet"
+        ),
     )
     attempts = models.PositiveIntegerField(
-        _("attempts"), default=0, help_text=_("Failed calls in a row")
+        _("attempts"), default=0, help_text=_("Calls to the backend that failed, in a row")
     )
     crashes = models.PositiveIntegerField(
-        _("crashes"), default=0, help_text=_("Workers that died of it, in a row")
+        _("crashes"),
+        default=0,
+        help_text=_("Workers that died while they handled the job, in a row; the fifth ends it"),
     )
     sweeps = models.PositiveIntegerField(
-        _("sweeps"), default=0, help_text=_("Sweeps in vain, in a row")
+        _("sweeps"),
+        default=0,
+        help_text=_("How often in a row the job was overdue and got a new task"),
     )
     missing_at = TimeField(
         _("missing since"),
         null=True,
         editable=False,
-        help_text=_("Since when the backend does not know the job, or refuses to start it"),
+        help_text=_("Since when the backend has not known the job, or has refused to start it"),
     )
     deadline_at = TimeField(_("deadline"))
     created_at = TimeField(_("created"), db_default=Now())
     changed_at = TimeField(
         _("changed"),
         db_default=Now(),
-        help_text=_("The database's clock at the last visible change"),
+        help_text=_("When the job last changed visibly, by the database's clock"),
     )
     ended_at = TimeField(_("ended"), null=True, blank=True)
     milestones = models.TextField(
@@ -140,14 +160,15 @@ class Job(models.Model):
         db_default="",
         blank=True,
         editable=False,
-        help_text=_("What happened to the job, a line each (progrock.milestones)"),
+        help_text=_("What happened to the job, one line for each event (progrock.milestones)"),
     )
     owed_at = TimeField(
         _("owed since"),
         null=True,
         editable=False,
         help_text=_(
-            "Since when the job's end is owed to receivers, or a last cancel to its backend"
+            "Set while the job_finished signal of the ended job, or a last cancel at its backend,"
+            " is still to be sent"
         ),
     )
 
@@ -197,7 +218,7 @@ class Job(models.Model):
 
 
 class Attention(models.Model):
-    """An audience that somebody watches, and until when that is known (`progrock.attention`)."""
+    """An audience that somebody watches, and until when that counts (`progrock.attention`)."""
 
     audience = models.CharField(max_length=200, primary_key=True)
     until = TimeField()
@@ -207,7 +228,7 @@ class Attention(models.Model):
 
 
 class Installation(models.Model):
-    """One row: the id of this installation (`progrock.installation`)."""
+    """The id of this installation, in the only row (`progrock.installation`)."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     key = models.CharField(max_length=40, editable=False)

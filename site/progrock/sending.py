@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 logger = logging.getLogger(__name__)
 
 THREADS = 4
-#: How many calls may wait for a thread. Further ones are dropped: a sweep or a repair sends later.
+#: How many calls may wait for a thread. More are dropped, because a sweep or repair sends later.
 MOST_WAITING = 1000
 
 _threads = ThreadPoolExecutor(THREADS, "progrock-sending")

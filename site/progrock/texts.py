@@ -32,13 +32,13 @@ def client_texts() -> dict[str, Text]:
         "slower": _("Updates come by a slower way, because no WebSocket gets through."),
         "session_ended": _("You have signed out."),
         "closed": _("This page has closed its connection."),
-        "aborted": _("This page waits for the job no longer."),
+        "aborted": _("This page no longer waits for the job."),
         "outcome_unknown": _("The server did not answer, so this may yet be done."),
         "http_error": _("The server refused this with the status {status}."),
-        "bad_request": _("The request is a string of 1 to {most} printable characters."),
-        "params_no_json": _("The params are no JSON: {error}."),
+        "bad_request": _("The request must be a string of 1 to {most} printable characters."),
+        "params_no_json": _("The params are not JSON: {error}."),
         "params_half_character": _(
-            "The params hold half a character, as slice() leaves of an emoji."
+            "The params hold half of a character, which slice() leaves when it cuts an emoji."
         ),
         "params_too_large": _("The params are too large."),
         "name": _("{backend} {id}"),
@@ -86,13 +86,13 @@ def client_texts() -> dict[str, Text]:
             "Updates are delayed: the database is away. This page catches up by itself."
         ),
         "told_work": _(
-            "Updates are delayed: more work than the workers can do at the moment. This page"
-            " catches up by itself."
+            "Updates are delayed: the workers have more to do than they can at the moment."
+            " This page catches up by itself."
         ),
         "told_login_required": _("Sign in to run jobs and to see yours."),
         "told_no_audience": _("You are signed in, but your account may see no jobs here."),
         "told_too_many_sockets": _("Too many pages of yours are open; close some."),
-        "told_busy": _("Many come at once; try again in a moment."),
+        "told_busy": _("Too many visitors come at once; try again in a moment."),
         "told_unavailable": _("The database is away; try again in a moment."),
     }
 

@@ -30,7 +30,7 @@ DELAYED = {
     "rabbitmq": "Updates are delayed: RabbitMQ is away."
     " Your jobs run on, and this page catches up by itself.",
     "ledger": "Updates are delayed: the database is away. This page catches up by itself.",
-    "work": "Updates are delayed: more work than the workers can do at the moment."
+    "work": "Updates are delayed: the workers have more to do than they can at the moment."
     " This page catches up by itself.",
 }
 

@@ -189,7 +189,7 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str, tmp_path: P
 
     code, text = await command("replay", "--all")
     assert code == 1
-    assert "the database does not tell which installation this is" in text
+    assert "the id of this installation cannot be read" in text
     assert (await manage("migrate", "--verbosity", "0"))[0] == 0
     await send(channel, "now.render.7", due(JOBS[1]))
     await send(channel, "now.render.9", b"\xffrubbish")
@@ -206,7 +206,7 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str, tmp_path: P
     assert '"turn":3' in text
     assert await command("replay") == (
         1,
-        "CommandError: replay what? Wanted the ids of letters, or --all\n",
+        "CommandError: replay: found neither ids nor --all; wanted the ids of messages, or --all\n",
     )
     assert "replayed 1" in (await command("replay", wanted))[1]
     code, text = await command("replay", "--all")
@@ -216,4 +216,4 @@ async def test_the_command(channel: AbstractChannel, vhost_url: str, tmp_path: P
     assert "0 in progrock.dead" in (await command())[1]
     code, text = await command("show", wanted)
     assert code == 1
-    assert "no such letter" in text
+    assert "has no message with such an id" in text

@@ -667,8 +667,8 @@ def test_status_tells_what_happened_to_a_job_by_the_first_digits_of_its_id() -> 
     for digits, wrong in (
         ("aaaaaaaa", "more than one job whose id begins with aaaaaaaa"),
         ("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "there is no job"),
-        ("render", "'render' is no id of a job"),
-        ("a" * 33, "is no id of a job"),
+        ("render", "'render' is no job's id"),
+        ("a" * 33, "is no job's id"),
     ):
         with pytest.raises(CommandError, match=wrong):
             status(digits)

@@ -75,7 +75,7 @@ def test_a_number_out_of_its_bounds_stops_the_start(value: str) -> None:
 def test_an_unknown_log_level_stops_the_start() -> None:
     done = load(PROGROCK_LOG_LEVEL="loud")
     assert done.returncode == 1
-    assert "PROGROCK_LOG_LEVEL='LOUD': wanted DEBUG, INFO, WARNING or ERROR" in done.stderr
+    assert "PROGROCK_LOG_LEVEL is 'LOUD': wanted DEBUG, INFO, WARNING or ERROR" in done.stderr
 
 
 def test_requests_share_a_pool_that_has_bounds_and_may_be_left_out() -> None:

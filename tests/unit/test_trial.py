@@ -342,8 +342,8 @@ def test_check_reads_the_file_of_the_settings(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "wanted"),
     [
-        (("try", "rendr"), "there is no backend 'rendr'; there are: render, transcribe, report"),
-        (("try", "render", "--params", "{"), "--params is no JSON"),
+        (("try", "rendr"), "no backend 'rendr'; wanted one of: render, transcribe, report"),
+        (("try", "render", "--params", "{"), "--params is not JSON"),
         (("try", "render", "--params", "[]"), "wanted a JSON object"),
         (("try", "render", "--file", "nowhere.toml"), "nowhere.toml"),
         (("check", "nowhere.toml"), "nowhere.toml"),

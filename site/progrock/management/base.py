@@ -1,4 +1,4 @@
-"""What the commands share: the topology of the configured backends, and errors told in one line."""
+"""The base of the commands: it turns known errors into one line, and builds the topology."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +14,16 @@ from progrock.broker.topology import Topology
 
 
 class Command(BaseCommand):
-    """A command that talks to RabbitMQ; a subclass implements `run`."""
+    """A command whose work is in `run`, which a subclass implements."""
 
-    needs_rabbitmq = True
+    needs_rabbitmq = True  # False for a command that works with AMQP_URL = "memory://" as well
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Call `run`. An error of RabbitMQ or of the configuration becomes a CommandError."""
         if self.needs_rabbitmq and conf.in_memory():
             raise CommandError(
-                "AMQP_URL is memory://, which is for tests; this command wants a RabbitMQ:"
-                f" {address.FORM}"
+                "AMQP_URL is memory://, which is for tests; this command wanted the address of a"
+                f" RabbitMQ: {address.FORM}"
             )
         try:
             self.run(**options)
@@ -36,21 +36,21 @@ class Command(BaseCommand):
 
 
 def own_topology() -> Topology:
-    """The same for a command that moves messages, which must know whose they are.
+    """`topology`, for a command that moves messages and so must know which ones are its own.
 
-    Raises CommandError while the database, which holds the installation's id, is away.
+    Raises CommandError while the database, which has the installation's id, is away.
     """
     try:
         installation.read()
     except DatabaseError as error:
         raise CommandError(
-            f"the database does not tell which installation this is: {error}"
+            f"the id of this installation cannot be read from the database: {error}"
         ) from None
     return topology()
 
 
 def topology(backends: Mapping[str, Options] | None = None) -> Topology:
-    """What these backends need in RabbitMQ; by default the configured ones. Raises ConfigError."""
+    """What these backends, by default the configured ones, need in RabbitMQ. Raises ConfigError."""
     backends = conf.backends() if backends is None else backends
     shards = {name: options.shards for name, options in backends.items()}
     return Topology(shards, conf.names())

@@ -1,6 +1,6 @@
-"""`due_slot`: what the sweep's index holds, so that a step leaves that index alone.
+"""Adds `due_slot` and puts it into the sweep's index in place of `due_at`.
 
-On PostgreSQL a step is then a HOT update.
+Most steps leave it as it is, and so do not touch the index. On PostgreSQL they are HOT updates.
 """
 
 from django.db import migrations, models
@@ -17,9 +17,9 @@ def fill(apps, schema_editor):
 
 
 def leave_room(apps, schema_editor):
-    """Make room for a row's next version in its page, and clear dead ones away early.
+    """Leave room for a row's next version in its page, and have dead versions cleared away early.
 
-    The rows of live jobs change every second.
+    The reason is that the rows of active jobs change all the time.
     """
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(
@@ -35,7 +35,8 @@ class Migration(migrations.Migration):
             "job", "due_slot", models.IntegerField(null=True, editable=False, help_text=HELP)
         ),
         migrations.RunPython(fill, migrations.RunPython.noop),
-        # a default of the database, so that what an older process inserts meanwhile is swept, too
+        # The default is the database's, so that a sweep also finds jobs which are inserted meanwhile
+        # by a process of the older release.
         migrations.AlterField(
             "job",
             "due_slot",

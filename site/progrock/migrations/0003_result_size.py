@@ -1,4 +1,4 @@
-"""`result_size`: how large a result is, decided once, so that all frames agree on it."""
+"""Adds `result_size`, which is measured once, so that all frames agree on which result is large."""
 
 from django.db import migrations, models
 from django.db.models.functions import Cast, Length
@@ -7,7 +7,7 @@ HELP = "Bytes of the result as compact JSON"
 
 
 def fill(apps, schema_editor):
-    """The database's text of a result is a good guess for the jobs that ended before."""
+    """Give the jobs that have ended the length of the database's text, which is near enough."""
     jobs = apps.get_model("progrock", "Job").objects.using(schema_editor.connection.alias)
     size = Length(Cast("result", models.TextField()))
     jobs.filter(result__isnull=False).update(result_size=size)

@@ -1,4 +1,4 @@
-"""`owed_at`: a job that has ended remembers what is still owed for it."""
+"""Adds `owed_at`, which is set while something is still to be sent for a job that has ended."""
 
 from django.db import migrations, models
 

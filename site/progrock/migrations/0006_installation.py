@@ -1,4 +1,4 @@
-"""The id of this installation, made at random."""
+"""Makes the table with the random id of this installation."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""`missing_at`: since when a backend does not know a job; and an index of what ended last."""
+"""Adds `missing_at`, since when a backend has not known a job, and an index of ended jobs."""
 
 from django.db import migrations, models
 

@@ -1,4 +1,4 @@
-"""`cancel_taken`: a backend may need time for a cancel; and handles that are whole addresses."""
+"""Adds `cancel_taken`, for backends that need time to cancel, and makes room for longer handles."""
 
 from django.db import migrations, models
 

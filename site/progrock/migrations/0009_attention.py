@@ -1,4 +1,4 @@
-"""Which audiences are watched; and from when on a job may be looked at because somebody came."""
+"""Makes the table of watched audiences, and adds `free_at`, from when on watchers hasten a job."""
 
 from django.db import migrations, models
 

@@ -1,4 +1,4 @@
-"""`label`: what people call a job. It is filled in when the job starts, and not at each frame."""
+"""Adds `label`, what people call a job. It is filled in once, when the job is created."""
 
 from django.db import migrations, models
 

@@ -1,4 +1,4 @@
-"""`milestones`: what happened to a job, and when. Jobs of before have only their two ends."""
+"""Adds `milestones`, what happened to a job. Older jobs have only their creation and their end."""
 
 from django.db import migrations, models
 

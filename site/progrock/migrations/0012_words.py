@@ -1,4 +1,4 @@
-"""Names and help texts of fields that can be translated. Nothing changes in the database."""
+"""Makes the names and help texts of fields translatable. Nothing changes in the database."""
 
 import django.db.models.functions.datetime
 from django.db import migrations, models

@@ -1,4 +1,4 @@
-"""What is said of `due_at`. Nothing changes in the database."""
+"""Changes the help text of `due_at`. Nothing changes in the database."""
 
 from django.db import migrations, models
 

@@ -17,32 +17,36 @@ from progrock.trial.recipes import UnknownRecipe, recipe, recipes
 
 
 class Command(base.Command):
-    """What somebody needs who writes a table of the backends' file. Needs no other service."""
+    """For whoever writes the backends' file. Only `try` talks to a server: to the backend's."""
 
     help = "Checks the backends' file, tries a backend, shows the recipes."
     needs_rabbitmq = False
-    requires_system_checks = ()  # they stop at the first wrong table
+    requires_system_checks = ()  # because they stop at the first wrong table
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The subcommands and what they take."""
         what = parser.add_subparsers(dest="what", required=True, metavar="check|try|recipes|…")
-        check = what.add_parser("check", help="says of each table what it can do or what is wrong")
+        check = what.add_parser(
+            "check", help="says what each table can do, or what is wrong with it"
+        )
         check.add_argument("file", nargs="?", help="a TOML file (default: PROGROCK_BACKENDS)")
         check.add_argument(
-            "--build", action="store_true", help="a variable that is not there is an error"
+            "--build", action="store_true", help="a ${VARIABLE} that is not set is an error"
         )
         trial = what.add_parser(
-            "try", help="starts a job and says what is asked, answered, found and decided"
+            "try", help="starts a job at the backend and prints each request, answer and decision"
         )
         trial.add_argument("name", help="the name of a table")
-        trial.add_argument("--params", default="{}", help="what the job gets, as a JSON object")
+        trial.add_argument(
+            "--params", default="{}", help="the job's params, a JSON object (default: {})"
+        )
         trial.add_argument("--file", help="a TOML file (default: PROGROCK_BACKENDS)")
         what.add_parser("recipes", help="lists the tables for known services")
-        what.add_parser("recipe", help="prints one of them").add_argument("name")
+        what.add_parser("recipe", help="prints one of these tables").add_argument("name")
         what.add_parser("schema", help="prints the JSON Schema of the file, for editors")
 
     def run(self, **options: Any) -> None:
-        """Do the one thing that was asked for."""
+        """Run the subcommand."""
         match options["what"]:
             case "check":
                 self._check(_file(options["file"]), build=options["build"])
@@ -83,39 +87,45 @@ class Command(base.Command):
         try:
             works = try_backend(options, params, environ=os.environ, say=self._say)
         except KeyboardInterrupt:
-            raise CommandError("left at once; the job may run on", returncode=130) from None
+            raise CommandError(
+                "left at once; the job may run on at the backend", returncode=130
+            ) from None
         if not works:
             raise CommandError("the trial failed, see above", returncode=1)
 
     def _say(self, line: str) -> None:
-        """Print a line at once, also into a pipe. The loud ones stand out."""
-        loud = line.startswith("  !! ") or " FAILED: " in line
-        self.stdout.write(self.style.ERROR(line) if loud else line)
+        """Print a line, in red if it tells of a failure. A pipe gets it at once, too."""
+        failure = line.startswith("  !! ") or " FAILED: " in line
+        self.stdout.write(self.style.ERROR(line) if failure else line)
         self.stdout.flush()
 
 
 def _file(named: str | None) -> str:
-    """The file that was named, or that of the settings. Raises CommandError."""
+    """The file that the command names, or else the settings. Raises CommandError."""
     if file := named or str(conf.setting("PROGROCK_BACKENDS") or ""):
         return file
-    raise CommandError("PROGROCK_BACKENDS is not set: name a file")
+    raise CommandError("PROGROCK_BACKENDS is not set: name a file, such as backends.toml")
 
 
 def _params(text: str) -> dict[str, Any]:
-    """The params as they were given. Raises CommandError."""
+    """The value of --params. Raises CommandError."""
     try:
         params = json.loads(text)
     except ValueError as error:
-        raise CommandError(f"--params is no JSON: {error}") from None
+        raise CommandError(
+            f'--params is not JSON: {error}; wanted an object such as {{"seconds": 3}}'
+        ) from None
     if not isinstance(params, dict):
-        raise CommandError('--params: wanted a JSON object such as {"seconds": 3}')
+        raise CommandError(
+            f'--params is a {type(params).__name__}; wanted a JSON object such as {{"seconds": 3}}'
+        )
     return params
 
 
 def _chosen(found: Mapping[str, Options | ConfigError], name: str) -> Options:
     """The backend of this name. Raises CommandError, and ConfigError where its table is wrong."""
     if name not in found:
-        raise CommandError(f"there is no backend {name!r}; there are: {', '.join(found)}")
+        raise CommandError(f"there is no backend {name!r}; wanted one of: {', '.join(found)}")
     if isinstance(options := found[name], ConfigError):
         raise options
     return options

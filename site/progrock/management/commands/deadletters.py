@@ -10,11 +10,13 @@ from progrock.broker.operate import letters
 from progrock.broker.operate.letters import Letter
 from progrock.management import base
 
+#: How many messages are listed or shown at most, unless --most says otherwise.
 MOST = 100
+ID = "a message's id, as `list` prints it, or its beginning"
 
 
 class Command(base.Command):
-    """The operator's hand on the dead queue.
+    """Works on the messages in the dead queue, which the code calls letters.
 
     A letter is named by the id that `list` shows, or by the beginning of that id.
     """
@@ -26,27 +28,28 @@ class Command(base.Command):
         parser.set_defaults(do="list", most=MOST)
         actions = parser.add_subparsers(dest="do", metavar="ACTION")
         listing = actions.add_parser(
-            "list", help="one line a letter (the default); nothing is removed"
+            "list", help="print a line for each message (the default); nothing is removed"
         )
         listing.add_argument(
-            "--most", type=int, default=MOST, help=f"lines at most (default {MOST})"
+            "--most", type=int, default=MOST, help=f"print so many lines at most (default: {MOST})"
         )
-        show = actions.add_parser("show", help="all of some letters: reason, headers, body")
-        show.add_argument("ids", nargs="+", metavar="ID")
+        show = actions.add_parser("show", help="print all of some messages: reason, headers, body")
+        show.add_argument("ids", nargs="+", metavar="ID", help=ID)
         for do, what in (
-            ("replay", "send the tasks to where they belong now; what cannot be read stays"),
-            ("discard", "delete letters"),
+            ("replay", "send the tasks to where they belong now; messages that make no sense stay"),
+            ("discard", "delete messages"),
         ):
             action = actions.add_parser(do, help=what)
-            action.add_argument("ids", nargs="*", metavar="ID")
-            action.add_argument("--all", action="store_true", help="every letter")
+            action.add_argument("ids", nargs="*", metavar="ID", help=ID)
+            action.add_argument("--all", action="store_true", help="all messages in the dead queue")
 
     def run(self, **options: Any) -> None:
-        """Do the one action that was asked for."""
+        """Run the subcommand."""
         url, do = conf.amqp_url(), options["do"] or "list"
         ids, every = tuple(options.get("ids") or ()), options.get("all", False)
         if do in ("replay", "discard") and bool(ids) == every:
-            raise CommandError(f"{do} what? Wanted the ids of letters, or --all")
+            found = "both ids and --all" if ids else "neither ids nor --all"
+            raise CommandError(f"{do}: found {found}; wanted the ids of messages, or --all")
 
         def chosen(letter: Letter) -> bool:
             return every or letter.id.startswith(ids)
@@ -78,7 +81,8 @@ class Command(base.Command):
     def _show(self, found: list[Letter]) -> None:
         if not found:
             raise CommandError(
-                f"no such letter in {conf.names().dead}; `manage.py deadletters` lists them"
+                f"the queue {conf.names().dead} has no message with such an id;"
+                " `manage.py deadletters` lists them"
             )
         for letter in found:
             for name, value in (

@@ -19,20 +19,23 @@ from progrock.management import base
 logger = logging.getLogger(__name__)
 
 LINE = "{asctime} {levelname:7} {name}: {message}"
-#: From which level on the log is printed, by --verbosity; above these all of it is.
+#: The level from which on the log is printed, by --verbosity. With a higher one all is printed.
 LEVELS = {0: logging.WARNING, 1: logging.INFO}
-#: A worker that has stopped waits so many seconds for threads that hang.
+#: After its work a worker waits so many seconds for threads that hang, and then ends all the same.
 LAST_SECONDS = 5.0
 
 
 class Command(base.Command):
     """A worker process; run as many as the load needs, on as many machines."""
 
-    help = "Polls backends for the jobs whose tasks wait in RabbitMQ."
-    own_process = False  # else this is code's call_command, and the process goes on
+    help = (
+        "Runs a worker, which starts, polls and cancels jobs at their backends,"
+        " until SIGTERM or Ctrl-C. Run as many as you need."
+    )
+    own_process = False  # true where this command is the process, and not a call_command in another
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run as the only purpose of this process."""
+        """Run from the command line, so that the process ends with the command."""
         self.own_process = True
         super().run_from_argv(argv)
 
@@ -42,7 +45,8 @@ class Command(base.Command):
             "queues",
             nargs="*",
             metavar="QUEUE",
-            help="render: all shards of one backend; render.0: one; none: every queue",
+            help="a backend, such as render, or one of its shards, such as render.0;"
+            " left out: all queues of all backends",
         )
 
     def run(self, **options: Any) -> None:
@@ -59,16 +63,16 @@ class Command(base.Command):
 
 
 def end_within(seconds: float) -> None:
-    """See to it that the process ends although a thread hangs, such as that of a receiver.
+    """End the process after so many seconds, although a thread hangs, such as that of a receiver.
 
-    At its end Python waits for all threads but daemons, without a limit.
+    Python itself would wait without a limit for all threads that are no daemons.
     """
 
     def end() -> None:
         time.sleep(seconds)
         threads = [each for each in threading.enumerate() if not each.daemon]
         names = ", ".join(each.name for each in threads if each is not threading.main_thread())
-        logger.warning("the worker ends although a thread hangs: %s", names)
+        logger.warning("the worker ends although threads still run: %s", names)
         logging.shutdown()
         os._exit(0)
 
@@ -78,8 +82,9 @@ def end_within(seconds: float) -> None:
 def show_log(verbosity: int) -> None:
     """Print ProgRock's log to stderr where the project's LOGGING has no handler for it.
 
-    Django configures none, and then Python prints warnings and errors alone, without their time. At
-    verbosity 0 those are printed, at 1 what happens to jobs, and above that all.
+    Django by itself configures none for it. Python would then print only warnings and errors, and
+    without a time. At verbosity 0 warnings and errors are printed, at 1 also what happens to jobs,
+    and above that everything.
     """
     ours = logging.getLogger("progrock")
     if ours.hasHandlers():
@@ -92,7 +97,7 @@ def show_log(verbosity: int) -> None:
 
 
 def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, int]]:
-    """The queues that the arguments name, as (backend, shard); all of them if there is no name.
+    """The queues with these names, as (backend, shard). Without names it is all queues.
 
     Raises CommandError for a queue that does not exist.
     """
@@ -110,7 +115,7 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
                 f"{name} ({options.shards} shards)" for name, options in backends.items()
             )
             raise CommandError(
-                f"no queue {name!r}; wanted a backend, or backend.shard, of: {known}"
+                f"there is no queue {name!r}; wanted a backend, or backend.shard, of: {known}"
             )
         chosen += [queue for queue in found if queue not in chosen]
     return chosen or every
@@ -119,7 +124,7 @@ def choose(names: list[str], backends: dict[str, Options]) -> list[tuple[str, in
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where it is installed, because it is faster; else Python's own."""
     try:
-        import uvloop  # of the extra `standalone`, which a host need not have
+        import uvloop  # the extra `standalone` installs it, which a project need not have
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
@@ -132,7 +137,7 @@ async def work(queues: list[tuple[str, int]], backends: dict[str, Options]) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, poller.stop)
-    # Take the imported modules out of garbage collection, because looking through them again would
+    # Take the imported modules out of garbage collection, because going through them again would
     # stop the process for 35 ms every other second.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""`manage.py status`: the operator's one screen."""
+"""`manage.py status`: shows jobs by backend and RabbitMQ's queues, or the story of one job."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ from progrock.ledger import ActiveJobs, Failing
 from progrock.management import base
 from progrock.models import State
 
-#: Bytes of a task in a message's body, and of the frame around the tasks (`broker.tasks.encode`).
+#: How many bytes a task has in a message's body, and what surrounds the tasks (`broker.tasks`).
 TASK, FRAME = 93, 17
 
 
 class Command(base.Command):
-    """Jobs by backend, how late they are, who works on them, and what waits in RabbitMQ."""
+    """Shows jobs by backend, how late they are, the workers, and what waits in RabbitMQ."""
 
     help = (
         "Shows active jobs, lateness and workers of each backend,"
-        " and the depth of each lane and queue. With a job's id: what happened to that job."
+        " and how many messages are in each queue. With a job's id: what happened to that job."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The job, if it is about one."""
+        """The id of a job, if it is about one."""
         parser.add_argument("job", nargs="?", help="a job's id, or its first digits")
 
     def run(self, job: str | None = None, **options: Any) -> None:
-        """Print both tables; without the management API only what the database knows."""
+        """Print both tables, or one job. Without the management API only the first one is there."""
         if job is not None:
             self._print_job(job)
             return
@@ -54,23 +54,26 @@ class Command(base.Command):
         self._print_queues(depths)
 
     def _print_job(self, digits: str) -> None:
-        """What is known of one job, and its milestones. Raises CommandError unless it is one."""
+        """Print a job and its milestones. Raises CommandError unless `digits` begin one id."""
         try:
             clock.measure()
             found = ledger.beginning_with(digits)
         except ValueError:
-            sentence = f"{digits!r} is no id of a job: wanted its first hexadecimal digits"
+            sentence = (
+                f"{digits!r} is no job's id: wanted all or the first of its hexadecimal digits"
+            )
             raise CommandError(sentence) from None
         except DatabaseError as error:
             raise CommandError(str(error).strip()) from None
         if len(found) != 1:
-            count = "no job" if not found else "more than one job"
-            raise CommandError(f"there is {count} whose id begins with {digits}")
+            count = "more than one job" if found else "no job"
+            wanted = "; wanted more of its digits" if found else ""
+            raise CommandError(f"there is {count} whose id begins with {digits}{wanted}")
         [row] = found
         wait = row.due_at - clock.now()
         due = f"in {wait:.1f} s" if wait > 0 else f"{-wait:.1f} s ago"
         if wait > 0 and row.state == State.RUNNING:
-            due += " at the latest"  # then its lease ends, and it is looked at before that
+            due += " at the latest"  # when its lease ends; it is polled before that
         facts = {
             "job": row.id,
             "backend": f"{row.backend} {row.label}",
@@ -81,7 +84,7 @@ class Command(base.Command):
             "next step due": due if row.active else "",
             "failed calls in a row": row.attempts or "",
             "crashes of workers": row.crashes or "",
-            "sweeps in vain": row.sweeps or "",
+            "overdue in a row": row.sweeps or "",
         }
         for name, value in facts.items():
             if value != "":
@@ -95,7 +98,9 @@ class Command(base.Command):
         try:
             return asyncio.run(management.depths(conf.management_url(), vhost, conf.names()))
         except BrokerError as error:
-            self.stderr.write(self.style.WARNING(f"{error}; depths and workers are unknown"))
+            self.stderr.write(
+                self.style.WARNING(f"{error}; so it is unknown what waits and who works")
+            )
             return {}
 
     def _print_backends(
@@ -136,5 +141,5 @@ class Command(base.Command):
 
 
 def tasks(depth: Depth) -> int:
-    """About how many tasks are in so many bytes of messages."""
+    """About how many tasks the messages of a queue hold, by their bytes."""
     return max(depth.messages, round((depth.bytes - depth.messages * FRAME) / TASK))

@@ -19,27 +19,31 @@ from progrock.management import base
 
 
 class Command(base.Command):
-    """The operator's hand on exchanges, queues and bindings."""
+    """Works on ProgRock's exchanges, queues and bindings in RabbitMQ."""
 
     help = (
-        "Prints the topology of the configured backends;"
-        " with an option: makes it, compares it, tidies it up."
+        "Prints which exchanges, queues and bindings the configured backends need in RabbitMQ;"
+        " with an option: makes them, compares them, or removes what is left over."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """What to do; without an option the topology is printed."""
+        """One option for each action. Without an option the topology is printed."""
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--declare", action="store_true", help="make what is missing in RabbitMQ")
         what.add_argument(
-            "--verify", action="store_true", help="say what differs; exit code 1 if anything does"
+            "--verify",
+            action="store_true",
+            help="compare RabbitMQ with what is wanted; exit code 1 if anything differs",
         )
         what.add_argument(
-            "--prune", action="store_true", help="drain and remove what no backend uses any more"
+            "--prune",
+            action="store_true",
+            help="remove queues that no backend uses any more, after moving their tasks",
         )
         parser.add_argument(
             "--yes",
             action="store_true",
-            help="with --prune: also what may be another installation's",
+            help="with --prune: also remove what may be another installation's",
         )
         what.add_argument(
             "--definitions",
@@ -50,19 +54,19 @@ class Command(base.Command):
         )
 
     def run(self, **options: Any) -> None:
-        """Do the one thing that was asked for."""
+        """Do what the option says."""
         url, wanted = conf.amqp_url(), base.topology()
         if options["definitions"]:
             found = definitions(wanted, passwords(), vhost_of(url))
             self.stdout.write(json.dumps(found, indent=2))
         elif options["declare"]:
             self._read_id()
-            told = asyncio.run(topology.declare(url, wanted))
+            warning = asyncio.run(topology.declare(url, wanted))
             self.stdout.write(
                 f"declared {len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues"
             )
-            if told:
-                self.stderr.write(self.style.ERROR(told))
+            if warning:
+                self.stderr.write(self.style.ERROR(warning))
         elif options["prune"]:
             own = base.own_topology()
             done = asyncio.run(prune(url, conf.management_url(), own, sure=options["yes"]))
@@ -73,12 +77,12 @@ class Command(base.Command):
             self.stdout.write(topology.describe(wanted))
 
     def _read_id(self) -> None:
-        """Learn whose names these are. Without the database all else is done and compared."""
+        """Read the installation's id, to see whether the names are ours. Warn if that fails."""
         try:
             installation.read()
         except DatabaseError as error:
-            told = f"the database does not tell which installation this is: {error}"
-            self.stderr.write(self.style.WARNING(told.strip()))
+            sentence = f"the id of this installation cannot be read from the database: {error}"
+            self.stderr.write(self.style.WARNING(sentence.strip()))
 
     def _verify(self, vhost: str, wanted: Topology) -> None:
         self._read_id()
@@ -89,13 +93,14 @@ class Command(base.Command):
 
 
 def passwords() -> dict[str, str]:
-    """The users of the definitions file. Raises CommandError if a password is missing."""
+    """The password of each user of the definitions file. Raises CommandError if one is missing."""
     variables = {
         user: f"RABBITMQ_{user.upper()}_PASSWORD" for user in ("web", "worker", "operator")
     }
     found = {user: os.environ.get(variable, "") for user, variable in variables.items()}
     if missing := [variables[user] for user, password in found.items() if not password]:
         raise CommandError(
-            f"not set: {', '.join(missing)}; wanted a password for each user of the definitions"
+            f"{', '.join(missing)} not set in the environment;"
+            " wanted a password for each user of the definitions file"
         )
     return found

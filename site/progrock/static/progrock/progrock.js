@@ -60,13 +60,13 @@ const TEXTS = {
   slower: "Updates come by a slower way, because no WebSocket gets through.",
   session_ended: "You have signed out.",
   closed: "This page has closed its connection.",
-  aborted: "This page waits for the job no longer.",
+  aborted: "This page no longer waits for the job.",
   outcome_unknown: "The server did not answer, so this may yet be done.",
   http_error: "The server refused this with the status {status}.",
 
-  bad_request: "The request is a string of 1 to {most} printable characters.",
-  params_no_json: "The params are no JSON: {error}.",
-  params_half_character: "The params hold half a character, as slice() leaves of an emoji.",
+  bad_request: "The request must be a string of 1 to {most} printable characters.",
+  params_no_json: "The params are not JSON: {error}.",
+  params_half_character: "The params hold half of a character, which slice() leaves when it cuts an emoji.",
   params_too_large: "The params are too large.",
 
   name: "{backend} {id}",
@@ -111,11 +111,11 @@ const TEXTS = {
     "Updates are delayed: RabbitMQ is away. Your jobs run on, and this page catches up by itself.",
   told_ledger: "Updates are delayed: the database is away. This page catches up by itself.",
   told_work:
-    "Updates are delayed: more work than the workers can do at the moment. This page catches up by itself.",
+    "Updates are delayed: the workers have more to do than they can at the moment. This page catches up by itself.",
   told_login_required: "Sign in to run jobs and to see yours.",
   told_no_audience: "You are signed in, but your account may see no jobs here.",
   told_too_many_sockets: "Too many pages of yours are open; close some.",
-  told_busy: "Many come at once; try again in a moment.",
+  told_busy: "Too many visitors come at once; try again in a moment.",
   told_unavailable: "The database is away; try again in a moment.",
 };
 
