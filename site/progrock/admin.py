@@ -1,4 +1,4 @@
-"""Jobs in Django's admin: find and read them, cancel them, look at them now, start them again.
+"""Jobs in Django's admin: find and read them, cancel them, have them polled now, run them again.
 
 Nothing is edited here, because the workers write the rows.
 """
@@ -364,7 +364,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only in t
 
 
 def _ids(jobs: QuerySet[Job]) -> list[str]:
-    return [str(key) for key in jobs.values_list("pk", flat=True)]
+    return [str(job_id) for job_id in jobs.values_list("pk", flat=True)]
 
 
 def _under(*lines: str) -> SafeString:

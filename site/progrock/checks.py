@@ -87,7 +87,7 @@ def _check_function(role: Role, identifier: str) -> list[CheckMessage]:
 
 
 def _check_prefix() -> list[CheckMessage]:
-    """The prefix can be one, and the channel layer has it too."""
+    """PROGROCK_PREFIX can be a prefix, and the channel layer has the same one."""
     try:
         wanted = conf.names().prefix
     except ImproperlyConfigured as error:

@@ -31,8 +31,8 @@ def start(
 ) -> tuple[Row, bool]:
     """Start a job for the first of the audiences.
 
-    `scope` is an ASGI scope, for the project's function of PROGROCK_AUTHORIZE. Without a `backend`
-    the first one is taken that browsers may start. `original_id` is the id of the job that is run
+    `scope` is an ASGI scope, for the project's function of PROGROCK_AUTHORIZE. `backend` is by
+    default the first one that browsers may start. `original_id` is the id of the job that is run
     again.
     Returns the job, and whether it is new. A `request` that has started a job before gives that
     job, and PROGROCK_AUTHORIZE is not asked. Raises Refused.
@@ -80,8 +80,8 @@ def see(audiences: Sequence[str], job_id: Any, *, whole: bool = False) -> Row:
     the audiences may see it. The two sound alike, so that nobody learns whether a job exists.
     """
     try:
-        key = str(job_id if isinstance(job_id, uuid.UUID) else uuid.UUID(job_id))
-        row = ledger.load([key], results=True, large=whole).get(key)
+        job_id = str(job_id if isinstance(job_id, uuid.UUID) else uuid.UUID(job_id))
+        row = ledger.load([job_id], results=True, large=whole).get(job_id)
     except (ValueError, TypeError, AttributeError):
         row = None
     if row is None or row.audience not in audiences:

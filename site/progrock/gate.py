@@ -159,12 +159,12 @@ def checked_params(params: Any) -> dict[str, Any]:
         )
     if b"\\u0000" in text:
         raise Refused("bad_params", "params hold the character U+0000, which is not allowed.")
-    if b"null" in text and _has_no_number(params):
+    if b"null" in text and _has_nan(params):
         raise Refused("bad_params", "params hold NaN or Infinity, which JSON does not have.")
     return cast(dict[str, Any], orjson.loads(text))
 
 
-def _has_no_number(value: Any) -> bool:
+def _has_nan(value: Any) -> bool:
     """Whether a float somewhere is NaN or infinite; orjson would write it as null."""
     waiting = [value]
     while waiting:

@@ -12,7 +12,7 @@ from progrock.milestones import Milestone, one_line
 logger = logging.getLogger(__name__)
 
 #: Where the calls for more jobs than this begin to fail at once, their backend is away, and there
-#: may be thousands. Then one line tells of all, and the single jobs are named at DEBUG.
+#: may be thousands. Then one line counts them all, and each job is named at DEBUG.
 MOST_RETRIES = 10
 #: The longest text of a backend in a line, in characters.
 LONGEST = 300

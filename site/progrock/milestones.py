@@ -36,7 +36,7 @@ WORDS = {
     "started": _("Started at the backend"),
     "refused": _("A call failed for the first time"),
     "cancel_asked": _("Cancellation asked for"),
-    "cancel_taken": _("The backend has taken the cancellation"),
+    "cancel_taken": _("The backend has accepted the cancellation"),
     "succeeded": _("Succeeded"),
     "failed": _("Failed"),
     "cancelled": _("Cancelled"),

@@ -1,4 +1,4 @@
-"""What operators do with many jobs at once: cancel them, look at them now, start them again.
+"""What operators do with many jobs at once: cancel them, have them polled now, run them again.
 
 Tasks and pushes are sent when the transaction commits, over one connection for many jobs.
 """

@@ -102,7 +102,7 @@ def session_ended(sender: Any, request: Any, **kwargs: Any) -> None:
         if (session := getattr(request, "session", None)) is not None:
             _close_sockets(digests(session))
     except Exception as error:
-        _stay_open(error)
+        _log_still_open(error)
 
 
 @receiver(user_logged_in)
@@ -120,7 +120,7 @@ def session_begun(sender: Any, request: Any, **kwargs: Any) -> None:
         if key and key != session.session_key:
             _close_sockets([_digest(key)])
     except Exception as error:
-        _stay_open(error)
+        _log_still_open(error)
 
 
 def _close_sockets(names: list[str]) -> None:
@@ -140,10 +140,10 @@ def _send(url: str, event: dict[str, Any]) -> None:
     try:
         blocking.group_send(url, SESSIONS, event, conf.names())
     except Exception as error:  # the edge of the thread, where nobody else would log it
-        _stay_open(error)
+        _log_still_open(error)
 
 
-def _stay_open(error: Exception) -> None:
+def _log_still_open(error: Exception) -> None:
     known = isinstance(error, BrokerError)
     logger.warning(
         "sockets of a session that has ended stay open until they reconnect: %s",

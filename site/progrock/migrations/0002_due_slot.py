@@ -35,8 +35,8 @@ class Migration(migrations.Migration):
             "job", "due_slot", models.IntegerField(null=True, editable=False, help_text=HELP)
         ),
         migrations.RunPython(fill, migrations.RunPython.noop),
-        # The default is the database's, so that a sweep also finds jobs which are inserted meanwhile
-        # by a process of the older release.
+        # The default is the database's, so that a sweep also finds jobs that a process of the older
+        # release inserts meanwhile.
         migrations.AlterField(
             "job",
             "due_slot",
