@@ -708,7 +708,7 @@ def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:
     for _ in range(2):
         job, _ = api.create("user:8", "render", {}, None)
         assert ledger.request_cancel(str(job.pk), time.time())
-    with pytest.raises(api.Refused, match="3 jobs in an hour") as refused:
+    with pytest.raises(api.Refused, match="started 3 jobs in the last hour, and 3") as refused:
         api.create("user:8", "render", {}, None)
     assert refused.value.code == "too_many_starts"
     again, created = api.create("user:8", "render", {}, "r")
