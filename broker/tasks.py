@@ -132,7 +132,7 @@ def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def dead_headers(queue: str, key: str, headers: Mapping[str, Any]) -> dict[str, str]:
-    """What the dead queue is told of a message: its queue, its routing key, and whose it is."""
+    """The headers of a message for the dead queue: its queue, its routing key, and whose it is."""
     whose = {INSTALLATION: str(headers[INSTALLATION])} if INSTALLATION in headers else {}
     return {"queue": queue, "key": key, **whose}
 

@@ -121,7 +121,7 @@ def route(
 
 
 def addressee(key: str) -> tuple[str, str]:
-    """Backend and shard in the routing key of a message of tasks; empty where it has none."""
+    """Backend and shard in the routing key of a message of tasks; "" for a part that it lacks."""
     _, backend, shard = f"{key}..".split(".")[:3]
     return backend, shard
 

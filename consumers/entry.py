@@ -75,7 +75,7 @@ async def _enter(
         member = Member(audiences, sessions, outbox, close)
         hub.enter(member, rows, hub.missed.since(reader))
     try:
-        if not hub.feeds.joined(audiences):  # its changes did not arrive here until now
+        if not hub.feeds.joined(audiences):  # until now their changes did not arrive
             await hub.feeds.join(audiences)
             if not quietly:
                 rows = await database(ledger.snapshot, audiences)

@@ -1,4 +1,4 @@
-"""The feeds of a web process: joins them on the channel layer, and reads what arrives on them.
+"""Joins the feeds of a web process on the channel layer, and reads what arrives on them.
 
 A feed is a group of the channel layer in which the changes of some audiences travel. All sockets of
 the process share one channel.
@@ -35,7 +35,7 @@ class Feeds:
         self._epoch = 0
         self._ignores = False  # whether it was logged that another installation's pushes arrive
 
-    # Layers of others, such as the one in memory for tests, lack `connected`, `stalled`, `epoch`.
+    # Other layers, such as the one in memory for tests, lack `connected`, `stalled` and `epoch`.
 
     @property
     def connected(self) -> bool:
@@ -78,7 +78,7 @@ class Feeds:
             await self._join(*{feed_of(name) for name in audiences})
 
     async def rejoin(self, audiences: Iterable[str]) -> bool:
-        """Join what is missing. Returns whether the layer has connected anew since the last call.
+        """Join missing groups. Returns whether the layer has connected anew since the last call.
 
         What was pushed between two connections is lost.
         """

@@ -29,8 +29,8 @@ from progrock.wire import Change
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at whether updates are delayed.
-LOOK = 1.0
+#: Seconds between two checks whether updates are delayed.
+CHECK = 1.0
 
 
 class Hub:
@@ -72,7 +72,7 @@ class Hub:
             self.notices.beat(),  # shows scripts that their socket lives
             watch(),  # names in the log what holds the event loop
         ]
-        if not conf.in_memory():  # a test: it has one process, and no push is lost
+        if not conf.in_memory():  # else it is a test with one process, and no push is lost
             duties.append(self.repair.run())  # finds changes whose push was lost
         self._duties = [asyncio.create_task(duty) for duty in duties]
         self.outgoing.later(self.feeds.read_installation())
@@ -80,7 +80,7 @@ class Hub:
     async def _watch(self) -> None:
         """Each second, tell of an outage that began or ended, and join missing feeds."""
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CHECK)
             try:
                 self.notices.show(self._trouble())
                 if await self.feeds.rejoin(self._audiences):
@@ -89,7 +89,7 @@ class Hub:
                 logger.exception("the watch for outages failed, and goes on")
 
     def _trouble(self) -> str | None:
-        """Why updates are delayed, as a key of `wire.DELAYED`; None where they are not."""
+        """Why updates are delayed, as a key of `wire.DELAYED`; None if they are not."""
         if database.away:
             return "ledger"
         if not self.feeds.live:
