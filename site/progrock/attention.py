@@ -6,11 +6,10 @@ from django.db import transaction
 
 from progrock import clock, conf, ledger, sql
 from progrock.ledger import Committed
+from progrock.ledger.table import ATTENTION
 
 #: For so many seconds an audience counts as watched after a web process has said so.
 GOOD_FOR = 60.0
-
-_TABLE = "progrock_attention"
 
 
 def matters() -> bool:
@@ -34,7 +33,8 @@ def watch(audiences: Sequence[str]) -> list[Committed]:
     with transaction.atomic():
         hastened = ledger.hasten(names, now)
         sql.execute(
-            f"INSERT INTO {_TABLE} (audience, until) SELECT n_audience, n_until FROM v WHERE TRUE"
+            f"INSERT INTO {ATTENTION} (audience, until)"
+            " SELECT n_audience, n_until FROM v WHERE TRUE"
             " ON CONFLICT (audience) DO UPDATE SET until = excluded.until RETURNING audience",
             [[name, until] for name in names],
             ("n_audience", "n_until"),
@@ -45,4 +45,4 @@ def watch(audiences: Sequence[str]) -> list[Committed]:
 def forget() -> None:
     """Delete the rows of audiences that nobody has watched for a while."""
     before = sql.time_literal(clock.measured() - GOOD_FOR)
-    sql.execute(f"DELETE FROM {_TABLE} WHERE until < {before} RETURNING audience", [], ("n_id",))
+    sql.execute(f"DELETE FROM {ATTENTION} WHERE until < {before} RETURNING audience", [], ("n_id",))

@@ -14,6 +14,7 @@ from django.db import connection
 
 from progrock import ledger, sql
 from progrock.ledger import Row
+from progrock.ledger.table import TABLE
 from progrock.models import ACTIVE
 
 #: How many jobs of each audience are read to find those of a page with filters.
@@ -152,7 +153,7 @@ def _beyond(operator: str, place: Cursor | None) -> tuple[str, list[str]]:
 def _places(condition: str, parameters: Sequence[Any], limit: int, skip: int = 0) -> list[Cursor]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {sql.utc_text('created_at')}, {sql.id_text()} FROM progrock_job"
+            f"SELECT {sql.utc_text('created_at')}, {sql.id_text()} FROM {TABLE}"
             f" WHERE {condition} ORDER BY created_at DESC, id DESC LIMIT {limit} OFFSET {skip}",
             parameters,
         )
