@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 #: The modules that the demo needs beside ProgRock itself. The extra `standalone` installs them.
-NEEDED = ("csp", "dj_database_url", "servestatic", "uvicorn", "websockets")
+NEEDED = ("csp", "dj_database_url", "servestatic", "uvicorn", "uvloop", "websockets")
 #: The demo's programs: inside the installed package, or at the top of the repository.
 INSTALLED = Path(__file__).with_name("_standalone")
 REPOSITORY = Path(__file__).resolve().parents[2]

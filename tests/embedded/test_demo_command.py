@@ -47,5 +47,5 @@ def test_it_says_what_is_missing(bare_python: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "csp, dj_database_url, servestatic cannot be imported" in done.stderr
+    assert "csp, dj_database_url, servestatic, uvloop cannot be imported" in done.stderr
     assert "pip install 'django-progrock[standalone]'" in done.stderr

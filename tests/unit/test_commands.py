@@ -4,6 +4,7 @@ import logging
 import re
 import socket
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
@@ -11,7 +12,10 @@ from django.core.management.base import CommandError
 
 from progrock.backends import ConfigError
 from progrock.broker.errors import BrokerUnavailable
+from progrock.broker.operate.management import Depth
+from progrock.broker.tasks import MAX_TASKS, Task, encode
 from progrock.management import base
+from progrock.management.commands import status
 from progrock.management.commands.runworker import show_log
 
 BROKEN = ConfigError("backends.toml", found="nothing", wanted="a table")
@@ -74,3 +78,9 @@ def test_status_and_verify_take_an_ipv6_address(
             call_command("topology", "--verify")
         call_command("status")
     assert f"management API at {where}" in capsys.readouterr().err
+
+
+def test_status_knows_how_many_tasks_are_in_a_queue_by_its_bytes() -> None:
+    for count in (1, 7, MAX_TASKS):
+        tasks = [Task(str(uuid4()), turn=12, due=1767225600.25) for _ in range(count)]
+        assert status.tasks(Depth(messages=1, bytes=len(encode(tasks)), consumers=0)) == count

@@ -2,10 +2,13 @@
 
 import json
 import re
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from progrock import command
 from progrock.backends import load
 from progrock.broker.operate.definitions import definitions
 from progrock.broker.topology import Topology
@@ -55,3 +58,11 @@ def test_the_lock_of_the_test_pages_pins_everything_by_hash_and_names_no_machine
     for name, entry in packages.items():
         assert entry["integrity"].startswith("sha512-"), name
         assert "resolved" not in entry, name
+
+
+def test_the_demo_asks_for_all_that_the_extra_of_the_package_brings() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = extra["project"]["optional-dependencies"]["standalone"]
+    of = packages_distributions()
+    found = {name.lower() for module in command.NEEDED for name in of[module]}
+    assert found == {re.split("[<>=~]", each)[0] for each in listed}
