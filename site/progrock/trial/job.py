@@ -2,42 +2,39 @@
 
 from dataclasses import dataclass
 
+from progrock.ledger import Row
 from progrock.lifecycle import Decision
-from progrock.models import ACTIVE, State
+from progrock.models import State
 
 
-@dataclass
-class TriedJob:
-    """The job of a trial: what `lifecycle` reads of a job. Times are seconds since the epoch."""
+def new_job(job_id: str, backend: str, deadline_at: float) -> Row:
+    """The job of a trial, as a worker would read it from the ledger before its start."""
+    return Row(
+        id=job_id,
+        backend=backend,
+        state=State.QUEUED,
+        handle="",
+        progress=None,
+        message="",
+        turn=1,
+        due_at=0.0,
+        deadline_at=deadline_at,
+        missing_at=None,
+        attempts=0,
+        crashes=0,
+        sweeps=0,
+        cancel_requested=False,
+        cancel_taken=False,
+        owed=False,
+    )
 
-    deadline_at: float
-    state: str = State.QUEUED
-    handle: str = ""
-    progress: float | None = None
-    message: str = ""
-    error: str = ""
-    turn: int = 1
-    attempts: int = 0
-    crashes: int = 0
-    sweeps: int = 0
-    due_at: float = 0.0
-    missing_at: float | None = None
-    cancel_requested: bool = False
-    cancel_taken: bool = False
-    owed: bool = False
-    watched: bool = True
 
-    @property
-    def active(self) -> bool:
-        """Whether the job has not come to its end."""
-        return self.state in ACTIVE
-
-    def step(self, decision: Decision) -> None:
-        """Take over what was decided."""
-        for name in ("state", "handle", "progress", "message", "error", "attempts", "missing_at"):
-            setattr(self, name, getattr(decision, name))
-        self.cancel_taken = decision.cancel_taken
-        self.turn += 1
+def take_step(job: Row, decision: Decision) -> None:
+    """Make of the job what was decided."""
+    job.turn += 1
+    job.state, job.handle, job.progress = decision.state, decision.handle, decision.progress
+    job.message, job.error, job.attempts = decision.message, decision.error, decision.attempts
+    job.missing_at, job.cancel_taken = decision.missing_at, decision.cancel_taken
 
 
 @dataclass
@@ -50,7 +47,7 @@ class Way:
     """
 
     name: str
-    job: TriedJob
+    job: Row
     failures: int = 0
     looks: int = 0
     delay: float = 0.0

@@ -24,7 +24,7 @@ from progrock.backends.http.manners import PAUSES
 from progrock.backends.outcomes import by_job, failure, outcome_of
 from progrock.lifecycle import Decision, Moment, Step
 from progrock.models import State
-from progrock.trial.job import TriedJob, Way
+from progrock.trial.job import Way, new_job, take_step
 from progrock.trial.masks import Mask
 from progrock.trial.watch import Say, Watch
 from progrock.trial.words import decided
@@ -115,7 +115,7 @@ class Trial:
             await self._backend.aclose()
 
     async def _run(self) -> bool:
-        job = TriedJob(deadline_at=time() + self._options.deadline)
+        job = new_job(self._id, self._options.name, time() + self._options.deadline)
         start = Way("start", job)
         while job.state in (State.QUEUED, State.STARTING) and start.failures < MOST_FAILURES:
             await self._wait(start.delay)
@@ -207,7 +207,7 @@ class Trial:
             if step.state == State.CANCELLED and job.handle:
                 self._say("  = cancelled here; the table has no `cancel`, so the job runs on there")
                 way.told = True
-            job.step(step)
+            take_step(job, step)
             return
         way.looks += step is Step.POLL
         name, decide, more = step.value, _DECIDE[step], {}
@@ -226,7 +226,7 @@ class Trial:
             decision = decide(job, outcome, at, **more)
         self._say(f"  = {decided(decision, outcome, self._mask.value)}")
         self._account(way, outcome, decision)
-        job.step(decision)
+        take_step(job, decision)
 
     def _account(self, way: Way, outcome: object, decision: Decision) -> None:
         """What the outcome means for the trial."""
