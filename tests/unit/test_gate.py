@@ -25,6 +25,7 @@ import progrock
 from progrock import audiences, checks, sessions
 from progrock.audiences import audience_of, audiences_of
 from progrock.backends.base import LONGEST_HANDLE
+from progrock.backends.config import LONGEST_NAME
 from progrock.backends.labels import LONGEST_LABEL
 from progrock.gate import MAX_AUDIENCE, MAX_REQUEST, checked_params
 from progrock.models import Job
@@ -33,6 +34,7 @@ from progrock.storable import LONGEST_MESSAGE
 #: How long each text may be that is let in, by its column.
 LONGEST = {
     "audience": MAX_AUDIENCE,
+    "backend": LONGEST_NAME,
     "request": MAX_REQUEST,
     "handle": LONGEST_HANDLE,
     "label": LONGEST_LABEL,

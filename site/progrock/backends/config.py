@@ -21,6 +21,8 @@ from progrock.backends.keys import Key, flag, number, read, string, whole
 from progrock.backends.templates import text
 
 DAY = 86_400
+#: The longest name of a backend, in characters.
+LONGEST_NAME = 40
 _PEOPLE = {
     "title": string("a name of the backend for people", ""),
     "label": string("a text with holes such as {params.name}", ""),
@@ -123,11 +125,12 @@ def _options(where: str, name: str, table: object, folder: Path) -> Options:
             found=f"the key {name!r} outside of a backend's table",
             wanted="a line such as [render] above the keys of each backend",
         )
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or len(name) > LONGEST_NAME:
         raise ConfigError(
             where,
             found=repr(name),
-            wanted="a name of 1 to 40 characters from a-z, 0-9, _ and -, beginning with a letter",
+            wanted=f"a name of 1 to {LONGEST_NAME} characters from a-z, 0-9, _ and -,"
+            " beginning with a letter",
         )
     if "class" in table:
         return _of_a_class(where, name, table, folder)
