@@ -40,13 +40,17 @@ def own_topology() -> Topology:
 
     Raises CommandError while the database, which has the installation's id, is away.
     """
+    read_installation()
+    return topology()
+
+
+def read_installation() -> None:
+    """Read the id of this installation. Raises CommandError while the database is away."""
     try:
         installation.read()
     except DatabaseError as error:
-        raise CommandError(
-            f"the id of this installation cannot be read from the database: {error}"
-        ) from None
-    return topology()
+        sentence = f"the id of this installation cannot be read from the database: {error}"
+        raise CommandError(sentence.strip()) from None
 
 
 def topology(backends: Mapping[str, Options] | None = None) -> Topology:

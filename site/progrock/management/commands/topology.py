@@ -6,9 +6,8 @@ import os
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError
 
-from progrock import conf, installation
+from progrock import conf
 from progrock.broker import topology
 from progrock.broker.address import vhost_of
 from progrock.broker.operate import management
@@ -79,10 +78,9 @@ class Command(base.Command):
     def _read_id(self) -> None:
         """Read the installation's id, to see whether the names are ours. Warn if that fails."""
         try:
-            installation.read()
-        except DatabaseError as error:
-            sentence = f"the id of this installation cannot be read from the database: {error}"
-            self.stderr.write(self.style.WARNING(sentence.strip()))
+            base.read_installation()
+        except CommandError as error:
+            self.stderr.write(self.style.WARNING(str(error)))
 
     def _verify(self, vhost: str, wanted: Topology) -> None:
         self._read_id()
