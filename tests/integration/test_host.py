@@ -53,7 +53,7 @@ def test_a_start_and_a_cancel_return_whatever_rabbitmq_does(
     assert progrock.cancel(job)
     assert Job.objects.get().state == "cancelled"
     told = [each.getMessage() for each in caplog.records if each.name == "progrock.api"]
-    assert [f"job {job.pk} is in the ledger" in each for each in told] == [True, True]
+    assert [f"job {job.pk} is in the database" in each for each in told] == [True, True]
 
 
 @pytest.mark.usefixtures("rabbitmq_without_sense")
