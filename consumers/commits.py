@@ -8,8 +8,8 @@ from progrock import clock, dispatch, journal, ledger, lifecycle
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
 from progrock.consumers.calls import Calls
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.receivers import Receivers
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.lease import lease_of, needs_no_write, resumed
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision

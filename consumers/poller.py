@@ -17,13 +17,13 @@ from progrock.broker.publisher import Publisher
 from progrock.broker.subscriber import Subscriber
 from progrock.broker.tasks import MAX_TASKS
 from progrock.broker.topology import Topology
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
 from progrock.consumers.receivers import Receivers
 from progrock.consumers.retention import Retention
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
 from progrock.consumers.watchdog import watch
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.ledger import Row
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
 from progrock.consumers.calls import Calls, Decided
 from progrock.consumers.commits import Commits
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.receivers import Receivers
 from progrock.consumers.starts import Starts
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.dispatch import to_the_end
 from progrock.ledger import Row
 from progrock.lifecycle import Standing, Step

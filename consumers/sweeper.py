@@ -11,7 +11,7 @@ from progrock import clock, conf, dispatch, ledger
 from progrock.backends import Options
 from progrock.broker.errors import BrokerError
 from progrock.broker.publisher import Publisher
-from progrock.consumers.database import WorkerDatabase
+from progrock.consumers.worker_database import WorkerDatabase
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Repeats a call to the database that failed on a conflict with another, within bounds.
 
-For threads that may wait. The event loops have the same rule in `consumers/database.py`.
+For threads that may wait. The event loops have the same rule in `consumers/worker_database.py`.
 """
 
 import random

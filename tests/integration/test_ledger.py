@@ -24,8 +24,8 @@ from progrock.attempts import NoAnswer, attempt
 from progrock.backends import Options
 from progrock.broker.tasks import Task, shard_of
 from progrock.consumers import sweeper as module
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.sweeper import Sweeper
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.lease import resumed
 from progrock.ledger import Row
 from progrock.lifecycle import Decision
@@ -832,7 +832,7 @@ async def test_a_worker_waits_for_a_migration(
     away, back = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "progrock.consumers.database"
+        if record.name == "progrock.consumers.outages"
     ]
     assert away.startswith("the ledger is away, rounds wait for it: ")
     assert missing in away

@@ -25,11 +25,11 @@ from progrock.broker.errors import PublishFailed
 from progrock.broker.lanes import SHORTEST
 from progrock.broker.names import NAMES
 from progrock.broker.tasks import Task
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.lateness import Lateness
 from progrock.consumers.poller import Poller
 from progrock.consumers.rounds import Rounds
 from progrock.consumers.sweeper import Sweeper
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.ledger import Row
 from progrock.lifecycle import one_by_one
 

@@ -11,8 +11,8 @@ import pytest
 from django.db import DataError, Error, InterfaceError, InternalError, OperationalError
 
 from progrock import ledger
-from progrock.consumers import database as database_module
-from progrock.consumers.database import WorkerDatabase
+from progrock.consumers import worker_database as database_module
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.database_errors import Trouble, drop, trouble
 from progrock.lifecycle import Decision
 from progrock.outage import DatabaseAway

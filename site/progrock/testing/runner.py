@@ -14,9 +14,9 @@ from progrock import api, clock, conf, ledger, lifecycle, wire
 from progrock.backends import Backend, Options
 from progrock.broker.nowhere import Nowhere
 from progrock.broker.tasks import Task
-from progrock.consumers.database import WorkerDatabase
 from progrock.consumers.receivers import Receivers
 from progrock.consumers.rounds import Rounds
+from progrock.consumers.worker_database import WorkerDatabase
 from progrock.ledger import Committed, Row
 from progrock.lifecycle import Decision, Step
 from progrock.models import Job
