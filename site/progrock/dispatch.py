@@ -78,7 +78,9 @@ def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -
         options = backends[backend]
         lane, regular = lane_for(delay), delay in (options.interval, options.unwatched)
         spread = spread_of(delay) if regular else 0.0
-        for row, _, _, _, due in some:
+        for each in some:
+            row = each.row
+            due = row.due_at if each.due is None else each.due
             shard = shard_of(row.id, options.shards)
             key = (backend, shard, lane, regular)
             message = messages.get(key)
@@ -86,7 +88,7 @@ def _messages(committed: Sequence[Committed], backends: Mapping[str, Options]) -
                 message = messages[key] = Message(backend, shard, [], delay, spread)
             elif delay < message.delay:
                 message = messages[key] = message._replace(delay=delay)
-            message.tasks.append(Task(row.id, row.turn, row.due_at if due is None else due))
+            message.tasks.append(Task(row.id, row.turn, due))
     return list(messages.values())
 
 

@@ -21,8 +21,9 @@ LONGEST = 300
 def stepped(committed: Sequence[Committed]) -> None:
     """Log the milestones of steps that have been committed."""
     retried: list[Row] = []
-    for row, _, _, milestone, _ in committed:
-        match milestone:
+    for each in committed:
+        row = each.row
+        match each.milestone:
             case Milestone.STARTED:
                 logger.info("job started, job=%s backend=%s", row.id, row.backend)
             case Milestone.REFUSED:
