@@ -98,6 +98,9 @@ class _Worker:
         """Wait until all that follows a commit is done."""
         while background := self.rounds.commits.background:
             await asyncio.gather(*background)
+            # Since Python 3.12, gather returns at once where all tasks are done. Each task leaves
+            # the set by a callback, which runs only if this coroutine pauses.
+            await asyncio.sleep(0)
 
 
 class _Part(NamedTuple):
