@@ -126,8 +126,11 @@ def check_addresses(**kwargs: Any) -> list[CheckMessage]:
             address.tls_of(conf.amqp_url())
     except ImproperlyConfigured as error:
         found.append(Error(str(error), id="progrock.E007"))
-    except (BrokerUnavailable, OSError, ValueError) as error:  # ValueError: it cannot name a file
+    except BrokerUnavailable as error:
         found.append(Error(f"AMQP_URL: {error}", id="progrock.E007"))
+    except (OSError, ValueError) as error:  # ValueError where a text cannot name a file
+        sentence = f"AMQP_URL: a file that it names for TLS cannot be used: {error}"
+        found.append(Error(sentence, id="progrock.E007"))
     else:
         try:
             if not conf.in_memory():
@@ -205,7 +208,7 @@ def _layer() -> Mapping[str, Any]:
     alias, layers = conf.channel_layer(), getattr(settings, "CHANNEL_LAYERS", {})
     if not isinstance(layers, Mapping) or alias not in layers:
         raise ImproperlyConfigured(
-            f"CHANNEL_LAYERS has no {alias!r}, which PROGROCK_CHANNEL_LAYER names (or its default)"
+            f"CHANNEL_LAYERS has no {alias!r}, which is the value of PROGROCK_CHANNEL_LAYER"
         )
     layer: Any = layers[alias]
     if not isinstance(layer, Mapping) or not isinstance(layer.get("CONFIG", {}), Mapping):
