@@ -103,7 +103,7 @@ def checked(backend: Any, params: Any, request: Any) -> dict[str, Any]:
 
 
 def id_of(job: Job | uuid.UUID | str) -> str:
-    """The id of a job, which is given itself or by its id. Raises ValueError for what is no id."""
+    """The id of `job`, which is a Job or an id. Raises ValueError for an id that is no UUID."""
     return str(job.pk if isinstance(job, Job) else uuid.UUID(str(job)))
 
 

@@ -25,7 +25,7 @@ class State(models.TextChoices):
 
 ACTIVE = (State.QUEUED.value, State.STARTING.value, State.RUNNING.value)
 ENDED = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value, State.EXPIRED.value)
-#: The states that the word of a filter stands for.
+#: The states that each value of a filter by state stands for.
 STATES_OF = {"active": ACTIVE, "ended": ENDED, **{each: (each,) for each in State.values}}
 
 
