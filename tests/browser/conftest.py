@@ -3,15 +3,17 @@
 Each visitor has cookies of their own.
 """
 
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Error, Page, async_playwright, expect
+from playwright.async_api import Browser, Error, Page, Route, async_playwright, expect
 
 from tests.browser.pages import PASSWORD, JobsPage
+from tests.browser.played import CONNECT, HOST, IMPORT, STATIC, Server, hears
 from tests.services import PATIENCE, ROOT, Stack
 
 ARGS = [
@@ -124,3 +126,52 @@ def visitor(new_page: Callable[..., Awaitable[Page]], site: Stack) -> Visitor:
         return await JobsPage(await new_page(**options), site.url).open()
 
     return make
+
+
+# Somebody else's page, for which the test plays the server
+
+
+@pytest.fixture
+def server() -> Server:
+    """The server's side of `/prog/`."""
+    return Server()
+
+
+@pytest.fixture
+def embed(
+    new_page: Callable[..., Awaitable[Page]], server: Server
+) -> Callable[..., Awaitable[Page]]:
+    """A page at host.test with this body and a strict CSP; `job=` is what /jobs/<id> answers."""
+
+    async def make(body: str = "", **answers: dict[str, Any]) -> Page:
+        async def fulfil(route: Route) -> None:
+            path = route.request.url.removeprefix(HOST)
+            if path.startswith("/static/"):
+                path = path.replace(".5d41402abc4b.js", ".js")  # a name with a hash
+                await route.fulfill(path=STATIC / path.removeprefix("/static/"))
+            elif path == "/":
+                policy = {"Content-Security-Policy": "default-src 'self'"}
+                await route.fulfill(body=IMPORT % body, content_type="text/html", headers=policy)
+            elif path.startswith("/jobs/") and "job" in answers:
+                await route.fulfill(json=answers["job"])
+            else:
+                await route.fulfill(status=404)
+
+        page = await new_page()
+        await page.route(f"{HOST}/**", fulfil)
+        await page.route_web_socket(re.compile("/prog/"), server.accept)
+        await page.clock.install()
+        await page.goto(HOST)
+        return page
+
+    return make
+
+
+@pytest.fixture
+async def client(embed: Callable[..., Awaitable[Page]], server: Server) -> Page:
+    """A page with a connected ProgressSocket in `socket`, and what it said in `heard`."""
+    page = await embed()
+    await page.evaluate(CONNECT)
+    await server.connected()
+    await hears(page, "snapshot")
+    return page
