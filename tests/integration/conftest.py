@@ -10,6 +10,7 @@ from progrock.broker import consumer as consumer_module
 from progrock.broker import publisher as publisher_module
 from progrock.broker.channel_layer import ChannelLayer
 from tests.amqp import Line, NewLayer
+from tests.answering import Service, service
 from tests.ledgers import own_database
 from tests.services import PATIENCE
 
@@ -61,3 +62,11 @@ def database(request: Any, django_db_blocker: Any, tmp_path_factory: Any) -> Ite
         url = request.getfixturevalue("postgres_url").new_database()
     with django_db_blocker.unblock(), own_database(url):
         yield request.param
+
+
+@pytest.fixture
+async def render() -> AsyncIterator[Service]:
+    """A backend whose jobs run, until a test has it say something else."""
+    async with service() as made:
+        made.says["/v1/tasks"] = {"id": "h1", "status": "running"}
+        yield made
