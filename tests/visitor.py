@@ -95,3 +95,20 @@ async def browse(
     finally:
         if session is None:
             await own.close()
+
+
+class Got:
+    """An answer: its status, its headers, and its JSON."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, json: Any) -> None:
+        self.status, self.headers, self.json = answer.status, answer.headers, json
+
+
+async def get(visitor: Visitor, path: str, **headers: str) -> Got:
+    """Ask for a path of the visitor's server."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    patient = aiohttp.ClientTimeout(total=3 * PATIENCE)
+    url = visitor.stack.url + path
+    async with visitor.session.get(url, headers=names, timeout=patient) as answer:
+        found = await answer.json(content_type=None) if answer.status != 304 else None
+        return Got(answer, found)

@@ -5,17 +5,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from deploy.demo.rabbitmq_node import free_port
-from tests.integration.test_security import client, post, sign_in
 from tests.listener import Listener, listen
+from tests.people import client, post, sign_in
 from tests.proxy import proxy
 from tests.services import PATIENCE, Stack, answers
-from tests.visitor import Visitor, browse
+from tests.visitor import Got, Visitor, browse, get
 
 PLACES = 20
 ANN = "from django.contrib.auth.models import User; User.objects.create_user('ann', password='ann')"
@@ -192,23 +191,6 @@ async def test_a_logout_ends_the_stream_with_its_reason_and_a_server_that_stops_
 
 
 # Waiting requests
-
-
-class Got:
-    """An answer: its status, its headers, and its JSON."""
-
-    def __init__(self, answer: aiohttp.ClientResponse, json: Any) -> None:
-        self.status, self.headers, self.json = answer.status, answer.headers, json
-
-
-async def get(visitor: Visitor, path: str, **headers: str) -> Got:
-    """Ask for a path of the visitor's server."""
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    patient = aiohttp.ClientTimeout(total=3 * PATIENCE)
-    url = visitor.stack.url + path
-    async with visitor.session.get(url, headers=names, timeout=patient) as answer:
-        found = await answer.json(content_type=None) if answer.status != 304 else None
-        return Got(answer, found)
 
 
 async def waiting(visitor: Visitor, path: str, **headers: str) -> "asyncio.Task[Got]":

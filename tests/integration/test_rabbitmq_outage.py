@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_events import get
 from tests.listener import listen
 from tests.services import PATIENCE, Broker, DemoBackend, Stack, http, private_broker
-from tests.visitor import browse
+from tests.visitor import browse, get
 
 PRIVATE = pytest.mark.skipif(
     bool(os.environ.get("PROGROCK_TEST_AMQP_URL")), reason="needs a RabbitMQ that it may stop"
