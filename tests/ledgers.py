@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db import connections
 from progrock import ledger
 from progrock.broker.tasks import bucket_of
 from progrock.ledger import Row
+from progrock.lifecycle import Decision
 from progrock.models import Job
 
 
@@ -62,3 +64,13 @@ def make(**changes: Any) -> Row:
 def at(seconds: float) -> datetime:
     """So many seconds before now."""
     return datetime.fromtimestamp(time.time() - seconds, UTC)
+
+
+def step(row: Row, *, turn: int | None = None, **changes: Any) -> tuple[Row, Decision]:
+    """A step that shows progress, of the job as a worker has read it; due again after a second."""
+    values: dict[str, Any] = {
+        "state": "running", "handle": row.handle, "progress": 42.5, "message": "halfway",
+        "delay": 1.0,
+    }  # fmt: skip
+    read = replace(row, turn=row.turn if turn is None else turn)
+    return read, Decision(**values | changes)
