@@ -170,11 +170,12 @@ class Poller:
         while True:
             await room.acquire()
             parts = await self.due.take(conf.names().poll_queue(backend, shard), MAX_TASKS)
-            task = asyncio.create_task(self._round(backend, shard, parts))
+            task = asyncio.create_task(self.work(backend, shard, parts))
             self._under_way.add(task)
             task.add_done_callback(over)
 
-    async def _round(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
+    async def work(self, backend: str, shard: int, parts: Sequence[Due]) -> None:
+        """One round of tasks that are due. Their messages are acked, or all is delivered again."""
         now = clock.now()
         for part in parts:
             self.lateness.count(now - part.tasks[0].due, len(part.tasks))

@@ -77,7 +77,7 @@ def main() -> None:
     folders = {"old": options.old.resolve(), "new": options.new.resolve()}
     for side, folder in folders.items():
         print(f"{side}: {_commit(folder)} in {folder}", flush=True)
-        _check_imports(folder)
+        check_imports(folder)
     runs: Runs = defaultdict(lambda: {side: [] for side in SIDES})
     for turn in range(options.repeats):
         for scenario, load in options.scenarios:
@@ -128,7 +128,7 @@ def _commit(folder: Path) -> str:
     return subprocess.check_output(command, cwd=folder, text=True).strip()
 
 
-def _check_imports(folder: Path) -> None:
+def check_imports(folder: Path) -> None:
     """End the program where a run would not take the product of its own checkout."""
     owners = {"config.settings": folder, "progrock.broker.tasks": folder, "tests.services": ROOT}
     code = "import sys; from importlib.util import find_spec as find\n"

@@ -35,11 +35,16 @@ class Gate:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
+    @property
+    def connections(self) -> int:
+        """How many connections pass through the gate now."""
+        return len(self._writers) // 2
+
     def cut(self) -> int:
         """Reset every connection; returns how many there were."""
         for writer in self._writers:
             writer.transport.abort()
-        return len(self._writers) // 2
+        return self.connections
 
     def stall(self) -> None:
         """Pass nothing on and close nothing, like a network that drops packets."""

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
 
 from progrock.broker import blocking
 from progrock.broker.address import vhost_of
@@ -293,20 +294,21 @@ def test_the_synchronous_edge_says_when_rabbitmq_is_away() -> None:
     assert time.monotonic() - start < PATIENCE
 
 
-@pytest.mark.parametrize("frozen", ["_publish", "_push"])
+@pytest.mark.parametrize("frozen", ["at the tasks", "at the event"])
 async def test_the_synchronous_edge_gives_up_when_rabbitmq_answers_no_more(
     line: Line, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
     """A confirm that never comes, from a RabbitMQ whose TCP connection lives on."""
     await declare(line.url, TOPOLOGY)
     loop = asyncio.get_running_loop()
-    original = getattr(blocking, frozen)
+    publish = BlockingChannel.basic_publish
 
-    def freeze(*args: Any) -> None:
-        loop.call_soon_threadsafe(line.flows.clear)
-        original(*args)
+    def freeze(channel: Any, exchange: str, *args: Any, **options: Any) -> None:
+        if frozen == "at the tasks" or exchange == NAMES.groups:
+            loop.call_soon_threadsafe(line.flows.clear)
+        publish(channel, exchange, *args, **options)
 
-    monkeypatch.setattr(blocking, frozen, freeze)
+    monkeypatch.setattr(BlockingChannel, "basic_publish", freeze)
     connection = blocking.pika.BlockingConnection
 
     def patient(parameters: Any) -> Any:

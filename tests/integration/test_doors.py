@@ -36,7 +36,7 @@ def empty(database: str, tmp_path: Path, settings: Any) -> None:
 def authorize(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Authorize], None]:
     """Make a function that of PROGROCK_AUTHORIZE."""
     settings.PROGROCK_AUTHORIZE = "shop.jobs.authorize"
-    own_code._logged.clear()
+    monkeypatch.setattr(own_code, "LOG_EVERY", 0.0)
 
     def use(own: Authorize) -> None:
         monkeypatch.setattr(doors, "import_string", {"shop.jobs.authorize": own}.__getitem__)
@@ -147,6 +147,7 @@ def test_a_mistake_of_authorize_starts_nothing_and_is_logged_and_not_told(
     logged: str,
     authorize: Callable[[Authorize], None],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     authorize(own)
     with caplog.at_level(logging.ERROR), pytest.raises(Refused) as refused:
@@ -155,6 +156,7 @@ def test_a_mistake_of_authorize_starts_nothing_and_is_logged_and_not_told(
     assert logged in caplog.text
     assert Job.objects.count() == 0
     caplog.clear()
+    monkeypatch.setattr(own_code, "LOG_EVERY", 3600.0)
     assert code_of(start) == "misconfigured"
     assert caplog.text == "", "a thousand visitors make no thousand lines"
 

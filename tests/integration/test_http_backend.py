@@ -1,6 +1,7 @@
 """The generic HTTP backend against the real demo backend: each request and each misbehaviour."""
 
 import asyncio
+import inspect
 import itertools
 import socket
 import time
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -537,10 +539,17 @@ def test_every_error_of_aiohttp_has_a_sentence_and_the_special_come_first() -> N
         for inner in kind.__subclasses__():
             yield from below(inner)
 
+    about = {
+        "connection_key": SimpleNamespace(host="render.internal", port=443, ssl=True),
+        "os_error": OSError(113, "No route to host"),
+        "certificate_error": ValueError("expired"),
+        "path": "/run/render.sock",
+    }
     for kind in set(below(aiohttp.ClientError)):
-        error = kind.__new__(kind)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            error._os_error = OSError(113, "No route to host")
+        if issubclass(kind, aiohttp.ClientConnectorError):
+            error = kind(*(about[name] for name in inspect.signature(kind).parameters))
+        else:
+            error = kind.__new__(kind)
         assert isinstance(error, aiohttp.ClientError)
         assert translate(error).sentence
     for (first, *_), (second, *_) in itertools.combinations(SENTENCES, 2):

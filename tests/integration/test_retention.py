@@ -4,14 +4,15 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 from django.db.models.signals import post_delete, pre_delete
 
-from progrock import ledger
+from progrock import clock, ledger
 from progrock.consumers import retention as module
 from progrock.consumers.retention import Retention
 from progrock.ledger import Row
@@ -64,10 +65,18 @@ def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [each for each in own(caplog) if each.name == module.__name__]
 
 
-def again(retention: Retention) -> None:
-    """As after an hour."""
-    retention._retry_at = 0.0
-    retention.delete_old()
+@pytest.fixture
+def an_hour_passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, an hour more has passed."""
+    passed = 0.0
+
+    def pass_on() -> None:
+        nonlocal passed
+        passed += module.TRY_KEPT_AGAIN
+        later = SimpleNamespace(elapsed=lambda: clock.elapsed() + passed)
+        monkeypatch.setattr(module, "clock", later)
+
+    return pass_on
 
 
 def test_old_jobs_that_ended_are_deleted() -> None:
@@ -104,6 +113,7 @@ def test_jobs_that_ended_in_the_same_moment_are_gone_through_one_by_one(
 @pytest.mark.parametrize("signal", [pre_delete, post_delete])
 def test_a_receiver_that_raises_keeps_its_own_jobs_alone(
     raising: Callable[..., Any],
+    an_hour_passes: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     signal: Any,
@@ -126,15 +136,18 @@ def test_a_receiver_that_raises_keeps_its_own_jobs_alone(
         f" for example job={rows[17].id}, because of ValueError: no such order"
     )
     assert record.exc_info, "a mistake is told with its place"
-    for look_again in (retention.delete_old, lambda: again(retention)):
+    for pass_on in (lambda: None, an_hour_passes):
+        pass_on()
         ended(5)
-        look_again()
+        retention.delete_old()
         assert left() == {row.id for row in kept}
     assert len(told(caplog)) == 1, "told once"
 
 
 def test_what_cannot_be_deleted_is_tried_again_after_an_hour(
-    raising: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    raising: Callable[..., Any],
+    an_hour_passes: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     kept, _ = ended(9), ended(8)
     receiver = raising(ValueError("a mistake"), kept)
@@ -144,10 +157,12 @@ def test_what_cannot_be_deleted_is_tried_again_after_an_hour(
     pre_delete.disconnect(receiver, sender=Job)
     retention.delete_old()
     assert left() == {kept.id}, "not yet"
-    again(retention)
+    an_hour_passes()
+    retention.delete_old()
     assert left() == set()
     raising(ValueError("a mistake"), ended(9))
-    again(retention)
+    an_hour_passes()
+    retention.delete_old()
     assert len(told(caplog)) == 2, "told again, because there was nothing to tell meanwhile"
 
 
@@ -205,13 +220,34 @@ def test_while_the_ledger_cannot_be_written_nothing_is_blamed(
 
 
 def test_it_stops_between_two_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.05)
+    # so that its thread has a connection to the database of this test
+    monkeypatch.setitem(connections.settings, "default", connections.settings["ledger"])
+    monkeypatch.setattr(module, "EVERY", 0.01)
     monkeypatch.setattr(module, "BATCH", 1)
-    kept = {ended(9).id for _ in range(3)}
-    retention = Retention()
-    retention._stopped.set()
-    retention.delete_old()
-    assert left() == kept
+    for _ in range(3):
+        ended(9)
+    threads: list[threading.Thread] = []
+    deleted, stopped = threading.Event(), threading.Event()
+    delete = ledger.delete
+
+    def deletes(job_ids: Sequence[str]) -> Exception | None:
+        threads.append(threading.current_thread())
+        error = delete(job_ids)
+        deleted.set()
+        stopped.wait(PATIENCE)
+        return error
+
+    async def stop() -> None:
+        task = asyncio.create_task(Retention().run())
+        assert await asyncio.to_thread(deleted.wait, PATIENCE)
+        task.cancel()
+        await asyncio.wait([task])
+
+    monkeypatch.setattr(ledger, "delete", deletes)
+    asyncio.run(stop())
+    stopped.set()
+    threads[0].join(PATIENCE)
+    assert len(left()) == 2
 
 
 async def test_it_works_beside_the_loop_and_ends_with_its_task(

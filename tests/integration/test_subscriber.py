@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,34 +51,40 @@ async def test_each_shard_has_its_queue(vhost_url: str) -> None:
             await delivery.ack()
 
 
-async def heard(delivery: Delivery) -> None:
-    """Wait until RabbitMQ has read the acks: a connection closed at once may take them along."""
-    # Answered after what was sent before it. Nobody but a test has to wait for an ack.
-    await delivery._channel.basic_qos(prefetch_count=32)
+def jobs(deliveries: Iterable[Delivery]) -> list[list[str]]:
+    """The jobs of each delivery."""
+    return [[task.job_id for task in delivery.tasks] for delivery in deliveries]
 
 
 async def test_what_was_acked_is_gone_and_the_rest_comes_back(vhost_url: str) -> None:
-    async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        kept, done = tasks(2), tasks()
-        await publisher.publish("render", 0, kept, delay=0)
-        await publisher.publish("render", 0, done, delay=0)
-        await until(lambda: len(subscriber.received[QUEUE]) == 2)
-        first, second = await take(subscriber)
+    """With two unacked messages, the next one comes only after RabbitMQ has read an ack."""
+    async with running(vhost_url, [QUEUE], prefetch=2) as (publisher, subscriber):
+
+        async def publish(count: int) -> list[str]:
+            some = tasks(count)
+            await publisher.publish("render", 0, some, delay=0)
+            return [task.job_id for task in some]
+
+        async def both() -> list[Delivery]:
+            await until(lambda: len(subscriber.received[QUEUE]) == 2)
+            return await take(subscriber)
+
+        kept, done, next_one = [await publish(count) for count in (2, 1, 1)]
+        first, second = await both()
+        assert jobs([first, second]) == [kept, done]
         await second.ack()
-        await heard(second)
+        assert jobs(await take(subscriber)) == [next_one]
         subscriber.restart("a test wants it")
-        [again] = await take(subscriber)
-        assert [task.job_id for task in again.tasks] == [task.job_id for task in kept]
-        assert again.deliveries == 1
+        again = await both()
+        assert jobs(again) == [kept, next_one]
+        assert [each.deliveries for each in again] == [1, 1]
         await first.ack()  # of the old connection: does nothing
-        await again.ack()
-        await heard(again)
-        assert not subscriber.received[QUEUE]
+        for each in again:
+            await each.ack()
+        last = [await publish(1), await publish(1)]
+        assert jobs(await both()) == last
         subscriber.restart("once more")
-        await until(lambda: not subscriber.connected)
-        await until(lambda: subscriber.connected)
-        with pytest.raises(TimeoutError):
-            await take(subscriber, seconds=0.5)
+        assert jobs(await both()) == last
 
 
 async def test_stop_delivering_leaves_the_rest_to_others_and_still_acks(vhost_url: str) -> None:
@@ -85,18 +92,18 @@ async def test_stop_delivering_leaves_the_rest_to_others_and_still_acks(vhost_ur
         for _ in range(3):
             await publisher.publish("render", 0, tasks(), delay=0)
         await until(lambda: len(subscriber.received[QUEUE]) == 3)
-        taken, *_ = await take(subscriber)
+        taken, *held = await take(subscriber)
         await subscriber.stop_delivering()
         await taken.ack()
-        await heard(taken)
-        await publisher.publish("render", 0, tasks(), delay=0)
-        await asyncio.sleep(0.5)
+        async with running(vhost_url, [QUEUE], declared=False) as (_, other):
+            await publisher.publish("render", 0, new := tasks(), delay=0)
+            assert jobs(await take(other)) == [[new[0].job_id]]
+            await subscriber.close()
+            rest: list[Delivery] = []
+            while len(rest) < 2:
+                rest += await take(other)
+            assert jobs(rest) == jobs(held)
         assert not subscriber.received[QUEUE]
-    async with running(vhost_url, [QUEUE]) as (_, other):
-        rest: list[Delivery] = []
-        while len(rest) < 3:
-            rest += await take(other)
-        assert taken.tasks[0].job_id not in {delivery.tasks[0].job_id for delivery in rest}
 
 
 async def test_the_watermark_follows_what_arrives_and_a_silent_queue_is_empty(
@@ -141,12 +148,14 @@ async def test_channels_that_rabbitmq_closes_are_opened_again(
     rabbitmq: Broker, vhost_url: str
 ) -> None:
     async with running(vhost_url, [QUEUE], declare=TOPOLOGY) as (publisher, subscriber):
-        some = tasks()
-        await publisher.publish("render", 0, some, delay=0)
-        [delivery] = await take(subscriber)
-        await delivery._channel.basic_ack(999)  # no such delivery
+        for _ in range(2):
+            await publisher.publish("render", 0, tasks(), delay=0)
+        await until(lambda: len(subscriber.received[QUEUE]) == 2)
+        acked, kept = await take(subscriber)
+        await acked.ack()
+        await acked.ack()  # RabbitMQ closes the channel, because it knows this delivery no more
         [again] = await take(subscriber)
-        assert (again.tasks[0].job_id, again.deliveries) == (some[0].job_id, 1)
+        assert (again.tasks, again.deliveries) == (kept.tasks, 1)
         await again.ack()
         rabbitmq.api("DELETE", f"exchanges/{vhost_of(vhost_url)}/progrock.delay")
         with pytest.raises(PublishFailed):
@@ -279,14 +288,14 @@ async def test_a_queue_that_is_still_brought_up_holds_no_other_one_back(
 ) -> None:
     slow, is_up = NAMES.poll_queue("report", 0), asyncio.Event()
     async with running(vhost_url, [slow, QUEUE]) as (publisher, subscriber):
-        consume = subscriber._consume
+        begin = consumer_module.Consumer.open
 
-        async def wait(connection: Any, inbox: Any) -> None:
-            if inbox.queue == slow:
+        async def wait(consumer: consumer_module.Consumer, connection: Any) -> None:
+            if consumer.queue == slow:
                 await is_up.wait()
-            await consume(connection, inbox)
+            await begin(consumer, connection)
 
-        monkeypatch.setattr(subscriber, "_consume", wait)
+        monkeypatch.setattr(consumer_module.Consumer, "open", wait)
         subscriber.restart("a test wants it")
         await until(lambda: not subscriber.connected)
         for backend in ("report", "render"):
@@ -426,23 +435,27 @@ async def test_a_frozen_rabbitmq_holds_the_end_up_once_and_not_once_a_queue(
 async def test_silence_says_nothing_while_something_is_worked_on_or_after_a_sleep(
     vhost_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(vhost_url, [QUEUE]) as (publisher, subscriber):
-        old = time.time() - 100
-        await publisher.publish("render", 0, tasks(due=old), delay=0)
+    awake, asleep = 0.0, 0.0  # seconds that have passed besides, for this process and without it
+    clocks = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + awake, time=lambda: time.time() + asleep
+    )
+    for module in (consumer_module, subscriber_module):
+        monkeypatch.setattr(module, "time", clocks)
+    monkeypatch.setattr(subscriber_module, "SUSPENDED", 30.0)  # a busy machine is none that sleeps
+    async with running(vhost_url, [QUEUE], clock=clocks.time) as (publisher, subscriber):
+        await publisher.publish("render", 0, tasks(due=time.time() - 100), delay=0)
         [slow] = await take(subscriber)
-        consumer = subscriber._consumers[QUEUE]
-        consumer.last -= 60  # a round that takes a minute
-        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
+        old = pytest.approx(slow.tasks[0].due, abs=1e-5)
+        awake += 60  # a round that takes a minute
+        assert subscriber.watermark(QUEUE) == old
         await slow.ack()
-        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), (
-            "the silence begins with the ack"
-        )
-        consumer.last -= 60
-        now = time.time()
-        assert now <= (subscriber.watermark(QUEUE) or 0) <= time.time(), (
+        assert subscriber.watermark(QUEUE) == old, "the silence begins with the ack"
+        awake += 60
+        now = clocks.time()
+        assert now <= (subscriber.watermark(QUEUE) or 0) <= clocks.time(), (
             "silent, and nothing under way"
         )
-        time.sleep(subscriber_module.SUSPENDED + 0.5)  # the whole process stands still
-        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5)
+        asleep += 60  # the whole machine is suspended
+        assert subscriber.watermark(QUEUE) == old
         await until(lambda: subscriber.idle(QUEUE) is not None)
-        assert subscriber.watermark(QUEUE) == pytest.approx(old, abs=1e-5), "from now on"
+        assert subscriber.watermark(QUEUE) == old, "from now on"

@@ -66,7 +66,7 @@ class Tried:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less after a failure than the product does."""
-    monkeypatch.setattr("progrock.trial.run._AFTER_A_FAILURE", 0.1)
+    monkeypatch.setattr("progrock.trial.run.AFTER_A_FAILURE", 0.1)
 
 
 @pytest.fixture

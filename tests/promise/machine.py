@@ -142,7 +142,8 @@ class Promise(RuleBasedStateMachine):
 
     def pump(self) -> None:
         """Let everything run that need not wait."""
-        while self.loop._ready:  # type: ignore[attr-defined]  # there is no public way to ask
+        # asyncio has no public way to ask whether anything is ready.
+        while self.loop._ready:  # type: ignore[attr-defined]  # noqa: SLF001
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
 

@@ -274,7 +274,7 @@ class Worker:
             HAND.set(hand)
             with self.holds(hand):
                 parts = await self.due.take(NAMES.poll_queue(backend, 0), ALL)
-                await self.poller._round(backend, 0, parts)
+                await self.poller.work(backend, 0, parts)
 
     @contextmanager
     def holds(self, hand: Hand) -> Iterator[None]:

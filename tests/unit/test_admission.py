@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -96,6 +97,10 @@ async def test_a_browser_that_leaves_just_as_its_turn_comes_loses_no_place(
     await asyncio.gather(*again)
 
 
+class Change(list[str]):
+    """A change of which a test can say whether anybody keeps it."""
+
+
 def test_what_comes_while_a_snapshot_is_read_is_kept_for_its_reader_alone() -> None:
     missed = Missed()
     first, second, third = ([name] for name in "abc")
@@ -108,18 +113,25 @@ def test_what_comes_while_a_snapshot_is_read_is_kept_for_its_reader_alone() -> N
             assert missed.since(late) == [second]
         missed.note(third)
         assert missed.since(early) == [first, second, third]
-    assert not missed._changes
 
 
-def test_a_reader_who_ends_first_takes_nothing_from_the_others() -> None:
+def test_a_change_is_kept_as_long_as_somebody_may_ask_for_it() -> None:
+    """A reader who ends first takes nothing from the others."""
     missed = Missed()
     early, late = missed.reading(), missed.reading()
+
+    def noted(name: str) -> ref[Change]:
+        change = Change([name])
+        missed.note(change)
+        return ref(change)
+
+    nobodys = noted("before")
     early.__enter__()
-    missed.note(["a"])
+    first = noted("a")
     reader = late.__enter__()
-    missed.note(["b"])
+    second = noted("b")
     early.__exit__(None, None, None)
     assert missed.since(reader) == [["b"]]
-    assert list(missed._changes) == [["b"]]
+    assert (nobodys(), first(), second()) == (None, None, ["b"])
     late.__exit__(None, None, None)
-    assert not missed._changes
+    assert second() is None

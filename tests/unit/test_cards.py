@@ -71,7 +71,7 @@ async def test_a_connection_that_ends_in_a_stalled_gate_leaves_nothing_behind() 
         gate.stall()
         _, writer = await asyncio.open_connection("127.0.0.1", gate.port)
         async with asyncio.timeout(PATIENCE):
-            while not gate._writers:
+            while not gate.connections:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             writer.transport.abort()

@@ -15,8 +15,8 @@ from django.http import JsonResponse
 from django.test import Client, override_settings
 
 from progrock import checks, conf, views
-from progrock.consumers import origins
 from progrock.consumers.origins import SameSite
+from tests.fresh import fresh
 from tests.logs import own
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
@@ -244,14 +244,12 @@ def test_without_allowed_hosts_debug_allows_this_machine(origin: str, allowed: b
         assert not SameSite(None).valid_origin(urlparse(origin))
 
 
-def test_a_refused_origin_is_logged_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(origins, "_refused", set())
+def test_a_refused_origin_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    origins = fresh("progrock.consumers.origins")
     with override_settings(DEBUG=False, ALLOWED_HOSTS=["real.example"]):
         for n in range(3 * origins.MOST_LOGGED):
             origin = urlparse(f"https://evil{n // 2}.example")
-            assert not SameSite(None).valid_origin(origin)
+            assert not origins.SameSite(None).valid_origin(origin)
     said = [each.getMessage() for each in own(caplog)]
     assert len(said) == origins.MOST_LOGGED
     assert said[0] == (

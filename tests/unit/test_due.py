@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
-from progrock.broker.consumer import Delivery
 from progrock.broker.due import DueTasks
 from progrock.broker.errors import PublishFailed
 from progrock.broker.lanes import TOGETHER
@@ -20,7 +20,7 @@ QUEUE = NAMES.poll_queue("render", 0)
 
 
 class Outside:
-    """Stands for the publisher and for what a delivery belongs to."""
+    """Stands for the publisher, and notes what is acked and what shall be delivered again."""
 
     def __init__(self) -> None:
         self.published: list[tuple[list[Task], float]] = []
@@ -36,11 +36,24 @@ class Outside:
             raise self.failure
         self.published.append((list(tasks), delay))
 
-    async def ack(self, channel: None, tag: int) -> None:
-        self.acked.append(tag)
 
-    def restart(self, reason: str) -> None:
-        self.restarts.append(reason)
+@dataclass(kw_only=True)
+class Delivered:
+    """A delivery, as `Delivery` is; `tag` is its number."""
+
+    queue: str
+    backend: str
+    shard: int
+    tasks: list[Task]
+    deliveries: int
+    outside: Outside
+    tag: int
+
+    async def ack(self) -> None:
+        self.outside.acked.append(self.tag)
+
+    def redeliver(self, reason: str) -> None:
+        self.outside.restarts.append(reason)
 
 
 @pytest.fixture
@@ -55,10 +68,16 @@ def due(outside: Outside) -> DueTasks:
 
 def delivery(
     outside: Outside, *dues: float, tag: int = 1, deliveries: int = 0, again: bool = False
-) -> Delivery:
-    about: Any = {"_consumer": outside, "_channel": None, "_tag": tag, "deliveries": deliveries}
-    tasks = [Task(str(uuid4()), 1, due, again) for due in dues]
-    return Delivery(queue=QUEUE, backend="render", shard=0, tasks=tasks, **about)
+) -> Any:
+    return Delivered(
+        queue=QUEUE,
+        backend="render",
+        shard=0,
+        tasks=[Task(str(uuid4()), 1, due, again) for due in dues],
+        deliveries=deliveries,
+        outside=outside,
+        tag=tag,
+    )
 
 
 async def until(true: Any) -> None:

@@ -1,5 +1,7 @@
 """Which requests are answered before Django."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from django.test import override_settings
 from django.urls import include, path
 from django.views.generic import View
 
-from progrock.consumers.http import _route
+from progrock.consumers import http
 from progrock.consumers.origins import same_site
 
 JOB = "0f4b6f1e-6d1c-4c39-9f3a-2b7f0c55a1d2"
@@ -22,50 +24,81 @@ urlpatterns = [
 ]
 
 
-def route(method: str, address: str, *headers: tuple[str, str], root: str = "") -> Any:
-    """The route of a request."""
-    return _route(
-        {
+Answered = Callable[..., str]
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
+    """Says of a request who answers it: "a stream", "a wait" and for which job, or "Django"."""
+    said: list[str] = []
+
+    class Stream:
+        def __init__(self, receive: Any, send: Any) -> None:
+            """What a stream would need."""
+
+        async def run(self, scope: Any) -> None:
+            said.append("a stream")
+
+    class Wait:
+        def __init__(self, django: Any, *asgi: Any, job: str | None) -> None:
+            self.job = job
+
+        async def run(self, scope: Any) -> None:
+            said.append(f"a wait for {self.job or 'the list'}")
+
+    async def django(scope: Any, receive: Any, send: Any) -> None:
+        said.append("Django")
+
+    monkeypatch.setattr(http, "Stream", Stream)
+    monkeypatch.setattr(http, "Wait", Wait)
+    application = http.http_application(django)
+
+    def ask(method: str, address: str, *headers: tuple[str, str], root: str = "") -> str:
+        scope = {
             "type": "http",
             "method": method,
             "path": address,
             "root_path": root,
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in headers],
+            "headers": [(b"host", b"testserver")]
+            + [(name.encode(), value.encode()) for name, value in headers],
         }
-    )
+        asyncio.run(application(scope, None, None))
+        return said.pop()
+
+    return ask
 
 
 @pytest.mark.parametrize(
-    ("method", "address", "headers", "found"),
+    ("method", "address", "headers", "by"),
     [
-        ("GET", "/events", (), ("events", None)),
-        ("POST", "/events", (), (None, None)),
-        ("GET", "/jobs/events", (), (None, None)),
-        ("GET", f"/jobs/{JOB}", (WAITS,), ("job", JOB)),
-        ("GET", f"/jobs/{JOB}", (WAITS, KNOWS), ("job", JOB)),
-        ("GET", f"/jobs/{JOB}", (), (None, None)),
-        ("DELETE", f"/jobs/{JOB}", (WAITS,), (None, None)),
-        ("GET", "/jobs", (WAITS, KNOWS), ("jobs", None)),
-        ("GET", "/jobs", (WAITS,), (None, None)),
-        ("GET", f"/jobs/{JOB}/result", (WAITS,), (None, None)),
-        ("GET", "/nothing", (WAITS,), (None, None)),
+        ("GET", "/events", (), "a stream"),
+        ("POST", "/events", (), "Django"),
+        ("GET", "/jobs/events", (), "Django"),
+        ("GET", f"/jobs/{JOB}", (WAITS,), f"a wait for {JOB}"),
+        ("GET", f"/jobs/{JOB}", (WAITS, KNOWS), f"a wait for {JOB}"),
+        ("GET", f"/jobs/{JOB}", (), "Django"),
+        ("DELETE", f"/jobs/{JOB}", (WAITS,), "Django"),
+        ("GET", "/jobs", (WAITS, KNOWS), "a wait for the list"),
+        ("GET", "/jobs", (WAITS,), "Django"),
+        ("GET", f"/jobs/{JOB}/result", (WAITS,), "Django"),
+        ("GET", "/nothing", (WAITS,), "Django"),
     ],
 )
 def test_streams_and_waiting_requests_are_answered_before_django(
-    method: str, address: str, headers: tuple[tuple[str, str], ...], found: Any
+    answered: Answered, method: str, address: str, headers: tuple[tuple[str, str], ...], by: str
 ) -> None:
-    assert route(method, address, *headers) == found
-    assert route(method, f"/below{address}", *headers, root="/below") == found
+    assert answered(method, address, *headers) == by
+    assert answered(method, f"/below{address}", *headers, root="/below") == by
 
 
 @override_settings(ROOT_URLCONF="tests.unit.test_http", LANGUAGES=[("en", "en"), ("de", "de")])
-def test_the_routes_are_found_wherever_a_project_includes_them() -> None:
+def test_the_routes_are_found_wherever_a_project_includes_them(answered: Answered) -> None:
     for address in ("/inner/tasks/events", "/en/films/events", "/de/films/events"):
-        assert route("GET", address) == ("events", None), address
-    assert route("GET", f"/de/films/jobs/{JOB}", WAITS) == ("job", JOB)
+        assert answered("GET", address) == "a stream", address
+    assert answered("GET", f"/de/films/jobs/{JOB}", WAITS) == f"a wait for {JOB}"
     for address in ("/events", "/other/events", "/fr/films/events"):
-        assert route("GET", address) == (None, None), address
+        assert answered("GET", address) == "Django", address
 
 
 @pytest.mark.parametrize(

@@ -355,9 +355,12 @@ def test_a_bearer_of_a_token_needs_neither_session_nor_csrf_token(
 
 
 def test_a_mistake_in_the_audiences_function_is_told_and_logged(
-    client: Client, settings: Any, caplog: pytest.LogCaptureFixture
+    client: Client,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own_code._logged.clear()
+    monkeypatch.setattr(own_code, "LOG_EVERY", 0.0)
     settings.PROGROCK_AUDIENCES = "json.dumps"
     assert problem_of(client.get("/jobs")) == (500, "misconfigured")
     assert "the function of PROGROCK_AUDIENCES failed" in caplog.text

@@ -68,11 +68,10 @@ def test_only_state_can_spoil_a_look_and_every_other_value_is_missing() -> None:
 
 
 def test_what_a_value_finds_is_noted_with_its_key() -> None:
-    found = reader(message='"stage"', result='"output"')
+    notes = Notes()
+    found = Reader(spec(message='"stage"', result='"output"'), notes)
     found.notes_all = True
     found.look(answer({"status": "done", "output": 7}), NOTHING)
-    notes = found._note
-    assert isinstance(notes, Notes)
     assert ("state", "status", "done") in notes
     assert ("message", "stage", None) in notes
     assert ("result", "output", 7) in notes

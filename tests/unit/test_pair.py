@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.pair import LOADS, Run, _check_imports, parts, table
+from tests.bench.pair import LOADS, Run, check_imports, parts, table
 from tests.bench.scenarios import SCENARIOS
 from tests.services import ROOT
 
@@ -28,8 +28,8 @@ def checkout(folder: Path) -> Path:
 def test_a_run_takes_the_product_of_its_side_and_the_bench_of_this_checkout(
     tmp_path: Path,
 ) -> None:
-    _check_imports(checkout(tmp_path))
-    _check_imports(ROOT)
+    check_imports(checkout(tmp_path))
+    check_imports(ROOT)
 
 
 def test_a_run_that_would_take_another_product_is_refused(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_run_that_would_take_another_product_is_refused(tmp_path: Path) -> Non
     (folder / "site/progrock").rename(tmp_path / "progrock")
     (folder / "site/progrock").symlink_to(tmp_path / "progrock")
     with pytest.raises(SystemExit, match=r"would import .*tasks\.py"):
-        _check_imports(folder)
+        check_imports(folder)
 
 
 def test_what_is_compared_are_scenarios() -> None:

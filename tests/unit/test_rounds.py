@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from progrock import ledger, lifecycle
+from progrock import clock, ledger, lifecycle
 from progrock.backends import JobView, Options
 from progrock.broker.errors import PublishFailed
 from progrock.broker.tasks import Task
@@ -235,6 +235,7 @@ async def test_a_class_that_fails_at_each_poll_is_one_traceback_a_while(
             await made.work([part(polled)])
         told = [each for each in caplog.records if each.name == calls.__name__]
         assert [bool(record.exc_info) for record in told] == [True] * tracebacks
-        made.calls._said -= 3601.0
+        later = SimpleNamespace(now=clock.now, elapsed=lambda: clock.elapsed() + calls.SAY_AGAIN)
+        monkeypatch.setattr(calls, "clock", later)
     assert polled.message == "asking again: the backend's class failed: NotImplementedError"
     assert book.steps == [[(polled.id, "running")]] * 10

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from progrock.backends import ConfigError, load
-from progrock.backends.config import _CLASS, _COMMON
+from progrock.backends.config import COMMON, OF_A_CLASS
 from progrock.backends.http.table import http_keys
 from progrock.backends.keys import REQUIRED, Key
 
@@ -68,17 +68,17 @@ def levels(keys: Mapping[str, Key], schema: Any, at: str = "") -> Iterator[tuple
 
 def test_it_knows_exactly_the_keys_of_the_reader() -> None:
     http, of_a_class = (SCHEMA["definitions"][kind] for kind in ("http", "class"))
-    for at, ours, theirs in levels(_COMMON | http_keys(""), http):
+    for at, ours, theirs in levels(COMMON | http_keys(""), http):
         assert theirs == ours, at
     assert http["additionalProperties"] is False
-    assert of_a_class["properties"].keys() == (_CLASS | http_keys("")).keys()
+    assert of_a_class["properties"].keys() == (OF_A_CLASS | http_keys("")).keys()
     assert of_a_class["required"] == ["class"]
 
 
 def test_the_defaults_and_limits_are_those_of_the_reader(tmp_path: Path) -> None:
     file = tmp_path / "backends.toml"
     properties = SCHEMA["definitions"]["http"]["properties"]
-    for name, key in (_COMMON | http_keys("")).items():
+    for name, key in (COMMON | http_keys("")).items():
         least = LEAST if name == "interval" else f"{LEAST}\ninterval = 0.1"  # for `unwatched`
         if "default" in properties[name]:
             found = properties[name]["default"]

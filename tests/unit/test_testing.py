@@ -347,7 +347,7 @@ def test_nothing_is_sent(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> 
     def send(*args: Any, **more: Any) -> None:
         raise AssertionError("something was sent to RabbitMQ")
 
-    monkeypatch.setattr(blocking, "_channel", send)
+    monkeypatch.setattr(blocking.pika, "BlockingConnection", send)
     caplog.set_level(logging.WARNING)
     with capture_starts():
         job = start()

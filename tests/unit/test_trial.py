@@ -230,7 +230,7 @@ def tried(outcomes: Sequence[Any], folder: Path, monkeypatch: pytest.MonkeyPatch
     module = types.ModuleType("mysite_of_the_trial")
     module.Gpu = Gpu  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mysite_of_the_trial", module)
-    monkeypatch.setattr("progrock.trial.run._AFTER_A_FAILURE", 0.0)
+    monkeypatch.setattr("progrock.trial.run.AFTER_A_FAILURE", 0.0)
     file = folder / "backends.toml"
     file.write_text('[gpu]\nclass = "mysite_of_the_trial.Gpu"\ninterval = 0.1\n')
     lines: list[str] = []

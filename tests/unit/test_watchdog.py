@@ -9,9 +9,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from progrock.consumers import watchdog
 from progrock.consumers.watchdog import Watchdog, watch
 from tests.logs import own
 from tests.services import PATIENCE
@@ -67,29 +70,42 @@ async def test_a_loop_that_waits_or_works_in_small_steps_is_not_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its limit is so long that a busy machine does not break this."""
+    loop, looks = asyncio.get_running_loop(), 0
+    call = loop.call_soon_threadsafe
+
+    def counted(*what: Any, **options: Any) -> asyncio.Handle:
+        nonlocal looks
+        looks += threading.current_thread() is dog.thread
+        return call(*what, **options)
+
     async with watching(caplog, PATIENCE) as (dog, told):
-        looks: list[None] = []
-        clear = dog._alive.clear
-        monkeypatch.setattr(dog._alive, "clear", lambda: (clear(), looks.append(None)))
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
         async with asyncio.timeout(PATIENCE):
-            while len(looks) < 5:  # it looks again only after a sign of life
+            while looks < 5:  # it looks again only after a sign of life
                 time.sleep(0.01)
                 await asyncio.sleep(0.01)
     assert told() == []
 
 
 async def test_a_process_that_stood_still_as_a_whole_is_not_told(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watchdog's own thread was late by as much, so it can blame nobody."""
-    dog = Watchdog(limit=PATIENCE)
-    suspended = time.monotonic() - 10 * PATIENCE
-    thread = threading.Thread(target=dog._log, args=[suspended], name="suspended")
-    thread.start()
-    await asyncio.sleep(0.05)
-    dog._alive.set()
-    await asyncio.to_thread(thread.join, PATIENCE)
-    assert not [each for each in own(caplog) if each.threadName == "suspended"]
+    reads = 0
+
+    def suspended() -> float:
+        """Each time that the watchdog reads the clock, ten minutes have passed."""
+        nonlocal reads
+        reads += 1
+        return time.monotonic() + 600.0 * reads
+
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=suspended))
+    async with watching(caplog, 1.0) as (_, told):
+        polls_without_await(lambda: reads >= 2)  # it has no sign, and reads how late it is itself
+        async with asyncio.timeout(PATIENCE):
+            while reads < 3:  # it has gone on to its next look
+                await asyncio.sleep(0.01)
+        assert told() == []
 
 
 def dogs() -> set[threading.Thread]:

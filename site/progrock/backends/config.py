@@ -33,7 +33,8 @@ _PEOPLE = {
     ),
     "browser": flag(False),
 }
-_COMMON = {
+#: What any table of the file may hold.
+COMMON = {
     "interval": number(0.1, DAY, Options.interval),
     "timeout": number(0.1, DAY, Options.timeout),
     "deadline": number(1.0, 3650 * DAY, Options.deadline),
@@ -45,7 +46,8 @@ _COMMON = {
     "lease": number(0.0, 10 * DAY, None),
     **_PEOPLE,
 }
-_CLASS = _COMMON | {
+#: What the table of a class may hold.
+OF_A_CLASS = COMMON | {
     "repeat": flag(True),
     "cancels": flag(True),
     "has_progress": flag(True),
@@ -134,7 +136,7 @@ def _options(where: str, name: str, table: object, folder: Path) -> Options:
         )
     if "class" in table:
         return _of_a_class(where, name, table, folder)
-    values = read(where, table, _COMMON | http_keys(where))
+    values = read(where, table, COMMON | http_keys(where))
     return _over_http(where, name, values, folder)
 
 
@@ -162,7 +164,7 @@ def _over_http(
 
 def _common(where: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The options that every kind of backend has. Removes their keys from `values`."""
-    common = {key: values.pop(key) for key in _COMMON}
+    common = {key: values.pop(key) for key in COMMON}
     common["unwatched"] = _unwatched(where, common)
     common["lease"] = _lease(where, common)
     label = common["label"]
@@ -176,10 +178,10 @@ def _of_a_class(where: str, name: str, table: Mapping[str, Any], folder: Path) -
 
     A class that extends HttpBackend has the keys of a table over HTTP as well.
     """
-    path = read(where, {"class": table["class"]}, {"class": _CLASS["class"]})["class"]
+    path = read(where, {"class": table["class"]}, {"class": OF_A_CLASS["class"]})["class"]
     cls = imported(f"{where} class", path)
     over_http = extends_http_backend(cls)
-    keys = _COMMON | http_keys(where) | {"class": _CLASS["class"]} if over_http else _CLASS
+    keys = COMMON | http_keys(where) | {"class": OF_A_CLASS["class"]} if over_http else OF_A_CLASS
     ours = {key: value for key, value in table.items() if key in keys}
     arguments = {key: value for key, value in table.items() if key not in keys}
     values = read(where, ours, keys)

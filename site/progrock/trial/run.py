@@ -32,7 +32,7 @@ from progrock.trial.words import decided
 #: So many failed calls in a row end the trial.
 MOST_FAILURES = 3
 #: Seconds between a failed call and the next one, at least.
-_AFTER_A_FAILURE = 1.0
+AFTER_A_FAILURE = 1.0
 
 _DECIDE: Mapping[Step, Callable[..., Decision]] = {
     Step.START: lifecycle.after_start,
@@ -232,7 +232,7 @@ class Trial:
         """What the outcome means for the trial."""
         failed = _has_failed(outcome)
         way.failures = way.failures + 1 if failed else 0
-        way.delay = max(decision.delay or 0.0, _AFTER_A_FAILURE if failed else 0.0)
+        way.delay = max(decision.delay or 0.0, AFTER_A_FAILURE if failed else 0.0)
         way.told = decision.delay is None and (
             outcome is None or (isinstance(outcome, Status) and outcome.state == decision.state)
         )
