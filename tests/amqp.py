@@ -124,7 +124,8 @@ async def raw_publish(
 class Line:
     """A proxy in front of RabbitMQ; `url` goes through it.
 
-    It can be cut and mended, and nothing passes while `flows` is cleared.
+    It can be cut and mended, and nothing passes while `flows` is cleared. `accepted` counts its
+    connections, and `held` how many of them have sent something that did not pass.
     """
 
     def __init__(self, url: str) -> None:
@@ -134,7 +135,7 @@ class Line:
         self.writers: set[asyncio.StreamWriter] = set()
         self.flows = asyncio.Event()
         self.flows.set()
-        self.accepted = 0
+        self.accepted, self.held = 0, 0
 
     @property
     def url(self) -> str:
@@ -167,7 +168,9 @@ class Line:
         async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
             with suppress(OSError):
                 while data := await source.read(65536):
-                    await self.flows.wait()
+                    if not self.flows.is_set():
+                        self.held += 1
+                        await self.flows.wait()
                     to.write(data)
                     await to.drain()
             to.transport.abort()
@@ -177,14 +180,14 @@ class Line:
 
 
 async def poll(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Wait until the management API says so, in a thread: its figures are some seconds old."""
+    """Wait in a thread until the management API says so, because its figures are seconds old."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(true):
             await asyncio.sleep(0.2)
 
 
 async def up(layer: ChannelLayer) -> ChannelLayer:
-    """Wait until a layer is connected: a single push waits for that only a second."""
+    """Wait until a layer is connected, because a single push waits for that only a second."""
     async with asyncio.timeout(PATIENCE):
         while not await layer.group_send("up", {"type": "x"}):
             await asyncio.sleep(0.01)

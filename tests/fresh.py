@@ -5,7 +5,7 @@ from typing import Any
 
 
 def fresh(name: str) -> Any:
-    """Run the code of a module once more; who has imported it keeps what they have."""
+    """Run a module's code once more, into a new module. Who has imported it keeps the old one."""
     spec = find_spec(name)
     assert spec is not None
     assert spec.loader is not None

@@ -1,6 +1,6 @@
-"""The project's settings, but that web processes soon give up to wait for a connection.
+"""The project's settings, except that web processes wait for a connection for one second only.
 
-Each call to a database that is away takes as long as that.
+Each call to a database that is away takes as long as that wait.
 """
 
 from config.settings import *  # noqa: F403  # all of them

@@ -56,9 +56,9 @@ class Listener:
 async def listen(
     stack: Stack, session: aiohttp.ClientSession | None = None, *, url: str = "", **headers: str
 ) -> AsyncIterator[Listener]:
-    """Open a stream as a new visitor, or as the one of an earlier session; `url`: not the stack's.
+    """Open a stream as a new visitor, or as the one of an earlier session.
 
-    Whatever the status is: `answer` has it.
+    `url` is that of another server than the stack's. `answer` has the status, whatever it is.
     """
     own = session or aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
     patient = aiohttp.ClientTimeout(total=None)

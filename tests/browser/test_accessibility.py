@@ -56,7 +56,7 @@ async def test_axe_finds_nothing(visitor: Visitor, site: Stack, scheme: str) -> 
     assert await violations(jobs.page) == []
 
 
-async def test_by_keyboard_alone(visitor: Visitor) -> None:
+async def test_the_page_can_be_used_by_keyboard_alone(visitor: Visitor) -> None:
     jobs = await visitor()
     keyboard, focused = jobs.page.keyboard, jobs.page.locator(":focus")
     for name in ("ProgRock", "Sign in", "Film"):
@@ -159,7 +159,7 @@ async def test_a_reload_is_no_news(visitor: Visitor) -> None:
     await expect(jobs.page.get_by_role("status")).to_be_empty()
 
 
-async def test_no_sideways_scrolling_on_a_phone(visitor: Visitor) -> None:
+async def test_nothing_scrolls_sideways_on_a_phone(visitor: Visitor) -> None:
     jobs = await visitor(viewport={"width": 360, "height": 740}, has_touch=True)
     await jobs.start("transcribe", 300)
     await ends(await jobs.start(seconds=0.5, outcome="fail"), "failed")

@@ -127,7 +127,7 @@ async def test_each_backend_keeps_what_was_typed_for_it(visitor: Visitor) -> Non
     assert jobs.sent == [{"seconds": 0.5, "odd": [True]}]
 
 
-async def test_a_rich_form_by_keyboard_alone(visitor: Visitor) -> None:
+async def test_a_rich_form_can_be_filled_by_keyboard_alone(visitor: Visitor) -> None:
     jobs = await visitor()
     keyboard = jobs.page.keyboard
     await jobs.form.get_by_label("Backend").focus()

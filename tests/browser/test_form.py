@@ -319,7 +319,7 @@ async def test_a_schema_that_is_hard_to_fill_makes_a_form_all_the_same(
     assert await form.page.locator(".progrock-params").inner_text() is not None
 
 
-async def test_odd_names_and_a_ticked_box(form: Form) -> None:
+async def test_a_field_may_have_an_odd_name_and_a_box_must_be_ticked(form: Form) -> None:
     terms = {"type": "boolean", "const": True}
     await form.of({"properties": {"__proto__": FILM, "terms": terms}, "required": ["terms"]})
     await form.field("Film").fill("x")

@@ -28,7 +28,7 @@ PLAYED = {
 
 
 def table(name: str) -> str:
-    """The recipe of an API, for browsers and for somebody who is in a hurry."""
+    """The recipe of an API, open to browsers, and with short intervals."""
     text = re.sub(r"^interval = .*$", "interval = 0.2", RECIPES[name].read_text(), flags=re.M)
     return text.replace(f"[{name}]\n", f"[{name}]\nbrowser = true\n", 1)
 

@@ -210,7 +210,7 @@ def test_whoever_comes_after_a_resume_is_not_kept_waiting(comes: str, pause: flo
 
 
 @pytest.mark.usefixtures("backends")
-def test_a_cancel_comes_before_all_that() -> None:
+def test_a_cancel_waits_for_nobody_and_for_no_pause() -> None:
     row = waits(since=LATER)
     attention.watch(["user:1"])
     ledger.request_cancel(row.id, time.time())

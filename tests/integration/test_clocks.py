@@ -1,6 +1,6 @@
-"""Machines whose clocks are wrong: no job ends early or waits because of that, and all is told.
+"""Machines whose clocks are wrong: no job ends early or waits for that, and operators are told.
 
-The processes with a wrong clock are real, but for `time.time`.
+The processes are real, and only their `time.time` is wrong.
 """
 
 import asyncio
@@ -55,9 +55,9 @@ def ahead(backends: Path, seconds: float) -> dict[str, str]:
 
 
 def is_ahead(seconds: int, text: str) -> bool:
-    """Whether a text says so; the way to the database may have taken a tenth of a second."""
+    """Whether a text says so; on a busy machine the way to the database may take seconds."""
     found = re.search(r"the clock of this machine is ([\d.]+) s ahead of the database's", text)
-    return found is not None and abs(float(found[1]) - seconds) < 0.5
+    return found is not None and abs(float(found[1]) - seconds) < 10
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

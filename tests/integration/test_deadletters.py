@@ -169,7 +169,9 @@ async def test_without_the_topology_the_reason_is_told(vhost_url: str) -> None:
         await letters.read(vhost_url, NAMES, every, 1)
 
 
-async def test_the_command(channel: AbstractChannel, vhost_url: str, tmp_path: Path) -> None:
+async def test_the_command_lists_shows_replays_and_discards_letters(
+    channel: AbstractChannel, vhost_url: str, tmp_path: Path
+) -> None:
     async def manage(*args: str) -> tuple[int, str]:
         env = {"DEBUG": "1", "AMQP_URL": vhost_url, "PATH": ""}
         env["DATABASE_URL"] = f"sqlite:///{tmp_path / 'db.sqlite3'}"

@@ -228,8 +228,9 @@ async def test_a_message_whose_line_is_cut_while_it_is_written_is_one_failed_pub
     publisher.start()
     await until(lambda: publisher.connected)
     line.flows.clear()
+    held = line.held
     long = asyncio.create_task(publisher.dead_letter(b"x" * 30_000_000, "a test", {}))
-    await asyncio.sleep(0.2)
+    await until(lambda: line.held > held)
     await line.cut()
     with pytest.raises(PublishFailed):
         await long

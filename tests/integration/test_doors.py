@@ -34,7 +34,7 @@ def empty(database: str, tmp_path: Path, settings: Any) -> None:
 
 @pytest.fixture
 def authorize(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Authorize], None]:
-    """Make a function that of PROGROCK_AUTHORIZE."""
+    """Make a function the one of PROGROCK_AUTHORIZE."""
     settings.PROGROCK_AUTHORIZE = "shop.jobs.authorize"
     monkeypatch.setattr(own_code, "LOG_EVERY", 0.0)
 
@@ -106,7 +106,7 @@ def test_authorize_may_refuse_with_a_code_and_a_sentence_of_its_own(
 def test_a_start_that_is_repeated_finds_its_job_without_asking_again(
     authorize: Callable[[Authorize], None],
 ) -> None:
-    """It starts nothing. One at a time, for one, must not refuse the repeat of the first."""
+    """A function that allows one job at a time must not refuse the repeat of the first start."""
 
     def one_at_a_time(scope: Any, backend: str, params: dict[str, Any]) -> dict[str, Any]:
         if Job.objects.exists():

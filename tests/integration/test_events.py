@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from deploy.demo.rabbitmq_node import free_port
+from tests.amqp import until
 from tests.listener import Listener, listen
 from tests.people import client, post, sign_in
 from tests.proxy import proxy
@@ -127,9 +128,17 @@ async def test_behind_a_proxy_that_refuses_websockets_the_frames_come_as_events(
         async with listen(running, url=there.url) as refused:
             assert refused.answer.status == 502
         there.events = "hold"
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3), listen(running, url=there.url):
+
+        async def answered() -> None:
+            async with listen(running, url=there.url):
                 pytest.fail("the proxy let something through")
+
+        held = asyncio.create_task(answered())
+        await until(lambda: len(there.requests) == 4)
+        await asyncio.wait([held], timeout=0.3)
+        assert not held.done()
+        held.cancel()
+        await asyncio.wait([held])
         assert [each.split()[1] for each in there.requests] == [
             "/events",
             "/prog/",

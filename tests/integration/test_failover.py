@@ -249,7 +249,7 @@ async def test_a_result_that_no_statement_can_hold_fails_its_job_alone(
 async def test_a_column_that_is_missing_means_away_in_web_and_worker(
     stack: Callable[..., Stack], postgres_url: Postgres
 ) -> None:
-    """As while a migration has not yet run."""
+    """So it is while a migration has not yet run."""
     database = postgres_url.new_database()
 
     def rename(old: str, new: str) -> None:

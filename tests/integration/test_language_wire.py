@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from progrock.backends import BackendError, Handle, JobView, Status
-from progrock.backends.http import HttpBackend, Outgoing
+from progrock.backends.http import HttpBackend, Outgoing, sender
 from tests import language
 from tests.answering import Asked, Service, backend, look, looked, response, service
 from tests.language import LEAST, SECRET, job
@@ -182,7 +182,7 @@ async def test_a_location_is_followed_as_a_handle_but_no_redirect_ever(render: S
 async def test_ends_that_come_together_are_fetched_side_by_side_and_what_has_come_counts(
     render: Service,
 ) -> None:
-    """Those that do not answer keep no other from its result."""
+    """A result that does not come keeps no other from coming."""
 
     async def out(asked: Asked) -> Any:
         if asked.path[-2:] in ("h0", "h1", "h2"):
@@ -629,13 +629,17 @@ async def test_a_closed_backend_is_left_alone_by_all_jobs_which_come_back_spread
         assert len(render.asked) == 1
 
 
-async def test_a_backend_that_was_closed_is_asked_again_afterwards(render: Service) -> None:
-    render.says["/v1/tasks"] = lambda _: response(503, b"", Retry_After="0.3")
+async def test_a_backend_that_was_closed_is_asked_again_afterwards(
+    render: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = 0.0
+    monkeypatch.setattr(sender, "monotonic", lambda: time.monotonic() + passed)
+    render.says["/v1/tasks"] = lambda _: response(503, b"", Retry_After="300")
     async with backend(render) as made:
         await looked(made)
         assert not getattr(await looked(made), "asked", True)
         render.says["/v1/tasks"] = {"status": "done"}
-        await asyncio.sleep(0.4)
+        passed = 300.0
         assert (await look(made)).state == "succeeded"
 
 

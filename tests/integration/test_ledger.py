@@ -71,7 +71,7 @@ def test_a_look_reads_params_where_its_backend_asks_for_them() -> None:
 
 
 def test_a_lease_that_lasts_until_the_next_look_is_kept_and_then_drawn_anew() -> None:
-    """So the column of the sweep's index changes once a lease, and not at each change of a job."""
+    """So the sweep's index is written once a lease, and not at each change of a job."""
     now, row = float(int(time.time())), make()
     for seconds, progress, lease, wanted in (
         (0.0, 1.0, 16.0, 16.0),
@@ -89,7 +89,7 @@ def test_a_lease_that_lasts_until_the_next_look_is_kept_and_then_drawn_anew() ->
 
 @pytest.mark.parametrize("changes", [{"state": "queued"}, {"attempts": 1}, {}])
 def test_what_is_no_lease_is_not_kept(changes: dict[str, Any]) -> None:
-    """A far due time of another kind: a queued job's, one after a failure, a long pause."""
+    """A due time may be far away for another reason: a queued job, a failure, a long pause."""
     now = time.time()
     row = make(due_at=datetime.fromtimestamp(now + 600, UTC), **changes)
     ledger.commit([step(row)], now, 16.0)
@@ -533,7 +533,7 @@ def test_of_a_batch_only_the_milestones_are_written_and_told() -> None:
 
 
 def test_a_look_without_a_milestone_costs_nothing_for_milestones() -> None:
-    """One statement each, whose columns are those of before there were milestones."""
+    """Each is one statement, and its columns are the same as before there were milestones."""
     said: list[str] = []
 
     def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -699,7 +699,7 @@ def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:
 
 
 def conflict() -> OperationalError:
-    """As both databases tell that calls met each other."""
+    """The error by which SQLite tells that two calls met each other."""
     error = OperationalError("database is locked")
     error.__cause__ = sqlite3.OperationalError("database is locked")
     error.__cause__.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -709,7 +709,7 @@ def conflict() -> OperationalError:
 def test_a_start_that_met_others_at_its_last_step_is_tried_again_and_makes_one_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What reads the new row belongs to the same transaction."""
+    """The new row is read in the same transaction, so an error there undoes the start."""
     errors, load = [conflict()], ledger.load
 
     def meets_others(*args: Any, **kwargs: Any) -> dict[str, Row]:

@@ -151,14 +151,16 @@ async def test_a_text_type_with_the_right_body_is_no_error(
 
 @pytest.mark.parametrize("mode", ["404", "410", "proxy"])
 async def test_a_backend_that_knows_no_job_for_some_seconds_ends_none(
-    visitor: Visitor, demo_backend: DemoBackend, mode: str
+    running: Stack, visitor: Visitor, demo_backend: DemoBackend, mode: str
 ) -> None:
-    jobs = await visitor.starts(20, "good", seconds=1)
-    while not jobs <= {f["job"] for f in visitor.frames if f.get("state") == "running"}:
-        await visitor.running()
+    jobs = await visitor.starts(20, "good", seconds=600)
     misbehave(demo_backend, mode, on="poll")
-    await asyncio.sleep(4)
+    told, sentence = set[str](), retrying(mode) if mode == "proxy" else TOLD["404"]
+    while not jobs <= told:
+        told.add((await visitor.until(lambda f: f.get("message") == sentence))["job"])
     http("DELETE", f"{demo_backend.url}/_test/behave")
+    for handle in [h for job_id, h in running.handles().items() if job_id in jobs]:
+        http("POST", f"{demo_backend.url}/_test/tasks/{handle}", {"status": "done"})
     assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
 
 
@@ -171,7 +173,11 @@ async def test_a_start_that_is_refused_for_some_seconds_is_done_later(
     await visitor.until(
         lambda f: f.get("job") == job_id and f["message"].startswith("the start was refused, ")
     )
-    await asyncio.sleep(3)
+    stats = f"{demo_backend.url}/_test/stats"
+    starts = http("GET", stats)["starts"]
+    async with asyncio.timeout(PATIENCE):
+        while http("GET", stats)["starts"] < starts + 2:  # it is refused again and again
+            await asyncio.sleep(0.1)
     http("DELETE", f"{demo_backend.url}/_test/behave")
     assert (await visitor.ended(job_id, 2 * PATIENCE))["state"] == "succeeded"
     misbehave(demo_backend, mode, on="start")
@@ -318,7 +324,7 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_the_others_of_its_bat
         async def keep_a_worker() -> None:
             nonlocal crashes
             while True:
-                worker = up.start_worker(hasty=SWEEPS)  # who died in a start is known by a sweep
+                worker = up.start_worker(hasty=SWEEPS)  # a sweep finds who died in a start
                 while worker.alive:
                     await asyncio.sleep(0.05)
                 crashes += 1

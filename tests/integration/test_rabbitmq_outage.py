@@ -19,7 +19,7 @@ PRIVATE = pytest.mark.skipif(
 )
 
 
-#: So soon a worker of these tests starts over when RabbitMQ confirms nothing.
+#: A worker of these tests starts over when RabbitMQ has confirmed nothing for so many seconds.
 CONFIRM = {
     "progrock.broker.publisher.CONFIRM_TIMEOUT": 3.0,
     "progrock.broker.channel_layer.CONFIRM_TIMEOUT": 3.0,

@@ -25,7 +25,7 @@ from tests.visitor import browse
 def backends(tmp_path: Path) -> Path:
     """The demo's, but a start has a short timeout, and each look is written into the ledger.
 
-    So a lost start, or a lost task of a job that runs, is missed soon.
+    So a sweep soon finds a start that was lost, or a job whose task was lost.
     """
     text = (ROOT / "deploy" / "backends.toml").read_text()
     path = tmp_path / "backends.toml"

@@ -168,9 +168,21 @@ async def test_channels_that_rabbitmq_closes_are_opened_again(
 
 
 async def test_a_missing_queue_does_not_stop_the_others(
-    rabbitmq: Broker, vhost_url: str, caplog: pytest.LogCaptureFixture
+    rabbitmq: Broker,
+    vhost_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A worker that may not declare anything waits until somebody does."""
+    tries, consume = 0, consumer_module.Channel.basic_consume
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return await consume(*args, **options)
+
+    monkeypatch.setattr(consumer_module.Channel, "basic_consume", counted)
+    monkeypatch.setattr(subscriber_module, "CHECK", 0.1)
     report = NAMES.poll_queue("report", 0)
     async with running(vhost_url, [QUEUE, report]) as (publisher, subscriber):
         rabbitmq.api("DELETE", f"queues/{vhost_of(vhost_url)}/{QUEUE}")
@@ -178,7 +190,8 @@ async def test_a_missing_queue_does_not_stop_the_others(
         await publisher.publish("report", 0, tasks(), delay=0)
         [delivery] = await take(subscriber, report)
         await delivery.ack()
-        await asyncio.sleep(2.2)
+        seen = tries
+        await until(lambda: tries > seen + 2)
         assert complaints(caplog) == ["ERROR"]
         await declare(vhost_url, TOPOLOGY)
         await publisher.publish("render", 0, tasks(), delay=0)

@@ -101,7 +101,7 @@ def test_lateness_is_normal_again_when_it_stays_so_for_a_while(
 
 
 @pytest.mark.parametrize("part", [0, 0.02, 1, True, False])
-async def test_that_part_of_the_jobs_has_news_at_each_poll(part: float) -> None:
+async def test_so_large_a_part_of_the_jobs_has_news_at_each_poll(part: float) -> None:
     backend = Noop(Options(name="noop"), changes=part)
     jobs = [JobView(job, job, {}) for job in JOBS]
     first, second = [cast(dict[str, Status], await backend.poll(jobs)) for _ in range(2)]

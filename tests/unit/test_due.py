@@ -15,6 +15,7 @@ from progrock.broker.lanes import TOGETHER
 from progrock.broker.names import NAMES
 from progrock.broker.publisher import Publisher
 from progrock.broker.tasks import Task
+from tests.services import PATIENCE
 
 QUEUE = NAMES.poll_queue("render", 0)
 
@@ -81,7 +82,7 @@ def delivery(
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0)
 
@@ -99,7 +100,7 @@ async def test_take_gives_all_that_is_due_up_to_the_cap_and_at_least_one_message
 async def test_a_task_is_waited_for_until_it_is_due(due: DueTasks, outside: Outside) -> None:
     when = time.time() + 0.05
     due.add(delivery(outside, when))
-    [part] = await asyncio.wait_for(due.take(QUEUE), 5)
+    [part] = await asyncio.wait_for(due.take(QUEUE), PATIENCE)
     assert time.time() >= when
     assert [task.due for task in part.tasks] == [when]
     assert not outside.published
@@ -111,10 +112,10 @@ async def test_tasks_that_are_due_almost_at_once_are_given_together_when_the_las
     first = time.time() + 0.03
     dues = [first, first + TOGETHER / 2, first + 0.04]
     due.add(delivery(outside, *dues))
-    [part] = await asyncio.wait_for(due.take(QUEUE), 5)
+    [part] = await asyncio.wait_for(due.take(QUEUE), PATIENCE)
     assert time.time() >= dues[1]
     assert [task.due for task in part.tasks] == dues[:2]
-    [last] = await asyncio.wait_for(due.take(QUEUE), 5)
+    [last] = await asyncio.wait_for(due.take(QUEUE), PATIENCE)
     assert time.time() >= dues[2]
     await part.ack()
     assert outside.acked == [], "a message is acked when all its parts are"

@@ -84,7 +84,7 @@ def test_a_delay_goes_to_the_longest_lane_that_is_not_longer(
         (86400.0 + 61, ["10min"] * 144 + ["1min", "1s"]),
     ],
 )
-def test_the_way_of_a_delay(delay: float, way: list[str]) -> None:
+def test_a_delay_passes_through_these_lanes(delay: float, way: list[str]) -> None:
     assert names(delay) == way
 
 
@@ -122,7 +122,7 @@ def test_a_message_leaves_its_lane_before_it_is_due_and_never_later_than_the_lan
         ("1s", -3.0, 0.0),
     ],
 )
-def test_the_time_to_live(lane: str, left: float, seconds: float) -> None:
+def test_a_message_lives_in_a_lane_for_so_long(lane: str, left: float, seconds: float) -> None:
     assert ttl(next(each for each in LANES if each.name == lane), left) == pytest.approx(
         seconds, abs=1e-9
     )
@@ -174,7 +174,7 @@ def test_two_lanes_cost_two_messages_also_when_each_hop_takes_some_milliseconds(
         (86400.0, 86400.0),
     ],
 )
-def test_rounding(delay: float, rounded: float) -> None:
+def test_a_delay_is_rounded_up_to_what_two_lanes_hold(delay: float, rounded: float) -> None:
     assert round_delay(delay) == rounded
 
 

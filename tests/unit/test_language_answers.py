@@ -601,7 +601,7 @@ def test_a_start_with_neither_handle_nor_end_fails_the_job_at_once(
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 451])
-def test_a_4xx_is_the_backends_no(status: int) -> None:
+def test_a_4xx_is_a_refusal(status: int) -> None:
     error = no(answer({"detail": "because"}, status, wait=3.0))
     assert (error.final, error.sent, error.status) == (True, True, status)
     assert error.sentence == f"the backend answered {status}: because"
@@ -610,7 +610,9 @@ def test_a_4xx_is_the_backends_no(status: int) -> None:
 
 @pytest.mark.parametrize("status", [408, 423, 425, 429])
 @pytest.mark.parametrize("wait", [None, 0.0, 9.0])
-def test_not_now_is_no_no_and_surely_nothing_was_started(status: int, wait: float | None) -> None:
+def test_not_now_is_no_refusal_and_surely_nothing_was_started(
+    status: int, wait: float | None
+) -> None:
     error = no(answer(b"", status, wait=wait))
     assert (error.final, error.sent, error.retry_after) == (False, False, wait)
 

@@ -31,7 +31,7 @@ def sent(request: Request, where: Scope) -> tuple[str, str, Any]:
 # A request
 
 
-def test_a_start_with_a_body() -> None:
+def test_a_start_may_have_a_body() -> None:
     written = (
         '{ path = "/api/2.2/jobs/run-now", body = { job_id = 77, job_parameters = "{params}",'
         ' idempotency_token = "{job}" } }'
@@ -45,13 +45,13 @@ def test_a_start_with_a_body() -> None:
     assert start.repeat, "{job} stands in it"
 
 
-def test_params_as_the_fields_of_a_form() -> None:
+def test_params_may_be_the_fields_of_a_form() -> None:
     start = spec(start='{ path = "/t", form = "{params}" }').start
     assert sent(start, scope("h1", {"day": "a b"}))[2] == b"day=a+b"
 
 
 @pytest.mark.parametrize(("status", "taken"), [(409, True), (410, False)])
-def test_taken(status: int, taken: bool) -> None:
+def test_a_status_in_taken_counts_as_started(status: int, taken: bool) -> None:
     found = reader(start='{ path = "/t", taken = [409] }', handle='{ text = "render-{job}" }')
     said = answer({"detail": "is there"}, status)
     if taken:
@@ -71,7 +71,7 @@ def test_taken(status: int, taken: bool) -> None:
         ("{#handle}", "/a%2F1"),
     ],
 )
-def test_holes_of_a_path(hole: str, path: str) -> None:
+def test_a_path_has_holes_of_each_kind(hole: str, path: str) -> None:
     poll = spec(poll=f'{{ path = "/{hole}?of={{handle}}" }}').poll
     assert poll is not None
     assert sent(poll, scope("a/1", PARAMS))[1] == f"{path}?of=a%2F1"
@@ -94,13 +94,13 @@ def test_a_handle_of_digits_is_a_number_in_a_body() -> None:
         ),
     ],
 )
-def test_handles_of_many(many: str, path: str, body: Any) -> None:
+def test_a_request_about_many_has_all_their_handles(many: str, path: str, body: Any) -> None:
     request = spec(poll_many=f'{{ {many}, items = "jobs", id = "id" }}').poll_many
     assert request is not None
     assert sent(request, Scope(handles=["a,b", "c"]))[1:] == (path, body)
 
 
-def test_a_second_request_with_what_the_look_said() -> None:
+def test_a_second_request_may_have_what_the_look_said() -> None:
     fetch = spec(fetch='{ path = "/v2/datasets/{answer.data.defaultDatasetId}/items" }').fetch
     assert fetch is not None
     said = scope("h1", answer={"data": {"defaultDatasetId": "d7"}}, headers={"location": "/x/7"})
@@ -110,7 +110,7 @@ def test_a_second_request_with_what_the_look_said() -> None:
     assert sent(fetch, said)[1] == "/x/7/d7"
 
 
-def test_ends_that_are_fetched() -> None:
+def test_the_table_says_which_ends_are_fetched() -> None:
     fetch = spec(fetch='{ path = "/r/{handle}", on = ["succeeded", "failed"] }').fetch
     assert fetch is not None
     assert fetch.on == ("succeeded", "failed")
@@ -129,7 +129,7 @@ def test_params_choose_no_address() -> None:
         options(start='{ path = "/{+params.x}" }')
 
 
-def test_variables_and_files(tmp_path: Path) -> None:
+def test_variables_and_files_fill_in_values(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("one\n")
     written = f'{{ A = "${{NAME}}", B = "${{OTHER:-default}}", C = "${{file:{secret}}}" }}'
@@ -150,7 +150,7 @@ def test_variables_and_files(tmp_path: Path) -> None:
         ('{ text = "render-{job}" }', "render-j1"),
     ],
 )
-def test_a_value_in_each_of_its_forms(written: str, found: str) -> None:
+def test_a_value_has_several_forms(written: str, found: str) -> None:
     for key in ("handle", "state", "message", "result", "error", "moves"):
         own = reader(**{key: written})
         said = answer(
@@ -170,7 +170,7 @@ def test_a_value_in_each_of_its_forms(written: str, found: str) -> None:
         ('"p"', "1.0", {"p": 0.5}, 50.0),
     ],
 )
-def test_progress(
+def test_progress_has_these_forms(
     progress: str, scale: str | None, said: dict[str, Any], percent: float | None
 ) -> None:
     own = reader(progress=progress, progress_scale=scale)
@@ -183,17 +183,17 @@ def test_progress(
 @pytest.mark.parametrize(
     ("status", "state"), [(202, "running"), (422, "failed"), (303, "succeeded")]
 )
-def test_the_status_of_http_as_the_state(status: int, state: str) -> None:
+def test_the_status_of_http_may_be_the_state(status: int, state: str) -> None:
     own = reader(state=None, states="{ running = [202], failed = [422], succeeded = [303] }")
     assert own.look(answer(b"", status), scope()).state == state
 
 
-def test_any_other_word() -> None:
+def test_a_star_stands_for_any_other_word() -> None:
     own = reader(states='{ running = ["*"], succeeded = ["done"] }')
     assert own.look(answer({"status": "warming up"}), scope()).state == "running"
 
 
-def test_a_handle_that_moves() -> None:
+def test_a_handle_may_move() -> None:
     own = reader(moves='"executable.url"')
     status = own.look(answer({"executable": {"url": "https://render.internal/81/"}}), scope())
     assert (status.state, status.handle) == ("running", "https://render.internal/81/")
@@ -218,14 +218,14 @@ def test_a_handle_that_moves() -> None:
         'params = { type = "object", required = ["day"] }',
     ],
 )
-def test_keys_that_are_read(line: str) -> None:
+def test_each_key_is_read(line: str) -> None:
     [(key, _)] = tomllib.loads(line).items()
     found = options(**{key: line.partition(" = ")[2]})
     kept = "params_schema" if key == "params" else key
     assert getattr(found, kept, None) or getattr(found.spec, kept, None)
 
 
-def test_a_class_of_ones_own(tmp_path: Path) -> None:
+def test_a_table_may_name_a_class_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "backends.toml"
     file.write_text('[gpu]\nclass = "tests.bench.noop.Noop"\n')
     assert load(file)["gpu"].name == "gpu"

@@ -272,7 +272,7 @@ def test_a_class_that_extends_http_backend_has_the_same_keys_and_its_own() -> No
         options(**{"class": f'"{__name__}.Signed"'})
 
 
-async def test_such_a_class_overrides_one_method() -> None:
+async def test_a_class_that_extends_http_backend_may_override_one_method() -> None:
     lines = {"class": f'"{__name__}.Signed"', "secret": '"s"', "rounds": "3"}
     backend = build(options(**lines), {})
     found = await backend.poll([JobView("j1", "h1", {}), JobView("j2", "h2", {})])

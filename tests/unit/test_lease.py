@@ -1,7 +1,7 @@
-"""Looks that write nothing: the traces that the rule is made of, one by one.
+"""Traces of looks that write nothing: one for each safeguard of the rule.
 
 Each is played by the state machine of the promise, whose invariants hold after each step, and which
-then sees that all jobs settle. Each fails without the safeguard that it is about.
+then sees that all jobs settle. Each trace fails without its safeguard.
 """
 
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def at(world: Promise, worker: int, where: str) -> Gate:
 
 
 def let(world: Promise, worker: int, where: str, outcome: str) -> None:
-    """The worker comes to this gate, and that is what comes of it."""
+    """Wait until the worker is at this gate, and let the call there end with this outcome."""
     gate = at(world, worker, where)
     world.let_on(gate, gate.outcomes.index(outcome))
 
@@ -143,7 +143,7 @@ def test_a_task_that_comes_again_after_its_commit_takes_a_new_turn(
 
 
 def test_a_resumed_job_is_looked_at_when_it_would_have_been(world: Promise) -> None:
-    """And not when its lease ends."""
+    """It is not left alone until its lease ends."""
     leased(world)
     world.get_on(n=0, what="moved")
     let(world, 0, "publish", "lost")
@@ -345,7 +345,7 @@ def test_a_job_is_resumed_when_there_is_a_connection_again(world: Promise) -> No
     assert live(world) == 1
 
 
-def test_so_does_a_job_whose_resume_was_not_published_either(world: Promise) -> None:
+def test_a_job_whose_resume_was_not_published_comes_back_by_a_sweep(world: Promise) -> None:
     leased(world)
     world.get_on(n=0, what="moved")
     let(world, 0, "publish", "lost")

@@ -213,7 +213,7 @@ def test_a_look_needs_no_write_only_where_nothing_is_new(
 
 
 @given(st.floats(0, 100), st.floats(-100, 100))
-def test_no_look_leads_behind_the_end_of_its_lease(delay: float, left: float) -> None:
+def test_no_look_leads_beyond_the_end_of_its_lease(delay: float, left: float) -> None:
     """Else its task would come after the row is due, and a sweep would take the job for lost."""
     job = Job(due_at=NOW + left)
     assert needs_no_write(job, nothing_new(job, delay=delay), NOW) is (NOW + delay <= NOW + left)

@@ -204,7 +204,7 @@ async def test_a_cancel_that_was_first_is_told_of_by_the_worker_that_lost() -> N
     assert [change[1] for change in wire.pushed] == [late.id]
 
 
-async def test_so_is_one_that_comes_between_the_two_reads_of_a_start() -> None:
+async def test_a_cancel_between_the_two_reads_of_a_start_is_told_as_well() -> None:
     waiting = row()
     made, book, backend, wire = rounds(waiting)
     read = book.__call__

@@ -308,7 +308,7 @@ async def until(socket: Any, **wanted: Any) -> dict[str, Any]:
 
 
 @pytest.mark.django_db
-def test_the_fixture_gives_the_same(
+def test_the_fixture_has_what_the_mixin_has(
     progrock_jobs: Jobs, django_capture_on_commit_callbacks: Any
 ) -> None:
     assert conf.in_memory()

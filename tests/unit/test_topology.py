@@ -86,7 +86,7 @@ def test_other_names_are_no_poll_queues(name: str) -> None:
         (86400.0, 86400.0, (NAMES.delay, "10min.render.1", 599.98)),
     ],
 )
-def test_the_route_of_a_delay(
+def test_a_delay_chooses_the_exchange_and_the_key(
     delay: float, left: float, wanted: tuple[str, str, float | None]
 ) -> None:
     assert route(NAMES, "render", 1, delay, left) == wanted

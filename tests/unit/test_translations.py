@@ -88,7 +88,7 @@ def test_no_template_has_words_that_cannot_be_translated(file: Path) -> None:
 
 
 def test_the_client_knows_the_servers_usual_sentences_word_for_word() -> None:
-    """By them it finds their codes' texts in the page's language."""
+    """It knows them again and shows the text of the same code in the page's language."""
     told: dict[str, Any] = texts.client_texts()
     for code, sentence in wire.DELAYED.items():
         assert told[f"told_{code}"] == sentence

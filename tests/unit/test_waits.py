@@ -25,6 +25,6 @@ from progrock.consumers.waits import preferred
         ([b"\xff\xfe"], 0),
     ],
 )
-def test_the_seconds_of_a_preference(values: list[bytes], seconds: int) -> None:
+def test_a_preference_says_how_many_seconds_to_wait(values: list[bytes], seconds: int) -> None:
     headers = [(b"accept", b"wait=5"), *((b"prefer", value) for value in values)]
     assert preferred(headers) == seconds

@@ -13,6 +13,7 @@ from django.db import OperationalError
 from progrock.consumers import database as module
 from progrock.consumers.database import WebDatabase
 from tests.logs import own
+from tests.services import PATIENCE
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ async def test_behind_a_call_without_an_answer_all_give_up_and_never_run(
     database: WebDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ANSWER", 0.5)
-    answer, ran = threading.Event(), []
-    hangs = asyncio.create_task(database(answer.wait))
-    await asyncio.sleep(0.1)
+    begun, answer, ran = threading.Event(), threading.Event(), []
+    hangs = asyncio.create_task(database(lambda: (begun.set(), answer.wait())))
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
     behind = [asyncio.create_task(database(ran.append, n)) for n in range(3)]
     for each in (hangs, *behind):
         with pytest.raises(OperationalError, match="no answer within"):
