@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 import statistics
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
         retry_after = {"retry_after": "2"} if mode == "429" else {}
         count = {"count": 1} if mode == "404" else {}  # some seconds of it would end the job
         misbehave(demo_backend, mode, on="poll", task=handle[job_id], **retry_after, **count)
+    began = time.time()
     missing = {(job_id, TOLD[mode]) for mode, job_id in jobs.items()}
     seen: dict[str, Frame] = {}
     async with asyncio.timeout(PATIENCE):
@@ -126,6 +128,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     assert worker.memory_info().rss - before < 60_000_000, (
         "answers of 100 MB are not read to their end"
     )
+    over = time.time()
     http("DELETE", f"{demo_backend.url}/_test/behave")
     for job_id in jobs.values():
         http(
@@ -136,8 +139,9 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     ended = await visitor.ends(set(jobs.values()), 2 * PATIENCE)  # a backoff may have grown
     assert {frame["state"] for frame in ended.values()} == {"succeeded"}
     times = http("GET", f"{demo_backend.url}/_test/tasks/{handle[jobs['429']]}")["times"]
-    longest = max(b - a for a, b in itertools.pairwise(times))
-    assert longest > 1.95, "Retry-After is honoured"
+    waits = [b - a for a, b in itertools.pairwise(times) if began < a < over]
+    assert waits
+    assert min(waits) > 1.95, "Retry-After is honoured"
 
 
 async def test_a_text_type_with_the_right_body_is_no_error(

@@ -21,23 +21,30 @@ from tests.services import PATIENCE, ROOT, DemoBackend, Stack, http
 from tests.visitor import browse
 
 
+def tables(tmp_path: Path, keys: str) -> Path:
+    """The demo's backends, where `render` has these lines in place of its `timeout`."""
+    text = (ROOT / "deploy" / "backends.toml").read_text()
+    path = tmp_path / "backends.toml"
+    path.write_text(text.replace("timeout = 5.0\n", keys))
+    return path
+
+
 @pytest.fixture
 def backends(tmp_path: Path) -> Path:
     """The demo's, but a start has a short timeout, and each look is written into the ledger.
 
     So a sweep soon finds a start that was lost, or a job whose task was lost.
     """
-    text = (ROOT / "deploy" / "backends.toml").read_text()
-    path = tmp_path / "backends.toml"
-    path.write_text(text.replace("timeout = 5.0\n", "timeout = 1.0\nlease = 0\n"))
-    return path
+    return tables(tmp_path, "timeout = 1.0\nlease = 0\n")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 async def test_jobs_outlive_a_killed_worker(
-    stack: Callable[..., Stack], demo_backend: DemoBackend, database: str
+    stack: Callable[..., Stack], demo_backend: DemoBackend, tmp_path: Path, database: str
 ) -> None:
-    with stack(workers=2, database=database) as up:
+    # With so long a lease no sweep looks for a job that runs, so a task that is lost is missed.
+    backends = tables(tmp_path, "timeout = 5.0\nlease = 3600\n")
+    with stack(workers=2, database=database, backends=backends) as up:
         async with browse(up) as visitor:
             jobs = await visitor.starts(20, seconds=6)
             await visitor.running()
@@ -51,19 +58,26 @@ async def test_jobs_outlive_a_killed_worker(
 
 
 async def test_a_worker_told_to_stop_finishes_its_round_and_leaves_nothing_behind(
-    stack: Callable[..., Stack],
+    stack: Callable[..., Stack], demo_backend: DemoBackend
 ) -> None:
-    with stack(workers=2) as up:
+    with stack(workers=1) as up:
         async with browse(up) as visitor:
-            jobs = await visitor.starts(10, seconds=5)
-            await visitor.running()
-            # A signal that comes sooner ends Python while it still imports.
-            async with asyncio.timeout(PATIENCE):
-                while not all("connected to RabbitMQ" in each.output() for each in up.workers()):
-                    await asyncio.sleep(0.1)
-            assert up.stop_worker() == 0
+            jobs = await visitor.starts(10, seconds=4)
+            job = (await visitor.running())["job"]
+            slow = {"mode": "ok", "on": "poll", "delay": 2.0, "task": up.handles()[job]}
+            http("POST", f"{demo_backend.url}/_test/behave", slow)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while not demo_backend.seen(up, job)["under_way"]:
+                        await asyncio.sleep(0.01)
+                assert up.stop_worker() == 0
+                assert not demo_backend.seen(up, job)["under_way"], "it has waited for the answer"
+            finally:
+                http("DELETE", f"{demo_backend.url}/_test/behave")
+            up.start_worker()
             assert await visitor.end_states(jobs, 120) == {"succeeded"}
             assert "Traceback" not in up.logs()
+            assert "swept" not in up.logs()
 
 
 async def test_workers_share_queues_by_name(stack: Callable[..., Stack]) -> None:

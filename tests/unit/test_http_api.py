@@ -393,7 +393,7 @@ def test_a_database_that_is_away_or_silent_is_told(
 
 
 def test_each_code_of_the_wire_has_a_status_of_its_own() -> None:
-    """Only 403 stands for many codes: those of a project's own function."""
+    """A code that is not among them is a project's own, and is answered with 403."""
     page = (Path(__file__).parents[2] / "docs/wire.md").read_text()
     table = page.partition("### error\n")[2].partition("\n### ")[0]
     codes = set(re.findall(r"^\| `(\w+)` \|", table, re.M))
