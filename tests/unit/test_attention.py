@@ -66,25 +66,24 @@ class Process:
 
 
 @asynccontextmanager
-async def begun(renew: float = 3600.0) -> AsyncIterator[Process]:
+async def begun(patch: pytest.MonkeyPatch, renew: float = 3600.0) -> AsyncIterator[Process]:
     """A web process whose regular writing comes each hour, or after so many seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conf, "backends", lambda: RARELY)
-        patch.setattr(module, "RENEW", renew)
-        patch.setattr(attention, "GOOD_FOR", 5400.0)
-        patch.setattr(module, "RETRY", 0.01)
-        process = Process()
-        patch.setattr(module, "database", process.database)
-        run = asyncio.create_task(process.duty.run())
-        await asyncio.sleep(0)
-        yield process
-        run.cancel()
-        await asyncio.wait([run])
+    patch.setattr(conf, "backends", lambda: RARELY)
+    patch.setattr(module, "RENEW", renew)
+    patch.setattr(attention, "GOOD_FOR", 5400.0)
+    patch.setattr(module, "RETRY", 0.01)
+    process = Process()
+    patch.setattr(module, "database", process.database)
+    run = asyncio.create_task(process.duty.run())
+    await asyncio.sleep(0)
+    yield process
+    run.cancel()
+    await asyncio.wait([run])
 
 
 @pytest.fixture
-async def process() -> AsyncIterator[Process]:
-    async with begun() as process:
+async def process(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Process]:
+    async with begun(monkeypatch) as process:
         yield process
 
 
@@ -132,8 +131,10 @@ async def test_jobs_that_are_due_because_somebody_came_get_their_tasks(process: 
     assert outbound.feeds == {}
 
 
-async def test_open_audiences_are_written_again_and_those_that_closed_are_not() -> None:
-    async with begun(renew=0.1) as process:
+async def test_open_audiences_are_written_again_and_those_that_closed_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with begun(monkeypatch, renew=0.1) as process:
         process.socket("user:1", "user:2")
         await until(lambda: process.database.written)
         process.open.discard("user:2")
