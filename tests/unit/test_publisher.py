@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -69,9 +70,11 @@ async def publisher() -> AsyncIterator[Publisher]:
 
 @pytest.mark.parametrize("order", ["before the publisher notices", "after it has noticed"])
 async def test_asyncio_does_not_report_a_confirm_that_aiormq_forgot(
-    publisher: Publisher, connection: Connection, order: str
+    publisher: Publisher, connection: Connection, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     """aiormq (6.9.4) fails it with the connection, but does not await it during a write."""
+    # A record of a lost connection would hold the future, and asyncio reports only what is gone.
+    monkeypatch.setattr(logging.getLogger("progrock.broker.connection"), "disabled", True)
     reports: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, report: reports.append(report))
