@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -355,6 +355,16 @@ class Postgres:
         return True
 
 
+@contextmanager
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that a test may stop or kill, and what it has acknowledged is still there."""
+    cluster = Postgres(synchronous=True)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
 def _exists(user: str) -> bool:
     import pwd  # there is none on Windows
 
@@ -381,6 +391,21 @@ class DemoBackend:
         """What it saw of a job: polls, overlaps of polls, times, cancels."""
         found: dict[str, Any] = http("GET", f"{self.url}/_test/tasks/{stack.handles()[job_id]}")
         return found
+
+    def finish(self, handles: Iterable[str]) -> None:
+        """Have these tasks done from now on."""
+        for handle in handles:
+            http("POST", f"{self.url}/_test/tasks/{handle}", {"status": "done", "percent": 100})
+
+    async def until_polled(self, stack: "Stack", count: int, polls: int = 2) -> dict[str, str]:
+        """Wait until so many jobs were polled so often; returns the handles of all, by job id."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                handles = stack.handles()
+                tasks = [http("GET", f"{self.url}/_test/tasks/{each}") for each in handles.values()]
+                if sum(task["polls"] >= polls for task in tasks) >= count:
+                    return handles
+                await asyncio.sleep(0.1)
 
     def stop(self) -> None:
         """End it; its jobs are forgotten."""

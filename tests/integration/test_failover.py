@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.chaos.gate import Gate
-from tests.services import PATIENCE, Postgres, Stack, answers, free_port, web_command
+from tests.services import PATIENCE, Postgres, Stack, answers, free_port, own_postgres, web_command
 from tests.visitor import Frame, Visitor, browse
 
 #: A name in front of the database moves so many seconds after the old primary has come back.
@@ -29,11 +29,8 @@ def primary() -> Iterator[Postgres]:
     """A PostgreSQL of a test's own, which may fail over."""
     if not Postgres.installed():
         pytest.skip("PostgreSQL is not installed: `make test` installs it")
-    cluster = Postgres(synchronous=True)
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
+    with own_postgres() as primary:
+        yield primary
 
 
 @asynccontextmanager

@@ -130,12 +130,7 @@ async def test_the_browser_is_told_what_is_wrong_with_a_backend_and_jobs_end_whe
     )
     over = time.time()
     http("DELETE", f"{demo_backend.url}/_test/behave")
-    for job_id in jobs.values():
-        http(
-            "POST",
-            f"{demo_backend.url}/_test/tasks/{handle[job_id]}",
-            {"status": "done", "percent": 100},
-        )
+    demo_backend.finish(handle[job_id] for job_id in jobs.values())
     ended = await visitor.ends(set(jobs.values()), 2 * PATIENCE)  # a backoff may have grown
     assert {frame["state"] for frame in ended.values()} == {"succeeded"}
     times = http("GET", f"{demo_backend.url}/_test/tasks/{handle[jobs['429']]}")["times"]
@@ -163,8 +158,7 @@ async def test_a_backend_that_knows_no_job_for_some_seconds_ends_none(
     while not jobs <= told:
         told.add((await visitor.until(lambda f: f.get("message") == sentence))["job"])
     http("DELETE", f"{demo_backend.url}/_test/behave")
-    for handle in [h for job_id, h in running.handles().items() if job_id in jobs]:
-        http("POST", f"{demo_backend.url}/_test/tasks/{handle}", {"status": "done"})
+    demo_backend.finish(h for job_id, h in running.handles().items() if job_id in jobs)
     assert await visitor.end_states(jobs, 2 * PATIENCE) == {"succeeded"}
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.services import PATIENCE, Postgres, Stack
+from tests.services import PATIENCE, Postgres, Stack, own_postgres
 from tests.visitor import Frame, browse
 
 AWAY = "The database is away"
@@ -21,11 +21,8 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL that a test may stop or kill."""
     if not Postgres.installed():
         pytest.skip("PostgreSQL is not installed: `make test` installs it")
-    cluster = Postgres(synchronous=True)
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
+    with own_postgres() as postgres:
+        yield postgres
 
 
 @pytest.fixture(scope="module")

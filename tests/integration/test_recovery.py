@@ -42,16 +42,18 @@ def backends(tmp_path: Path) -> Path:
 async def test_jobs_outlive_a_killed_worker(
     stack: Callable[..., Stack], demo_backend: DemoBackend, tmp_path: Path, database: str
 ) -> None:
-    # With so long a lease no sweep looks for a job that runs, so a task that is lost is missed.
+    # With so long a lease no sweep looks for a job that runs, so a task that is lost is missed. Of
+    # a start only a sweep knows that its worker died, so the jobs run already.
     backends = tables(tmp_path, "timeout = 5.0\nlease = 3600\n")
     with stack(workers=2, database=database, backends=backends) as up:
         async with browse(up) as visitor:
-            jobs = await visitor.starts(20, seconds=6)
-            await visitor.running()
+            jobs = await visitor.starts(20, seconds=600)
+            handles = await demo_backend.until_polled(up, 20)
             up.kill_worker()
             await asyncio.sleep(1)
             up.kill_worker()
             up.start_worker()
+            demo_backend.finish(handles.values())
             assert await visitor.end_states(jobs, 120) == {"succeeded"}
         overlaps = [demo_backend.seen(up, job_id)["overlaps"] for job_id in list(jobs)[:3]]
         assert overlaps == [0, 0, 0]
@@ -112,19 +114,25 @@ async def test_a_start_whose_worker_died_is_taken_up_again_with_the_same_key(
 ) -> None:
     with stack(workers=1, backends=backends) as up:
         async with browse(up) as visitor:
-            before = http("GET", f"{demo_backend.url}/_test/stats")["tasks"]
-            slow = {"mode": "slow", "on": "start", "delay": 30}
+            stats = f"{demo_backend.url}/_test/stats"
+            before = http("GET", stats)
+            slow = {"mode": "slow", "on": "start", "delay": 1.0}
             http("POST", f"{demo_backend.url}/_test/behave", slow)
             try:
                 job = (await visitor.start(seconds=1))["job"]
-                await visitor.until(lambda f: f.get("state") == "starting")
-                await asyncio.sleep(0.5)  # So the request is on its way.
-                up.kill_worker()
+                async with asyncio.timeout(PATIENCE):
+                    while http("GET", stats)["starts"] == before["starts"]:
+                        await asyncio.sleep(0.01)
+                    up.kill_worker()  # while its request is on the way
+                    while http("GET", stats)["tasks"] == before["tasks"]:
+                        await asyncio.sleep(0.1)
             finally:
                 http("DELETE", f"{demo_backend.url}/_test/behave")
             up.start_worker(hasty=SWEEPS)
             assert (await visitor.ended(job, 120))["state"] == "succeeded"
-        assert http("GET", f"{demo_backend.url}/_test/stats")["tasks"] == before + 1
+        after = http("GET", stats)
+        assert after["starts"] >= before["starts"] + 2, "it was sent again"
+        assert after["tasks"] == before["tasks"] + 1
 
 
 async def test_a_worker_that_freezes_in_a_start_and_wakes_too_late_changes_nothing(
