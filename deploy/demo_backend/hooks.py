@@ -10,7 +10,8 @@ GET /_test/stats      {"tasks": 2, "starts": 3, "polls": 40, "requests": 41, "un
                       "most_under_way": 8}: all but the last two count from the program's start
 
 A mode is an HTTP status, a key of BODIES, or one of proxy, hang, reset, garbage, close, huge, bomb,
-redirect, text (right, but as text/plain) and ok (right, with the Retry-After and the delay).
+redirect, text (right, but as text/plain), ok (right, with the Retry-After and the delay) and late
+(right, but the delay comes after what was asked is done).
 """
 
 import asyncio
@@ -133,6 +134,10 @@ async def misbehave(
     mode = str(rule["mode"])
     request[WRONG] = mode != "ok"  # even if its status is 200
     headers = {"Retry-After": rule["retry_after"]} if rule.get("retry_after") else {}
+    if mode == "late":
+        done = await handler(request)
+        await asyncio.sleep(rule["delay"])
+        return done
     await asyncio.sleep(rule.get("delay", 0.0))
     if mode.isdigit():
         return answer(f"told to answer {mode}", int(mode), **headers)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.listener import listen
-from tests.services import PATIENCE, ROOT, Broker, DemoBackend, Stack, http, private_broker
+from tests.services import PATIENCE, Broker, DemoBackend, Stack, http, private_broker
 from tests.visitor import browse, get
 
 PRIVATE = pytest.mark.skipif(
@@ -34,24 +34,12 @@ def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def lease() -> str:
-    """The line for the lease in the table of the demo's backend `render`: none."""
-    return ""
-
-
-@pytest.fixture
-def own_stack(
-    own_rabbitmq: Broker, demo_backend: DemoBackend, tmp_path: Path, lease: str
-) -> Iterator[Stack]:
+def own_stack(own_rabbitmq: Broker, demo_backend: DemoBackend, tmp_path: Path) -> Iterator[Stack]:
     """A stack on that node, which runs; its worker declares the topology."""
-    backends = tmp_path / "backends.toml"
-    demo = (ROOT / "deploy" / "backends.toml").read_text()
-    backends.write_text(demo.replace("timeout = 5.0\n", f"timeout = 5.0\n{lease}"))
     assert own_rabbitmq.node
     if own_rabbitmq.node.process is None:  # the test before failed while it was away
         own_rabbitmq.node.start()
-    env = {"PROGROCK_BACKENDS": str(backends)}
-    with Stack(tmp_path / "stack", own_rabbitmq, backend_url=demo_backend.url, env=env) as up:
+    with Stack(tmp_path / "stack", own_rabbitmq, backend_url=demo_backend.url) as up:
         up.migrate()
         up.start_worker(hasty=CONFIRM)
         up.start_web()
@@ -138,10 +126,8 @@ async def test_while_rabbitmq_is_away_pages_answer_and_starts_are_kept(own_stack
 
 
 @PRIVATE
-# No sweep looks for a job that runs, because its lease is long. So a task that is lost is missed.
-@pytest.mark.parametrize("lease", ["lease = 3600\n"], ids=["a long lease"])
 async def test_a_memory_alarm_delays_everything_and_loses_nothing(
-    own_stack: Stack, demo_backend: DemoBackend, lease: str
+    own_stack: Stack, demo_backend: DemoBackend
 ) -> None:
     # During the alarm RabbitMQ reads from no connection that publishes. A worker that misses its
     # confirms starts over, again and again.
@@ -151,8 +137,7 @@ async def test_a_memory_alarm_delays_everything_and_loses_nothing(
         jobs = await visitor.starts(5, seconds=600)
         handles = await demo_backend.until_polled(own_stack, 5)
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
-        # They stay in the ledger meanwhile. The lease of this backend is the usual one.
-        jobs |= await visitor.starts(3, "transcribe", seconds=1)
+        jobs |= await visitor.starts(3, seconds=1)  # They stay in the ledger meanwhile.
         if not any(f["type"] == "status" for f in visitor.frames):
             await visitor.until(lambda f: f["type"] == "status")
         assert "delayed" in next(f["message"] for f in visitor.frames if f["type"] == "status")
