@@ -397,13 +397,24 @@ class DemoBackend:
         for handle in handles:
             http("POST", f"{self.url}/_test/tasks/{handle}", {"status": "done", "percent": 100})
 
-    async def until_polled(self, stack: "Stack", count: int, polls: int = 2) -> dict[str, str]:
-        """Wait until so many jobs were polled so often; returns the handles of all, by job id."""
-        async with asyncio.timeout(PATIENCE):
+    async def until_polled(self, stack: "Stack", count: int, more: int = 2) -> dict[str, str]:
+        """Wait until so many jobs were polled so often from now on; returns all handles by job id.
+
+        Jobs that have no handle yet count from their start.
+        """
+
+        def polls(handles: Iterable[str]) -> dict[str, int]:
+            return {
+                handle: http("GET", f"{self.url}/_test/tasks/{handle}")["polls"]
+                for handle in handles
+            }
+
+        before = polls(stack.handles().values())
+        async with asyncio.timeout(2 * PATIENCE):
             while True:
                 handles = stack.handles()
-                tasks = [http("GET", f"{self.url}/_test/tasks/{each}") for each in handles.values()]
-                if sum(task["polls"] >= polls for task in tasks) >= count:
+                now = polls(handles.values())
+                if sum(seen >= before.get(each, 0) + more for each, seen in now.items()) >= count:
                     return handles
                 await asyncio.sleep(0.1)
 

@@ -91,9 +91,11 @@ async def test_an_idle_worker_two_minutes_ahead_takes_no_start_for_a_lost_one(
 async def test_wrong_clocks_of_all_processes_expire_nothing_and_delay_no_start(
     stack: Callable[..., Stack], backends: Path, database: str
 ) -> None:
+    backends.write_text(TABLES.replace("shards = 1", "shards = 2"))
     with stack(workers=0, web=False, database=database, backends=backends) as up:
-        up.start_worker(env=ahead(backends, 600))
-        up.start_worker(env=ahead(backends, -600))
+        # each has a queue of its own, so neither does the work of the other one
+        up.start_worker("once.0", env=ahead(backends, 600))
+        up.start_worker("once.1", env=ahead(backends, -600))
         right, up.env = up.env, up.env | ahead(backends, 600)
         up.start_web()
         assert is_ahead(600, up.manage("status").stderr)
