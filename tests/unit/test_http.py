@@ -40,11 +40,11 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
             said.append("a stream")
 
     class Wait:
-        def __init__(self, django: Any, *asgi: Any, job: str | None) -> None:
-            self.job = job
+        def __init__(self, django: Any, *asgi: Any, job_id: str | None) -> None:
+            self.job_id = job_id
 
         async def run(self, scope: Any) -> None:
-            said.append(f"a wait for {self.job or 'the list'}")
+            said.append(f"a wait for {self.job_id or 'the list'}")
 
     async def django(scope: Any, receive: Any, send: Any) -> None:
         said.append("Django")
