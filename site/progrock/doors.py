@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from django.utils.module_loading import import_string
 
-from progrock import api, clock, conf, journal, ledger
+from progrock import clock, conf, creation, journal, ledger
 from progrock.attempts import all_or_nothing
 from progrock.errors import CANNOT_TELL, Refused
 from progrock.gate import checked_authorization
@@ -39,11 +39,11 @@ def start(
     """
     name, audience = _startable(backend), audiences[0]
     if path := conf.authorize_path():
-        params = api.checked(name, params, request)
-        if api.started_before(audience, request) is None:
+        params = creation.checked(name, params, request)
+        if creation.started_before(audience, request) is None:
             params = _authorized(path, scope, name, params)
     with all_or_nothing():
-        job, created = api.create(audience, name, params, request, original_id=original_id)
+        job, created = creation.create(audience, name, params, request, original_id=original_id)
         job_id = str(job.pk)
         return ledger.load([job_id], results=True)[job_id], created
 
@@ -93,7 +93,7 @@ def _startable(backend: Any) -> Any:
     """The backend that a visitor asks for, by default the first one that browsers may start.
 
     Raises Refused for a backend that only the project's own code may start. An unknown one is
-    returned as it is, because `api.checked` refuses it.
+    returned as it is, because `creation.checked` refuses it.
     """
     backends = conf.backends()
     if not backend:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import transaction
 
-from progrock import api, clock, conf, dispatch, installation, journal, ledger
+from progrock import api, clock, conf, creation, dispatch, installation, journal, ledger
 from progrock.attempts import attempt
 from progrock.errors import Refused
 from progrock.ledger import Committed
@@ -61,7 +61,7 @@ def again(jobs: Iterable[Job]) -> Again:
         for job in jobs:
             job_id = str(job.pk)
             create = partial(
-                api.create, job.audience, job.backend, job.params, None, original_id=job_id
+                creation.create, job.audience, job.backend, job.params, None, original_id=job_id
             )
             try:
                 copy, _ = attempt(create)

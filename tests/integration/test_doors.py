@@ -200,8 +200,8 @@ def test_a_cancel_changes_an_active_job_once_and_an_ended_one_never() -> None:
 
 
 def test_code_is_not_asked(authorize: Callable[[Authorize], None]) -> None:
-    from progrock import api
+    from progrock import creation
 
     authorize(lambda *asked: pytest.fail("asked"))
-    assert api.create("user:1", "closed", {}, None)[1]
+    assert creation.create("user:1", "closed", {}, None)[1]
     assert conf.authorize_path()

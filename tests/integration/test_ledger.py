@@ -655,47 +655,47 @@ def test_status_tells_what_happened_to_a_job_by_the_first_digits_of_its_id() -> 
 
 
 def test_one_request_of_an_audience_is_one_job(settings: Any) -> None:
-    from progrock import api
+    from progrock import creation
 
     settings.PROGROCK_MAX_ACTIVE_JOBS = 2
-    first, created = api.create("user:9", "render", {"n": 1}, "r")
-    again, created_again = api.create("user:9", "render", {"n": 1}, "r")
+    first, created = creation.create("user:9", "render", {"n": 1}, "r")
+    again, created_again = creation.create("user:9", "render", {"n": 1}, "r")
     assert (created, created_again, first.pk) == (True, False, again.pk)
-    api.create("user:9", "render", None, None)
-    with pytest.raises(api.Refused, match="2 of your jobs are active") as refused:
-        api.create("user:9", "render", None, None)
+    creation.create("user:9", "render", None, None)
+    with pytest.raises(creation.Refused, match="2 of your jobs are active") as refused:
+        creation.create("user:9", "render", None, None)
     assert refused.value.code == "too_many_jobs"
 
 
 def test_a_job_keeps_the_label_that_it_was_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    from progrock import api
+    from progrock import creation
 
     named = options(label='"{params.kind} for {params.customer}"')
-    monkeypatch.setattr(api.conf, "backends", lambda: {"render": named})
-    job, _ = api.create("user:6", "render", {"kind": "Film"}, None)
+    monkeypatch.setattr(creation.conf, "backends", lambda: {"render": named})
+    job, _ = creation.create("user:6", "render", {"kind": "Film"}, None)
     assert job.label == "Film for …"
     assert ledger.load([str(job.pk)])[str(job.pk)].label == "Film for …"
-    monkeypatch.setattr(api.conf, "backends", lambda: {"render": options(label='"other"')})
+    monkeypatch.setattr(creation.conf, "backends", lambda: {"render": options(label='"other"')})
     assert wire.job_frame(ledger.snapshot(["user:6"])[0])["label"] == "Film for …"
 
 
 def test_an_audience_may_start_so_many_jobs_an_hour(settings: Any) -> None:
-    from progrock import api
+    from progrock import creation
 
     settings.PROGROCK_MAX_STARTS_AN_HOUR = 3
     make(audience="user:8", state="succeeded", created_at=at(3700))
-    first, _ = api.create("user:8", "render", {}, "r")
+    first, _ = creation.create("user:8", "render", {}, "r")
     for _ in range(2):
-        job, _ = api.create("user:8", "render", {}, None)
+        job, _ = creation.create("user:8", "render", {}, None)
         assert ledger.request_cancel(str(job.pk), time.time())
-    with pytest.raises(api.Refused, match="started 3 jobs in the last hour, and 3") as refused:
-        api.create("user:8", "render", {}, None)
+    with pytest.raises(creation.Refused, match="started 3 jobs in the last hour, and 3") as refused:
+        creation.create("user:8", "render", {}, None)
     assert refused.value.code == "too_many_starts"
-    again, created = api.create("user:8", "render", {}, "r")
+    again, created = creation.create("user:8", "render", {}, "r")
     assert (again.pk, created) == (first.pk, False)
-    api.create("user:7", "render", {}, None)
+    creation.create("user:7", "render", {}, None)
     settings.PROGROCK_MAX_STARTS_AN_HOUR = 0
-    api.create("user:8", "render", {}, None)
+    creation.create("user:8", "render", {}, None)
 
 
 def conflict() -> OperationalError:
@@ -766,9 +766,9 @@ def test_a_commit_without_an_answer_may_have_been_done_and_is_told_so(
 def test_a_start_of_a_wrong_shape_is_refused(
     backend: Any, params: Any, request_id: Any, code: str
 ) -> None:
-    from progrock import api
+    from progrock import creation
 
-    with pytest.raises(api.Refused) as refused:
-        api.create("user:9", backend, params, request_id)
+    with pytest.raises(creation.Refused) as refused:
+        creation.create("user:9", backend, params, request_id)
     assert refused.value.code == code
     assert Job.objects.count() == 0

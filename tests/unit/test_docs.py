@@ -120,7 +120,7 @@ def test_the_http_page_tells_the_status_of_each_code() -> None:
 
 
 def test_the_python_page_names_each_code_with_which_a_start_is_refused() -> None:
-    files = [ROOT / "site/progrock" / name for name in ("api.py", "audiences.py", "gate.py")]
+    files = [ROOT / "site/progrock" / name for name in ("creation.py", "audiences.py", "gate.py")]
     text = "".join(file.read_text() for file in files)
     used = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text))
     assert used == set(first_cells(section("python.md", "### progrock.Refused")))
