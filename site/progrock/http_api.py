@@ -24,7 +24,7 @@ from progrock.attempts import attempt
 from progrock.audiences import audiences_of, not_admitted, scope_of
 from progrock.endpoints import bears_token, endpoint
 from progrock.errors import CANNOT_TELL_WHO, Refused
-from progrock.ledger import LARGE_RESULT, Row
+from progrock.ledger import Row
 from progrock.listing import Cursor, Query
 from progrock.models import STATES_OF, State
 from progrock.own_code import own_code
@@ -117,7 +117,7 @@ def _result(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         raise Refused("no_result", f"The job is {row.state} and has no result.")
     if (unchanged := _not_modified(request, row)) is not None:
         return unchanged
-    if row.result_size > LARGE_RESULT:
+    if wire.is_large(row.result_size):
         row = attempt(lambda: doors.see(audiences, job_id, whole=True))
     answer = _json(row.result)
     answer["ETag"] = _etag(row)

@@ -11,8 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
-from progrock import conf, everybody
-from progrock.ledger import LARGE_RESULT
+from progrock import conf, everybody, wire
 from progrock.milestones import WORDS, Event, Milestone
 from progrock.models import Job
 from progrock.owners import names_of
@@ -28,7 +27,7 @@ def job_page(request: HttpRequest, job: Job, *, own: bool) -> HttpResponse:
 
     `own` is whether the job is the visitor's own. Then the page stays up to date and can cancel it.
     """
-    large = job.result_size is not None and job.result_size > LARGE_RESULT
+    large = wire.is_large(job.result_size)
     context = {
         "job": job,
         "own": own,

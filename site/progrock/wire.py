@@ -59,7 +59,7 @@ def job_frame(row: Row, *, whole: bool = False) -> dict[str, Any]:
         "ended": row.ended and _time(row.ended),
     }
     if row.state == State.SUCCEEDED:
-        large = row.result_size is not None and row.result_size > LARGE_RESULT and not whole
+        large = is_large(row.result_size) and not whole
         if large or (row.result_size is not None and row.result is None):
             frame["result_url"] = address_of(row.id)
         frame["result"] = None if large else row.result
@@ -122,6 +122,11 @@ def status_frame(trouble: str | None) -> dict[str, Any]:
 def beat_frame() -> dict[str, Any]:
     """An empty frame, by which a script can tell that its connection lives."""
     return {"type": "beat"}
+
+
+def is_large(size: int | None) -> bool:
+    """Whether a result of so many bytes stays out of frames; None stands for no result."""
+    return size is not None and size > LARGE_RESULT
 
 
 def change_of(row: Row) -> Change:
