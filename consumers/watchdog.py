@@ -72,7 +72,7 @@ class Watchdog:
     def _log(self, asked: float) -> None:
         """Log where the loop is held, and at the end for how long since `asked` (monotonic)."""
         # If this thread stood still as well, the machine was suspended, or the process was stopped.
-        # The loop then gets its time once more.
+        # In that case the loop gets the limit once more.
         stood_still = time.monotonic() - asked > self._limit + self._every
         if (stood_still and self._alive.wait(self._limit)) or not self._loop.is_running():
             return
