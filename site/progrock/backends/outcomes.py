@@ -19,7 +19,7 @@ async def outcome_of(
     """What `call(about)` returns, or the BackendError that says why it returned nothing.
 
     A backend over HTTP keeps its timeout by itself; the longer one here is for the others. `failed`
-    hears of any other exception than BackendError.
+    is called with any other exception than BackendError.
     """
     try:
         async with asyncio.timeout(2 * options.longest_call + 1.0):
@@ -38,7 +38,8 @@ def by_job(answers: object) -> tuple[Mapping[str, Any], BackendError]:
     if isinstance(answers, BackendError):
         return {}, answers
     if not isinstance(answers, Mapping):
-        return {}, BackendError("the backend's class gave no mapping")
+        kind = type(answers).__name__
+        return {}, BackendError(f"the backend's class answered with {kind}, wanted a mapping")
     return answers, BackendError("the backend said nothing of this job")
 
 
