@@ -1,8 +1,11 @@
 """Decides what happens to a job: what a task means for it, what to do next, what an answer means.
 
 Everything here is pure: the clock and the dice are arguments, and nothing is read or written.
-`progrock.lease` adds which of these decisions need no write. This file is longer than others
-because it is the one place where a job's life is told.
+`progrock.lease` adds which of these decisions need no write. Two ends are decided by the ledger
+itself, in one statement each: that of a job which is cancelled in the line (`request_cancel`), and
+that of a job whose backend is no longer configured (`end_orphans`).
+
+This file is longer than others because it is the one place where a job's life is told.
 """
 
 from enum import Enum

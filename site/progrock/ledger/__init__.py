@@ -1,7 +1,8 @@
-"""The ledger: every read and write of jobs, in batches, fenced by the job's turn.
+"""The ledger: every write to a job after its creation, and what workers and sockets read.
 
-All functions are synchronous and run one statement or two. Asynchronous callers run them in one
-thread of the process. `progrock.sql` has what the two databases spell differently.
+It works in batches, and a step is fenced by the job's turn. All functions are synchronous and run
+one statement or two. Asynchronous callers run them in one thread of the process. `progrock.sql` has
+what the two databases spell differently.
 """
 
 from progrock.ledger.asked import hasten, make_due, note_again, request_cancel

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from progrock import milestones, sql
 from progrock.attempts import all_or_nothing
 from progrock.ledger.rows import Committed, Row, load
-from progrock.ledger.table import ATTENTION, IS_ACTIVE, TABLE, line, slot
+from progrock.ledger.table import ATTENTION, IS_ACTIVE, TABLE, WAITS, line, same_time, slot
 from progrock.milestones import Milestone
 
 #: A job that is due within so many seconds may be looked at while `hasten` is under way.
@@ -90,7 +90,7 @@ def make_due(job_ids: Iterable[str], now: float) -> list[Committed]:
         f"""UPDATE {TABLE} SET free_at = NULL,
         due_at = CASE WHEN free_at > {at} THEN free_at ELSE {at} END,
         due_slot = CASE WHEN due_slot > {now_slot} THEN {now_slot} ELSE due_slot END
-        WHERE {sql.is_listed()} AND state IN ('queued', 'running') AND due_at > {at}
+        WHERE {sql.is_listed()} AND {WAITS} AND due_at > {at}
         AND (free_at IS NULL OR due_at > free_at)
         RETURNING {sql.id_text()}""",
         [[key] for key in sql.keys(job_ids)],
@@ -105,5 +105,5 @@ def _second_tasks(found: Sequence[tuple[str]], now: float) -> list[Committed]:
     return [
         Committed(row, round(max(0.0, row.due_at - now), 3), visible=False)
         for row in rows
-        if row.active and row.due_at > now - 2e-6
+        if row.active and (row.due_at > now or same_time(row.due_at, now))
     ]

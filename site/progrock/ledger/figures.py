@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from progrock import sql
-from progrock.ledger.table import IS_ACTIVE, TABLE
+from progrock.ledger.table import IS_ACTIVE, TABLE, WAITS
 
 
 def started_since(audience: str, seconds: float) -> int:
@@ -31,7 +31,7 @@ def by_backend() -> dict[str, ActiveJobs]:
     For a running job it is the end of its lease.
     """
     found = sql.execute(
-        f"""SELECT backend, COUNT(*), MIN({sql.epoch("due_at")}) FILTER (WHERE state <> 'starting')
+        f"""SELECT backend, COUNT(*), MIN({sql.epoch("due_at")}) FILTER (WHERE {WAITS})
         FROM {TABLE} WHERE {IS_ACTIVE} AND due_slot IS NOT NULL
         GROUP BY backend ORDER BY backend""",
         [],

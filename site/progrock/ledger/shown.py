@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from progrock import clock, sql
 from progrock.ledger.rows import Row, columns, select, small_result
-from progrock.ledger.table import IS_ACTIVE, TABLE, slot
+from progrock.ledger.table import IS_ACTIVE, TABLE, WAITS, slot
 
 
 def snapshot(audiences: Sequence[str], ended: int = 50) -> list[Row]:
@@ -75,7 +75,7 @@ def late(audiences: Sequence[str], backends: Sequence[str], grace: float) -> boo
     before = clock.measured() - grace
     found = sql.execute(
         f"""SELECT 1 FROM {TABLE} WHERE due_slot <= {slot(before)}
-        AND due_at < {sql.time_literal(before)} AND state IN ('queued', 'running')
+        AND due_at < {sql.time_literal(before)} AND {WAITS}
         AND audience IN (SELECT n_audience FROM v)
         AND backend IN ({", ".join(["%s"] * len(backends))}) LIMIT 1""",
         [[each] for each in audiences],

@@ -32,9 +32,18 @@ class _Step(NamedTuple):
     milestone: Milestone | None
 
 
-#: What the database answers to a step: version, cancel_requested, ended_at as text, and due_at
-#: where somebody may have come; then, to a visible step, the fields `_SHOWN`.
-_Answer = Sequence[Any]
+class _Answer(NamedTuple):
+    """What stands in the ledger after a step that won, as far as the step does not say it.
+
+    `ended` is text in UTC. `due_at` is in epoch seconds, None where nobody can have come to watch.
+    `shown` are the fields `_SHOWN` of a visible step.
+    """
+
+    version: int
+    cancel_requested: bool
+    ended: str | None
+    due_at: float | None
+    shown: Sequence[Any] = ()
 
 
 def commit(
@@ -72,8 +81,10 @@ def committed(
         step = _step(row, decision, now, lease)
         delays = (step.row_due_in, decision.soon, 0.0)
         if any(same_time(there.due_at, now + (delay or 0.0)) for delay in delays):
-            answer = [there.version, there.cancel_requested, there.ended, there.due_at]
-            answer += [getattr(there, name) for name in _SHOWN] if step.visible else []
+            shown = [getattr(there, name) for name in _SHOWN] if step.visible else ()
+            answer = _Answer(
+                there.version, there.cancel_requested, there.ended, there.due_at, shown
+            )
             found.append(_advance(step, answer, now))
             row.due_at = there.due_at
     return found
@@ -185,7 +196,10 @@ def _write(steps: Sequence[_Step], now: float) -> list[tuple[_Step, _Answer]]:
     values = [[key, *_values(step, kind, times)] for key, step in zip(keys, steps, strict=True)]
     by_key = dict(zip(keys, steps, strict=True))
     found = sql.execute(statement, values, names, [sql.time_text(now), slot(now)])
-    return [(by_key[key], answer) for key, *answer in found]
+    return [
+        (by_key[key], _Answer(version, bool(cancel_requested), ended, due_at, shown))
+        for key, version, cancel_requested, ended, due_at, *shown in found
+    ]
 
 
 def _values(step: _Step, kind: _Kind, times: _Times) -> list[object]:
@@ -224,8 +238,7 @@ def _advance(step: _Step, answer: _Answer, now: float) -> Committed:
     """Make the row what the ledger holds after its step."""
     row, decision, row_due_in, visible, milestone = step
     knew = lifecycle.knows_of_cancel(row, decision)
-    row.version, cancel_requested, row.ended, due_at, *shown = answer
-    row.cancel_requested = bool(cancel_requested)
+    row.version, row.cancel_requested, row.ended, due_at, shown = answer
     row.owed = row.ended is not None
     row.turn += 1
     row.attempts, row.crashes, row.sweeps = decision.attempts, decision.crashes, 0

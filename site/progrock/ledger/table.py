@@ -1,7 +1,7 @@
 """What the statements of the ledger have in common: names, conditions, and how times are kept."""
 
 from progrock import sql
-from progrock.models import ACTIVE, ENDED
+from progrock.models import ACTIVE, ENDED, State
 
 TABLE = "progrock_job"
 ATTENTION = "progrock_attention"
@@ -14,6 +14,8 @@ def _is_one_of(states: tuple[str, ...]) -> str:
 #: The conditions that a job is active, and that it has ended.
 IS_ACTIVE = _is_one_of(ACTIVE)
 HAS_ENDED = _is_one_of(ENDED)
+#: The condition that an active job waits for a worker: one that is being started has its worker.
+WAITS = _is_one_of((State.QUEUED.value, State.RUNNING.value))
 
 #: The index of the sweep holds `due_at` rounded down to so many seconds (`due_slot`), so that steps
 #: which follow each other closely do not touch it. A sweep finds candidates by it and then compares
