@@ -61,7 +61,9 @@ class Commits:
         """Write one step of each job, and log it. Returns the steps that won or need no write.
 
         `copies` are the ids of jobs whose task may not be the only one of its turn. Their steps are
-        written in any case. None stands for all jobs.
+        written in any case. None says that these steps are no looks. A look begins a lease, and a
+        start or a resume does not. So if their task is never published, because the worker dies
+        or RabbitMQ is away, a sweep brings the job back without waiting for a lease to end.
         """
         now = clock.now()
         if self._options.unwatched is not None:
@@ -83,7 +85,7 @@ class Commits:
                 steps.append((row, decision))
         if not steps:
             return same
-        lease = lease_of(self._options, self._draw())
+        lease = 0.0 if copies is None else lease_of(self._options, self._draw())
         committed = await self.database.commit(steps, now, lease)
         journal.stepped(committed)
         return same + committed

@@ -354,7 +354,17 @@ def test_a_job_whose_resume_was_not_published_comes_back_by_a_sweep(world: Promi
     let(world, 1, "publish", "lost")
     world.finish_all()
     assert job(world).turn == turn + 1
-    assert world.quietly(LEASE + GRACE + SWEPT_WITHIN, lambda: live(world) == 1)
+    assert world.quietly(INTERVAL + GRACE + SWEPT_WITHIN, lambda: live(world) == 1)
+
+
+def test_a_job_that_was_just_started_comes_back_without_waiting_for_a_lease(world: Promise) -> None:
+    """Its task was never published, and the task of its start is two turns behind."""
+    world.prepare([("render", 1)])
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    assert job(world).state == "running"
+    assert world.quietly(INTERVAL + GRACE + SWEPT_WITHIN, lambda: live(world) == 1)
+    assert world.polls[job(world).id]
 
 
 # The end of the lease at each step, and frozen workers
