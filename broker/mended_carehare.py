@@ -36,6 +36,7 @@ channels-rabbitmq 4.0.1
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -190,7 +191,7 @@ class Connection(carehare.Connection):  # type: ignore[misc] # carehare has no t
         return asyncio.shield(answer)
 
 
-class Layer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has no types
+class Layer(RabbitmqChannelLayer, ABC):  # type: ignore[misc] # channels_rabbitmq has no types
     """channels-rabbitmq's layer with a loop of ours, which starts over after every loss.
 
     `receives` says whether the process has a queue, whose name is `queue_name`. A subclass
@@ -210,13 +211,13 @@ class Layer(RabbitmqChannelLayer):  # type: ignore[misc] # channels_rabbitmq has
         self._queue_name = queue_name
         self.receives = False
 
+    @abstractmethod
     async def set_up(self, connection: Connection) -> None:
         """Make in RabbitMQ what the layer needs; called for each new connection."""
-        raise NotImplementedError  # the layer that extends this says what it needs
 
+    @abstractmethod
     def is_up(self) -> None:
         """A new connection is ready."""
-        raise NotImplementedError  # as above
 
     @property
     def connected(self) -> bool:

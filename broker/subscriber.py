@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 CHECK = 1.0  # seconds between two checks that every consumer is still there
 SILENCE = 3.0  # seconds without a delivery after which a queue counts as empty
-SUSPENDED = 3 * CHECK  # after so many seconds without a check, the process must have been suspended
+SUSPENDED = 3 * CHECK  # a process that made no check for so many seconds was suspended
 
 
 class Subscriber:

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 from progrock import clock, dispatch, journal, ledger, lifecycle
 from progrock.backends import Options
 from progrock.broker.publisher import Publisher
-from progrock.consumers.calls import Calls
+from progrock.consumers.calls import Calls, Decided
 from progrock.consumers.receivers import Receivers
 from progrock.consumers.worker_database import WorkerDatabase
 from progrock.lease import lease_of, needs_no_write, resumed
 from progrock.ledger import Committed, Row
-from progrock.lifecycle import Decision
 
 T = TypeVar("T")
 
@@ -44,55 +43,65 @@ class Commits:
         self._backends = {options.name: options}
         self.background: set[asyncio.Task[Any]] = set()
 
-    async def finish(
-        self, decided: Sequence[tuple[Row, Decision]], copies: Collection[str] | None = None
-    ) -> None:
-        """Commit, and send what follows. `copies` is that of `commit`.
+    async def finish(self, decided: Decided) -> None:
+        """Commit steps that are no looks, such as starts, and send what follows.
 
         Raises PublishFailed: then the tasks must come again.
         """
         if decided:
-            committed = await self.commit(decided, copies)
-            await self.follow_up(decided, committed)
+            await self.follow_up(decided, await self.commit(decided))
 
-    async def commit(
-        self, decided: Sequence[tuple[Row, Decision]], copies: Collection[str] | None = None
-    ) -> list[Committed]:
-        """Write one step of each job, and log it. Returns the steps that won or need no write.
+    async def finish_looks(self, decided: Decided, copies: Collection[str]) -> None:
+        """The same for looks. `copies` is that of `commit_looks`."""
+        if decided:
+            await self.follow_up(decided, await self.commit_looks(decided, copies))
 
-        `copies` are the ids of jobs whose task may not be the only one of its turn. Their steps are
-        written in any case. None says that these steps are no looks. A look begins a lease, and a
-        start or a resume does not. So if their task is never published, because the worker dies
-        or RabbitMQ is away, a sweep brings the job back without waiting for a lease to end.
+    async def commit(self, decided: Decided) -> list[Committed]:
+        """Write one step of each job, and log it. Returns the steps that won.
+
+        Only a look begins a lease. So if the task of a start or a resume is never published,
+        because the worker dies or RabbitMQ is away, a sweep need not wait for a lease to end.
         """
         now = clock.now()
-        if self._options.unwatched is not None:
-            decided = [
-                (row, lifecycle.paced(row, decision, self._options, now))
-                for row, decision in decided
-            ]
-        same: list[Committed] = []
-        steps: list[tuple[Row, Decision]] = []
-        for row, decision in decided:
+        return await self._write(self._paced(decided, now), now, lease=0.0)
+
+    async def commit_looks(self, decided: Decided, copies: Collection[str]) -> list[Committed]:
+        """The same for looks. Also returns the looks that found nothing new and are not written.
+
+        `copies` are the ids of jobs whose task may not be the only one of its turn. Their looks are
+        written in any case.
+        """
+        now = clock.now()
+        unwritten: list[Committed] = []
+        steps: Decided = []
+        for row, decision in self._paced(decided, now):
             if (
-                copies is not None
-                and row.id not in copies
+                row.id not in copies
                 and decision.delay is not None
                 and needs_no_write(row, decision, now)
             ):
-                same.append(dispatch.unwritten(row, decision.delay, now))
+                unwritten.append(dispatch.unwritten(row, decision.delay, now))
             else:
                 steps.append((row, decision))
         if not steps:
-            return same
-        lease = 0.0 if copies is None else lease_of(self._options, self._draw())
+            return unwritten
+        lease = lease_of(self._options, self._draw())
+        return unwritten + await self._write(steps, now, lease)
+
+    def _paced(self, decided: Decided, now: float) -> Decided:
+        """The decisions, with the next look of jobs that nobody watches as late as it may be."""
+        if self._options.unwatched is None:
+            return decided
+        return [
+            (row, lifecycle.paced(row, decision, self._options, now)) for row, decision in decided
+        ]
+
+    async def _write(self, steps: Decided, now: float, lease: float) -> list[Committed]:
         committed = await self.database.commit(steps, now, lease)
         journal.stepped(committed)
-        return same + committed
+        return committed
 
-    async def follow_up(
-        self, decided: Sequence[tuple[Row, Decision]], committed: Sequence[Committed]
-    ) -> None:
+    async def follow_up(self, decided: Decided, committed: Sequence[Committed]) -> None:
         """Send what follows these commits. Raises PublishFailed.
 
         Ends are told in the background, because the ledger remembers that they are owed.

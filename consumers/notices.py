@@ -1,4 +1,4 @@
-"""What a web process tells all its sockets: that updates are delayed, and that the socket lives."""
+"""Tells all sockets of a web process that updates are delayed, and that the connection lives."""
 
 import asyncio
 from collections.abc import Collection

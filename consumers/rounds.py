@@ -147,7 +147,7 @@ class Rounds:
             work.append(self.calls.poll(polls))
         for outcome in await to_the_end(work):
             decided += outcome
-        await self.commits.finish(decided, copies)
+        await self.commits.finish_looks(decided, copies)
 
     async def _count_crashes(self, rows: dict[str, Row]) -> None:
         """Count a crash of each job before its step, and drop the jobs that have moved on."""

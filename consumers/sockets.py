@@ -60,10 +60,8 @@ class Outbox:
         try:
             while self._frames and not self._held:
                 await self._send(self._frames.pop(next(iter(self._frames))))
-        # Each server raises an error of its own for a socket that has closed. Nothing is lost: the
-        # consumer gets a disconnect, and the page connects again.
-        except Exception:
-            self._held = True
+        except Exception:  # the socket has closed; each server raises an error of its own for that
+            self._held = True  # nothing is lost: the page connects again
         finally:
             self._sender = None
 

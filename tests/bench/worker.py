@@ -91,7 +91,7 @@ def main() -> None:
                 rounds.work = noting(rounds.work)
                 rounds.backend.poll = watched(rounds.backend.poll)
                 if os.environ.get("BENCH_STAMP"):
-                    rounds.commits.commit = stamped(rounds.commits.commit)
+                    rounds.commits.commit_looks = stamped(rounds.commits.commit_looks)
 
     command: Any = runworker  # It looks up its Poller by this name.
     command.Poller = WatchedPoller

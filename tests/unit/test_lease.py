@@ -75,6 +75,15 @@ def let(world: Promise, worker: int, where: str, outcome: str) -> None:
     world.let_on(gate, gate.outcomes.index(outcome))
 
 
+def unpublished(world: Promise) -> int:
+    """A leased job whose step was committed, and whose next task was lost. Returns its turn."""
+    leased(world)
+    world.get_on(n=0, what="moved")
+    let(world, 0, "publish", "lost")
+    world.finish_all()
+    return job(world).turn
+
+
 def live(world: Promise) -> int:
     return len(world.live(job(world)))
 
@@ -144,10 +153,7 @@ def test_a_task_that_comes_again_after_its_commit_takes_a_new_turn(
 
 def test_a_resumed_job_is_looked_at_when_it_would_have_been(world: Promise) -> None:
     """It is not left alone until its lease ends."""
-    leased(world)
-    world.get_on(n=0, what="moved")
-    let(world, 0, "publish", "lost")
-    world.finish_all()
+    unpublished(world)
     assert not live(world)
     world.go_on(1, 40)
     [message] = world.live(job(world))
@@ -330,11 +336,7 @@ def test_a_lost_task_comes_back_within_a_lease_the_grace_and_a_sweep(world: Prom
 
 def test_a_job_is_resumed_when_there_is_a_connection_again(world: Promise) -> None:
     """RabbitMQ is away for a while. No turn is taken for a task that could not be published."""
-    leased(world)
-    world.get_on(n=0, what="moved")
-    let(world, 0, "publish", "lost")
-    world.finish_all()
-    turn = job(world).turn
+    turn = unpublished(world)
     for worker in (0, 1, 0):
         let(world, worker, "ready", "not connected")
         world.finish_all()
@@ -346,11 +348,7 @@ def test_a_job_is_resumed_when_there_is_a_connection_again(world: Promise) -> No
 
 
 def test_a_job_whose_resume_was_not_published_comes_back_by_a_sweep(world: Promise) -> None:
-    leased(world)
-    world.get_on(n=0, what="moved")
-    let(world, 0, "publish", "lost")
-    world.finish_all()
-    turn = job(world).turn
+    turn = unpublished(world)
     let(world, 1, "publish", "lost")
     world.finish_all()
     assert job(world).turn == turn + 1

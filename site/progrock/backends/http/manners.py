@@ -1,4 +1,4 @@
-"""When a request may leave: not before Retry-After is over, and no faster than the table's rate."""
+"""Decides when a request may leave: after Retry-After, and no faster than the table's rate."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -45,8 +45,8 @@ const SESSION_ENDED = 4402;
 const BROKEN = 1006;
 const STRANGER = ["login_required", "no_audience"]; // codes for visitors who may see no job
 const HTTP_CODE = /^http_/; // the codes of answers that are not ours
-// Codes that answer a cancel. An error with another code and without a request answers a start that
-// the server could not read.
+// Codes that answer a cancel. An error with any other code is about a start. If it names no request,
+// the server could not read that start.
 const OF_CANCELS = ["unknown_job", "unavailable", UNKNOWN_OUTCOME];
 
 /**
