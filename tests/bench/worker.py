@@ -91,7 +91,9 @@ def main() -> None:
                 rounds.work = noting(rounds.work)
                 rounds.backend.poll = watched(rounds.backend.poll)
                 if os.environ.get("BENCH_STAMP"):
-                    rounds.commits.commit_looks = stamped(rounds.commits.commit_looks)
+                    # `pair` also runs checkouts that have one method for all steps.
+                    name = "commit_looks" if hasattr(rounds.commits, "commit_looks") else "commit"
+                    setattr(rounds.commits, name, stamped(getattr(rounds.commits, name)))
 
     command: Any = runworker  # It looks up its Poller by this name.
     command.Poller = WatchedPoller
